@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/check.h"
+
+namespace polymoe {
+
+void check_tensors(const char* operation, Device device,
+                   std::initializer_list<TensorCheck> checks) {
+  for (const TensorCheck& check : checks) {
+    const std::string where = std::string(operation) + ": " + check.name;
+    if (!check.tensor.defined()) throw InvalidArgument(where + " is missing");
+    if (check.tensor.shape() != check.shape) {
+      throw InvalidArgument(where + " has shape " + to_string(check.tensor.shape()) +
+                            ", expected " + to_string(check.shape));
+    }
+    if (check.tensor.dtype() != check.dtype) {
+      throw InvalidArgument(where + " is " + name_of(check.tensor.dtype()) + ", expected " +
+                            name_of(check.dtype));
+    }
+    if (check.tensor.device() != device) {
+      throw InvalidArgument(where + " lies on " + name_of(check.tensor.device()) + ", expected " +
+                            name_of(device));
+    }
+  }
+}
+
+}  // namespace polymoe

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <initializer_list>
+#include <string>
+
+#include "runtime/error.h"
+#include "runtime/tensor.h"
+
+namespace polymoe {
+
+/// One tensor argument of an operation with what is expected of it.
+struct TensorCheck {
+  const char* name;
+  const Tensor& tensor;
+  Shape shape;
+  DType dtype;
+};
+
+/// Throws InvalidArgument naming operation, argument, found and expected, unless every tensor has
+/// its shape and dtype and lies on `device`.
+void check_tensors(const char* operation, Device device, std::initializer_list<TensorCheck> checks);
+
+}  // namespace polymoe

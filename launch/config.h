@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "moe/language_model.h"
+#include "moe/model_config.h"
+#include "parallel/sharded_optimizer.h"
+
+namespace polymoe {
+
+/// A token file with its share of the samples.
+struct WeightedFile {
+  std::string path;
+  double weight = 1.0;  // relative; > 0
+};
+
+struct DataConfig {
+  std::vector<WeightedFile> train;  // "PATH[:WEIGHT] ..." in the file
+  std::vector<WeightedFile> valid;  // empty = no validation
+  int token_bytes = 2;              // of raw .npy files: 2 or 4
+};
+
+struct TrainConfig {
+  std::int64_t steps = 0;
+  std::int64_t stop_after = 0;    // end this invocation after that many of its steps; 0 = never
+  std::int64_t global_batch = 8;  // sequences per step, over all ranks
+  std::int64_t micro_batch = 1;   // sequences per rank and pass
+  std::uint64_t seed = 0;
+  std::int64_t valid_every = 0;    // steps; 0 = never
+  std::int64_t valid_batches = 0;  // global batches of validation; 0 = the whole files
+  Recompute recompute = Recompute::none;
+};
+
+enum class Schedule : std::uint8_t { cosine, linear, constant, wsd };
+
+struct OptimizerConfig {
+  double lr = 4e-4;
+  double min_lr = 4e-5;
+  std::string warmup = "0";   // "100" steps or "620Mtokens": see schedule.h
+  std::string decay = "20%";  // length of wsd's last part, likewise, or a share of train.steps
+  Schedule schedule = Schedule::cosine;
+  AdamWOptions adamw;  // beta1, beta2, epsilon, weight_decay
+  double clip = 1.0;   // global norm; 0 = none
+};
+
+struct ParallelConfig {
+  int expert = 1;  // expert-parallel size; divides the ranks and the experts
+};
+
+struct CheckpointConfig {
+  std::int64_t every = 0;       // steps; 0 = at the end only
+  std::int64_t keep = 2;        // newest ones kept; 0 = all
+  std::string resume = "auto";  // auto | none | PATH
+};
+
+struct RunConfig {
+  std::string dir;              // of checkpoints, metrics, configuration
+  std::string device = "auto";  // auto | cpu | cuda
+  int threads = 0;              // per rank; 0 = the node's cores shared by its ranks
+  bool deterministic = true;
+};
+
+/// Everything a run is told. Sections and keys of the INI file are the members' names.
+struct Config {
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ParallelConfig parallel;
+  CheckpointConfig checkpoint;
+  RunConfig run;
+};
+
+/// Defaults < file < overrides ("--section.key=value"). An empty path means no file.
+/// Throws InvalidArgument listing at once every unknown key (with the nearest known one),
+/// duplicate, unreadable value and value out of range; InputFileError when the file cannot be read.
+Config read_config(const std::string& path, const std::vector<std::string>& overrides);
+
+/// The same from INI text, e.g. of a checkpoint; `origin` names it in errors.
+Config parse_config(const std::string& text, const std::string& origin,
+                    const std::vector<std::string>& overrides);
+
+/// The resolved configuration as INI text; parse_config gives it back.
+std::string to_ini(const Config& config);
+
+/// The fields of [model] and [moe] in which two configurations describe different models: "key: A
+/// here, B there". Empty if a checkpoint of one fits the other.
+std::vector<std::string> model_differences(const Config& here, const Config& there);
+
+}  // namespace polymoe

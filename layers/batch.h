@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/tensor.h"
+
+namespace polymoe {
+
+/// The global batch that one optimizer step sums over: every mean in the loss divides by these, no
+/// group's size ever does.
+struct GlobalBatch {
+  std::int64_t tokens = 0;  // predicted ones
+  std::int64_t sequences = 0;
+  std::int64_t micro_batches = 0;  // over all ranks
+};
+
+/// How the rows of an activation [sequences * length, hidden] form sequences. Zero sequences are
+/// allowed: the rank still joins every collective.
+struct BatchLayout {
+  std::int64_t sequences = 0;
+  std::int64_t length = 0;
+  GlobalBatch global;
+  std::int64_t rows() const { return sequences * length; }
+};
+
+/// Sequences of equal length, one behind the other.
+struct TokenBatch {
+  Tensor tokens;   // [sequences * length] i32
+  Tensor targets;  // [sequences * length] i32; -1 = not predicted
+  std::int64_t sequences = 0;
+  std::int64_t length = 0;
+};
+
+}  // namespace polymoe

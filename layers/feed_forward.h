@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "layers/batch.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// The feed-forward part of a transformer block, dense or mixture-of-experts.
+class FeedForward {
+ public:
+  /// What backward needs from forward. Made once, owned by the caller, filled anew by each forward
+  /// with tensors of the arena.
+  class Saved {
+   public:
+    virtual ~Saved() = default;
+  };
+
+  virtual ~FeedForward() = default;
+  virtual std::unique_ptr<Saved> make_saved() const = 0;
+
+  /// y = f(x); overwrites y. x is kept by reference: it must live until backward. Running it twice
+  /// on the same x gives the same y and has no other effect, so that a block can be recomputed.
+  ///
+  /// x, y [rows, hidden]
+  virtual void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+                       ExecutionContext& context) = 0;
+
+  /// Overwrites d_x, adds to the parameters' gradients. d_x may not alias d_y.
+  virtual void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
+                        ExecutionContext& context) = 0;
+};
+
+}  // namespace polymoe

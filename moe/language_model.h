@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "layers/batch.h"
+#include "moe/decoding_cache.h"
+#include "moe/model_config.h"
+#include "moe/routing_statistics.h"
+#include "parallel/checkpoint.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_mesh.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// Recompute in the backward pass instead of keeping.
+enum class Recompute : std::uint8_t { none, block };
+
+/// A rank's share of the loss of a micro-batch. Summed over ranks and micro-batches they give the
+/// step's loss terms; the total is their sum.
+struct LossTerms {
+  double cross_entropy = 0.0;  // sum over tokens / global tokens
+  double balance = 0.0;        // coefficient included, mean over MoE layers
+  double z = 0.0;              // likewise
+};
+
+/// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.
+///
+/// Segments of the parameter store: 0 the embedding, 1 + l block l, 1 + layers the final norm and
+/// the output projection.
+class LanguageModel {
+ public:
+  /// Declares all parameters in `store`; the caller allocates it before any call below.
+  /// Throws InvalidArgument listing the violations of `config`, or when the expert-parallel size
+  /// does not divide the experts.
+  LanguageModel(const ModelConfig& config, const ProcessMesh& mesh, ParameterStore& store);
+  ~LanguageModel();
+
+  const ModelConfig& config() const;
+
+  /// Forward and backward of one micro-batch; adds to the gradients. `segment_done(s)`, if given,
+  /// is called as soon as the gradients of segment s are complete (last micro-batch only).
+  /// Collective over the mesh's `expert` group (over `world` with BalanceScope::global).
+  LossTerms forward_backward(const TokenBatch& batch, const GlobalBatch& global,
+                             Recompute recompute, const std::function<void(int)>& segment_done,
+                             ExecutionContext& context);
+
+  /// Cross-entropy of every token, [sequences * length] of the model's dtype, in the arena.
+  /// Collective over `expert`.
+  Tensor token_losses(const TokenBatch& batch, ExecutionContext& context);
+
+  /// Sums the routing counts of the step over `world`, moves the router biases, and starts counting
+  /// anew. Collective over `world`. One entry per MoE layer.
+  std::vector<RoutingStatistics> finish_step(ExecutionContext& context);
+
+  /// Router biases per MoE layer as checkpoint pieces ("router_bias/layers.3"); the same on every
+  /// rank. Empty without biases.
+  std::vector<TensorPiece> router_bias_pieces();
+
+  /// Logits [vocab] of the position after the last of `tokens`, which continue what `cache` holds.
+  /// Collective over `expert`.
+  Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
+
+  /// Parameters that take part in one token's prediction: all but the experts not chosen.
+  static std::int64_t active_parameters(const ModelConfig& config);
+  /// Operations of one token's forward and backward pass: 6 per active weight of a product, plus
+  /// the attention scores of a causal context. Recomputation does not count.
+  static double training_flops_per_token(const ModelConfig& config);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace polymoe

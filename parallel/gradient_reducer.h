@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <vector>
+
+#include "parallel/communicator.h"
+#include "parallel/parameter_store.h"
+
+namespace polymoe {
+
+/// Sums gradients over ranks, bucket by bucket, while the backward pass still runs.
+class GradientReducer {
+ public:
+  explicit GradientReducer(ParameterStore& store);
+
+  /// The segment's gradients are complete on this rank: starts the reduce-scatter of its buckets.
+  /// Each segment once a step, the same order on every rank.
+  void start(int segment, Stream& stream);
+  /// Returns when every started bucket is reduced: the owned slices then hold the sums.
+  /// Throws InvalidArgument if a segment was never started.
+  void finish(Stream& stream);
+
+ private:
+  ParameterStore& store_;
+  std::vector<Pending> pending_;
+  int started_ = 0;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "parallel/checkpoint.h"
+#include "parallel/parameter_store.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0.1;  // on parameters that say `decay`
+};
+
+/// AdamW whose moments exist once per group that reduces a parameter (ZeRO stage 1): each rank
+/// updates the slices it owns, then all gather the new values.
+class ShardedOptimizer {
+ public:
+  ShardedOptimizer(ParameterStore& store, const AdamWOptions& options);
+
+  /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
+  /// The same on every rank. Collective over `world`.
+  double gradient_norm(Communicator& world, ExecutionContext& context);
+
+  /// One update with gradients scaled by gradient_scale; then the new values reach all ranks.
+  /// Collective. Steps count from 1 for the bias corrections.
+  void step(double learning_rate, double gradient_scale, ExecutionContext& context);
+
+  std::int64_t steps_done() const { return steps_done_; }
+  void set_steps_done(std::int64_t steps) { steps_done_ = steps; }
+
+  /// This rank's share of parameters and moments, to be written: each element of the model once
+  /// over all ranks. Names: "parameter/NAME", "moment1/NAME", "moment2/NAME".
+  std::vector<TensorPiece> pieces_to_save() const;
+  /// What this rank must read back: all of its parameters, and the moments it owns.
+  std::vector<TensorPiece> pieces_to_load(bool with_moments) const;
+
+ private:
+  struct Shard {
+    OwnedTensor m, v;                 // the owned slices of all segments, one behind the other
+    std::vector<std::int64_t> begin;  // per segment
+  };
+
+  ParameterStore& store_;
+  AdamWOptions options_;
+  std::array<Shard, parameter_scopes> shards_;
+  std::int64_t steps_done_ = 0;
+};
+
+}  // namespace polymoe

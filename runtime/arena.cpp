@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::size_t alignment = 64;
+// Memory is made usable in steps of this size: few system calls, little beyond the need.
+constexpr std::size_t commit_step = std::size_t{8} << 20;
+
+std::size_t round_up(std::size_t value, std::size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+Arena::Arena(const Options& options) : device_(options.device), poison_(options.poison) {
+  if (device_.type == DeviceType::meta) {
+    capacity_ = SIZE_MAX / 2;
+    return;
+  }
+  if (device_.type != DeviceType::cpu) {
+    throw DeviceError("no arena on " + name_of(device_) + ": this build has no CUDA backend");
+  }
+  capacity_ = round_up(std::max<std::size_t>(options.capacity, 1), commit_step);
+  void* range =
+      mmap(nullptr, capacity_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (range == MAP_FAILED) {
+    throw DeviceError("cannot reserve " + std::to_string(capacity_) + " bytes of address space");
+  }
+  base_ = static_cast<std::byte*>(range);
+  madvise(base_, capacity_, MADV_HUGEPAGE);  // advice only: small pages work too
+}
+
+Arena::~Arena() {
+  if (base_ != nullptr) munmap(base_, capacity_);
+}
+
+void Arena::commit(std::size_t end) {
+  const std::size_t target = round_up(end, commit_step);
+  if (mprotect(base_ + committed_, target - committed_, PROT_READ | PROT_WRITE) != 0) {
+    throw DeviceError("out of memory on cpu: the step's arena cannot grow to " +
+                      std::to_string(target) + " bytes");
+  }
+  committed_ = target;
+}
+
+Tensor Arena::allocate(const Shape& shape, DType dtype) {
+  const std::size_t bytes = static_cast<std::size_t>(shape.elements()) * size_of(dtype);
+  const std::size_t begin = top_;
+  if (bytes > capacity_ - begin) {
+    throw DeviceError("the step's arena is full: " + std::to_string(bytes) + " bytes wanted, " +
+                      std::to_string(capacity_ - begin) + " of " + std::to_string(capacity_) +
+                      " left; a smaller train.micro_batch needs less");
+  }
+  top_ = std::min(round_up(begin + bytes, alignment), capacity_);
+  high_water_ = std::max(high_water_, top_);
+  if (device_.type == DeviceType::meta) return {nullptr, shape, dtype, device_};
+  if (top_ > committed_) commit(top_);
+  // Bytes of ones are NaN in every floating-point type and -1 in every integer type.
+  if (poison_ && bytes > 0) std::memset(base_ + begin, 0xff, bytes);
+  return {base_ + begin, shape, dtype, device_};
+}
+
+void Arena::release(std::size_t mark) {
+  assert(mark <= top_);
+  top_ = mark;
+}
+
+}  // namespace polymoe
