@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moe/model_config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+#include <utility>
+
+namespace polymoe {
+namespace {
+
+constexpr std::int64_t max_extent = std::int64_t{1} << 24;  // products of two fit far into 64 bits
+constexpr std::int64_t max_count = std::int64_t{1} << 16;
+
+/// Equal parameter counts: a feed-forward of 2 matrices is 1.5 times as wide as one of 3.
+std::int64_t widen(std::int64_t width_of_three_matrices, ActivationKind activation) {
+  return activation == ActivationKind::swiglu ? width_of_three_matrices
+                                              : width_of_three_matrices * 3 / 2;
+}
+
+std::string number(double value) {
+  std::ostringstream text;
+  text << value;
+  return text.str();
+}
+
+/// Collects one line per violated field.
+class Checker {
+ public:
+  void fail(const std::string& key, const std::string& value, const std::string& allowed) {
+    lines_.push_back(key + " = " + value + ": must be " + allowed);
+  }
+  void in_range(const char* key, std::int64_t value, std::int64_t low, std::int64_t high) {
+    if (value < low || value > high) {
+      fail(key, std::to_string(value),
+           "in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
+    }
+  }
+  void positive(const char* key, double value) {
+    if (!std::isfinite(value) || value <= 0) fail(key, number(value), "finite and > 0");
+  }
+  void not_negative(const char* key, double value) {
+    if (!std::isfinite(value) || value < 0) fail(key, number(value), "finite and >= 0");
+  }
+  std::vector<std::string> take() { return std::move(lines_); }
+
+ private:
+  std::vector<std::string> lines_;
+};
+
+bool has_order(ActivationKind kind) {
+  switch (kind) {
+    case ActivationKind::polyrelu:
+    case ActivationKind::polyprelu:
+    case ActivationKind::polynorm:
+    case ActivationKind::polyrelunorm:
+    case ActivationKind::polynomial:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void check_heads(const ModelConfig& config, Checker& check) {
+  check.in_range("model.heads", config.heads, 1, max_count);
+  check.in_range("model.kv_heads", config.kv_heads, 0, max_count);
+  if (config.heads < 1 || config.hidden < 1) return;
+  if (config.hidden % (2 * config.heads) != 0) {
+    check.fail("model.heads", std::to_string(config.heads),
+               "such that model.hidden (" + std::to_string(config.hidden) +
+                   ") is a multiple of 2 * heads: every head rotates pairs");
+  }
+  if (config.kv_heads > 0 && config.heads % config.kv_heads != 0) {
+    check.fail(
+        "model.kv_heads", std::to_string(config.kv_heads),
+        "0 (= model.heads) or a divisor of model.heads (" + std::to_string(config.heads) + ")");
+  }
+}
+
+void check_moe(const ModelConfig& config, Checker& check) {
+  const MoeConfig& moe = config.moe;
+  check.in_range("moe.experts", moe.experts, 0, max_count);
+  check.in_range("moe.top_k", moe.top_k, 1, moe.experts > 0 ? moe.experts : max_count);
+  check.in_range("moe.expert_ffn", moe.expert_ffn, 0, max_extent);
+  check.in_range("moe.shared_experts", moe.shared_experts, 0, max_count);
+  check.not_negative("moe.balance_loss", moe.balance_loss);
+  check.not_negative("moe.z_loss", moe.z_loss);
+  check.not_negative("moe.bias_rate", moe.bias_rate);
+  check.not_negative("moe.capacity_factor", moe.capacity_factor);
+  std::vector<std::int64_t> seen;
+  for (const std::int64_t layer : moe.dense_layers) {
+    check.in_range("moe.dense_layers", layer, 0, std::max<std::int64_t>(config.layers, 1) - 1);
+    if (std::find(seen.begin(), seen.end(), layer) != seen.end()) {
+      check.fail("moe.dense_layers", std::to_string(layer), "listed once");
+    }
+    seen.push_back(layer);
+  }
+}
+
+}  // namespace
+
+std::int64_t ModelConfig::dense_width() const {
+  if (ffn > 0) return ffn;
+  constexpr std::int64_t multiple = 128;
+  const std::int64_t eight_thirds = (8 * hidden + 2) / 3;
+  return widen((eight_thirds + multiple - 1) / multiple * multiple, activation.kind);
+}
+
+std::int64_t ModelConfig::expert_width() const {
+  return moe.expert_ffn > 0 ? moe.expert_ffn : widen(hidden / 2, activation.kind);
+}
+
+std::int64_t ModelConfig::shared_width() const { return moe.shared_experts * expert_width(); }
+
+bool ModelConfig::is_moe_layer(std::int64_t layer) const {
+  return moe.experts > 0 && std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) ==
+                                moe.dense_layers.end();
+}
+
+std::vector<std::string> ModelConfig::violations() const {
+  Checker check;
+  check.in_range("model.layers", layers, 1, max_count);
+  check.in_range("model.hidden", hidden, 2, max_extent);
+  check_heads(*this, check);
+  check.in_range("model.ffn", ffn, 0, max_extent);
+  check.in_range("model.vocab", vocab, 2, max_extent);
+  check.in_range("model.context", context, 1, max_extent);
+  if (has_order(activation.kind)) check.in_range("model.order", activation.order, 2, 4);
+  check.positive("activation.epsilon", activation.epsilon);
+  check.positive("model.norm_epsilon", norm_epsilon);
+  check.positive("model.rope_theta", rope_theta);
+  check.not_negative("model.init_std", init_std);
+  check.not_negative("model.init_truncation", init_truncation);
+  check_moe(*this, check);
+  return check.take();
+}
+
+}  // namespace polymoe
