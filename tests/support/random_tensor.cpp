@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "support/random_tensor.h"
+
+#include <cstring>
+
+#include "runtime/error.h"
+#include "runtime/random.h"
+
+namespace polymoe::test {
+namespace {
+
+template <class Operation>
+void with_type(DType dtype, Operation&& operation) {
+  switch (dtype) {
+    case DType::f32:
+      return operation(float{});
+    case DType::f64:
+      return operation(double{});
+    case DType::i32:
+      return operation(std::int32_t{});
+    case DType::i64:
+      return operation(std::int64_t{});
+    default:
+      throw InvalidArgument(std::string("test tensors are not made of ") + name_of(dtype));
+  }
+}
+
+}  // namespace
+
+OwnedTensor tensor_of(const Shape& shape, DType dtype, const std::vector<double>& values) {
+  if (shape.elements() != static_cast<std::int64_t>(values.size())) {
+    throw InvalidArgument(std::to_string(values.size()) + " values for shape " + to_string(shape));
+  }
+  OwnedTensor tensor(shape, dtype, Device::cpu());
+  with_type(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      tensor->data<T>()[i] = static_cast<T>(values[i]);
+    }
+  });
+  return tensor;
+}
+
+std::vector<double> values_of(const Tensor& tensor) {
+  std::vector<double> values(static_cast<std::size_t>(tensor.elements()));
+  with_type(tensor.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      values[i] = static_cast<double>(tensor.data<T>()[i]);
+    }
+  });
+  return values;
+}
+
+OwnedTensor random_tensor(const Shape& shape, DType dtype, std::string_view name,
+                          Normal distribution, std::uint64_t seed) {
+  const RandomStream random(seed, name);
+  std::vector<double> values(static_cast<std::size_t>(shape.elements()));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = distribution.mean + distribution.deviation * random.normal(i);
+  }
+  return tensor_of(shape, dtype, values);
+}
+
+OwnedTensor poisoned_tensor(const Shape& shape, DType dtype) {
+  OwnedTensor tensor(shape, dtype, Device::cpu());
+  if (tensor->bytes() > 0) std::memset(tensor->raw(), 0xff, tensor->bytes());
+  return tensor;
+}
+
+OwnedTensor converted(const Tensor& tensor, DType dtype) {
+  return tensor_of(tensor.shape(), dtype, values_of(tensor));
+}
+
+}  // namespace polymoe::test
