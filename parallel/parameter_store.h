@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -64,8 +65,9 @@ struct LogicalRange {
 ///
 /// Layers declare parameters in forward order, grouped in segments (embedding, each block, output);
 /// allocate() then lays them out. A segment is the unit of gradient reduction: its part of a flat
-/// buffer, padded to a multiple of the reducing group's size, is one bucket, of which rank r of the
-/// group owns the r-th slice: that slice's optimizer state, and its update.
+/// buffer, padded to a multiple of 16 times the reducing group's size, is one bucket, of which rank
+/// r of the group owns the r-th slice: that slice's optimizer state, and its update. Parameters
+/// start at multiples of 16 elements.
 class ParameterStore {
  public:
   /// Half-open range of a flat buffer, in elements.
@@ -118,10 +120,12 @@ class ParameterStore {
 
   const ProcessMesh& mesh_;
   std::deque<Parameter> parameters_;
+  std::set<std::string> names_;
   int segments_ = 0;
   std::array<Flat, parameter_scopes> flat_;
   DType dtype_ = DType::f32;
   Device device_;
+  bool allocated_ = false;
 };
 
 }  // namespace polymoe

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "parallel/communicator.h"
@@ -14,6 +15,11 @@ namespace polymoe {
 /// Every rank is a data-parallel rank: the dense parameters are replicated over `world`.
 class ProcessMesh {
  public:
+  /// The color that `rank` gives when `world` is split, first into the expert groups, then into the
+  /// groups of replicas.
+  static int expert_color(int rank, int expert_parallel) { return rank / expert_parallel; }
+  static int replicas_color(int rank, int expert_parallel) { return rank % expert_parallel; }
+
   /// Collective over `world`. Throws InvalidArgument unless expert_parallel divides its size.
   ProcessMesh(std::unique_ptr<Communicator> world, int expert_parallel);
 
