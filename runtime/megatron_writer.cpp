@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/megatron_writer.h"
+
+#include <limits>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::int64_t first_wide_vocabulary = 65500;
+
+std::filesystem::path with_suffix(std::filesystem::path path, const char* suffix) {
+  path += suffix;
+  return path;
+}
+
+template <class T>
+void write_value(OutputFile& file, T value) {
+  file.write(&value, sizeof value);
+}
+
+std::int64_t checked_vocabulary(std::int64_t vocab) {
+  if (vocab < 1 || vocab > std::numeric_limits<std::int32_t>::max()) {
+    throw InvalidArgument("a vocabulary of " + std::to_string(vocab) +
+                          " tokens; allowed are 1 to 2147483647");
+  }
+  return vocab;
+}
+
+}  // namespace
+
+MegatronWriter::MegatronWriter(const std::filesystem::path& prefix, std::int64_t vocab)
+    : bin_(with_suffix(prefix, ".bin")),
+      idx_(with_suffix(prefix, ".idx")),
+      vocab_(checked_vocabulary(vocab)),
+      data_(with_suffix(bin_, ".partial")) {}
+
+MegatronWriter::~MegatronWriter() {
+  std::error_code ignored;  // after finish() there is nothing to remove
+  std::filesystem::remove(with_suffix(bin_, ".partial"), ignored);
+  std::filesystem::remove(with_suffix(idx_, ".partial"), ignored);
+}
+
+void MegatronWriter::add(std::span<const std::int32_t> document) {
+  if (document.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
+    throw InvalidArgument("a document of " + std::to_string(document.size()) +
+                          " tokens; a Megatron index takes at most 2147483647");
+  }
+  for (std::size_t i = 0; i < document.size(); ++i) {
+    if (document[i] < 0 || document[i] >= vocab_) {
+      throw InvalidArgument("token " + std::to_string(i) + " of document " +
+                            std::to_string(documents()) + " is " + std::to_string(document[i]) +
+                            "; ids are in [0, " + std::to_string(vocab_) + ")");
+    }
+  }
+  if (vocab_ < first_wide_vocabulary) {
+    narrow_.assign(document.begin(), document.end());
+    data_.write(narrow_.data(), narrow_.size() * sizeof narrow_[0]);
+  } else {
+    data_.write(document.data(), document.size_bytes());
+  }
+  lengths_.push_back(static_cast<std::int32_t>(document.size()));
+  tokens_ += static_cast<std::int64_t>(document.size());
+}
+
+void MegatronWriter::finish() {
+  data_.sync();
+  data_.close();
+
+  const bool narrow = vocab_ < first_wide_vocabulary;
+  const std::int64_t token_bytes = narrow ? 2 : 4;
+  OutputFile index(with_suffix(idx_, ".partial"));
+  index.write(std::string_view("MMIDIDX\0\0", 9));
+  write_value(index, std::uint64_t{1});
+  write_value(index, static_cast<std::uint8_t>(narrow ? 8 : 4));
+  write_value(index, static_cast<std::uint64_t>(lengths_.size()));
+  write_value(index, static_cast<std::uint64_t>(lengths_.size() + 1));
+  index.write(lengths_.data(), lengths_.size() * sizeof lengths_[0]);
+  std::int64_t offset = 0;
+  for (const std::int32_t length : lengths_) {
+    write_value(index, offset);
+    offset += length * token_bytes;
+  }
+  for (std::int64_t i = 0; i <= documents(); ++i) write_value(index, i);
+  index.sync();
+  index.close();
+
+  rename_path(data_.path(), bin_);
+  rename_path(index.path(), idx_);
+  sync_directory(bin_.has_parent_path() ? bin_.parent_path() : ".");
+}
+
+}  // namespace polymoe

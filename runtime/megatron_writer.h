@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "runtime/file.h"
+
+namespace polymoe {
+
+/// Writes PREFIX.bin and PREFIX.idx as Megatron-LM does: one sequence per document, u16 tokens for
+/// a vocabulary below 65500, i32 otherwise. Streams: memory is 4 bytes per document.
+///
+/// Both files get their names only in finish(); an unfinished writer removes what it wrote.
+/// Every failure to write throws OutputFileError.
+class MegatronWriter {
+ public:
+  MegatronWriter(const std::filesystem::path& prefix, std::int64_t vocab);
+  ~MegatronWriter();
+  MegatronWriter(const MegatronWriter&) = delete;
+  MegatronWriter& operator=(const MegatronWriter&) = delete;
+
+  /// Appends one document. Throws InvalidArgument on an id outside [0, vocab).
+  void add(std::span<const std::int32_t> document);
+  /// Syncs both files and puts them in place.
+  void finish();
+
+  std::int64_t tokens() const { return tokens_; }
+  std::int64_t documents() const { return static_cast<std::int64_t>(lengths_.size()); }
+
+ private:
+  std::filesystem::path bin_, idx_;
+  std::int64_t vocab_;
+  OutputFile data_;
+  std::vector<std::int32_t> lengths_;
+  std::vector<std::uint16_t> narrow_;
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace polymoe
