@@ -83,8 +83,15 @@ Config read_config(const std::string& path, const std::vector<std::string>& over
 Config parse_config(const std::string& text, const std::string& origin,
                     const std::vector<std::string>& overrides);
 
-/// The resolved configuration as INI text; parse_config gives it back.
+/// Every key as INI text; parse_config gives a configuration that was read back. Reading resolves
+/// the automatic widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text holds them.
 std::string to_ini(const Config& config);
+
+/// Why `ranks` ranks cannot share out the work: one line per violation. Empty if they can.
+std::vector<std::string> layout_violations(const Config& config, int ranks);
+
+/// The same, and what a training run must be told: steps, data, directory.
+std::vector<std::string> training_violations(const Config& config, int ranks);
 
 /// The fields of [model] and [moe] in which two configurations describe different models: "key: A
 /// here, B there". Empty if a checkpoint of one fits the other.
