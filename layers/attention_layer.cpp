@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/attention_layer.h"
+
+#include "kernels/rotary.h"
+
+namespace polymoe {
+
+AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& name,
+                               const AttentionSettings& settings)
+    : settings_(settings),
+      q_(store, name + ".q", {settings.hidden, settings.hidden}, settings.initializer),
+      k_(store, name + ".k", {kv_width(), settings.hidden}, settings.initializer),
+      v_(store, name + ".v", {kv_width(), settings.hidden}, settings.initializer),
+      o_(store, name + ".o", {settings.hidden, settings.hidden}, settings.initializer) {
+  if (settings.qk_norm) {
+    q_norm_.emplace(store, name + ".q_norm", settings.hidden, settings.norm_epsilon);
+    k_norm_.emplace(store, name + ".k_norm", kv_width(), settings.norm_epsilon);
+  }
+}
+
+AttentionShape AttentionLayer::shape_of(const BatchLayout& layout) const {
+  return {.batch = layout.sequences,
+          .query_length = layout.length,
+          .key_length = layout.length,
+          .heads = settings_.heads,
+          .kv_heads = settings_.kv_heads,
+          .head_dim = head_dim()};
+}
+
+void AttentionLayer::rotate(const Tensor& x, const BatchLayout& layout,
+                            ExecutionContext& context) const {
+  rotary_forward(
+      {.sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta},
+      x.view({x.dim(0), x.dim(1) / head_dim(), head_dim()}), context.stream);
+}
+
+void AttentionLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+                             ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const std::int64_t rows = layout.rows();
+  const Shape by_head{rows, settings_.heads, head_dim()};
+  const Shape by_kv_head{rows, settings_.kv_heads, head_dim()};
+
+  saved.q = arena.allocate({rows, settings_.hidden}, x.dtype());
+  saved.k = arena.allocate({rows, kv_width()}, x.dtype());
+  saved.v = arena.allocate({rows, kv_width()}, x.dtype());
+  saved.out = arena.allocate({rows, settings_.hidden}, x.dtype());
+  saved.log_sum_exp = arena.allocate({layout.sequences, settings_.heads, layout.length}, x.dtype());
+  if (settings_.qk_norm) {
+    saved.q_inv_rms = arena.allocate({rows}, x.dtype());
+    saved.k_inv_rms = arena.allocate({rows}, x.dtype());
+  }
+
+  Arena::Scope scope(arena);
+  q_.forward(x, saved.q, context);
+  k_.forward(x, saved.k, context);
+  v_.forward(x, saved.v, context);
+  // Without a norm the rotation is its own inverse's transpose: the unrotated vectors are not
+  // needed again. With one they are, and the rotated ones are formed again in the backward pass.
+  Tensor q = saved.q;
+  Tensor k = saved.k;
+  if (settings_.qk_norm) {
+    q = arena.allocate(saved.q.shape(), x.dtype());
+    k = arena.allocate(saved.k.shape(), x.dtype());
+    q_norm_->forward(saved.q, q, saved.q_inv_rms, context);
+    k_norm_->forward(saved.k, k, saved.k_inv_rms, context);
+  }
+  rotate(q, layout, context);
+  rotate(k, layout, context);
+  attention_forward(shape_of(layout), q.view(by_head), k.view(by_kv_head), saved.v.view(by_kv_head),
+                    saved.out.view(by_head), saved.log_sum_exp, arena, context.stream);
+  o_.forward(saved.out, y, context);
+}
+
+void AttentionLayer::backward(const Tensor& d_y, const Tensor& x, const BatchLayout& layout,
+                              const Saved& saved, Tensor d_x, ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const std::int64_t rows = layout.rows();
+  const Shape by_head{rows, settings_.heads, head_dim()};
+  const Shape by_kv_head{rows, settings_.kv_heads, head_dim()};
+
+  Arena::Scope scope(arena);
+  const Tensor d_q = arena.allocate(saved.q.shape(), x.dtype());
+  const Tensor d_k = arena.allocate(saved.k.shape(), x.dtype());
+  const Tensor d_v = arena.allocate(saved.v.shape(), x.dtype());
+  {
+    Arena::Scope temporaries(arena);
+    const Tensor d_out = arena.allocate(saved.out.shape(), x.dtype());
+    o_.backward(d_y, saved.out, Write::overwrite, d_out, context);
+    Tensor q = saved.q;
+    Tensor k = saved.k;
+    if (settings_.qk_norm) {
+      q = arena.allocate(saved.q.shape(), x.dtype());
+      k = arena.allocate(saved.k.shape(), x.dtype());
+      q_norm_->forward(saved.q, q, saved.q_inv_rms, context);
+      k_norm_->forward(saved.k, k, saved.k_inv_rms, context);
+      rotate(q, layout, context);
+      rotate(k, layout, context);
+    }
+    attention_backward(shape_of(layout), d_out.view(by_head), q.view(by_head), k.view(by_kv_head),
+                       saved.v.view(by_kv_head), saved.out.view(by_head), saved.log_sum_exp,
+                       d_q.view(by_head), d_k.view(by_kv_head), d_v.view(by_kv_head), arena,
+                       context.stream);
+  }
+  const RotaryPositions positions{
+      .sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta};
+  rotary_backward(positions, d_q.view(by_head), context.stream);
+  rotary_backward(positions, d_k.view(by_kv_head), context.stream);
+  if (settings_.qk_norm) {
+    q_norm_->backward(d_q, saved.q, saved.q_inv_rms, Write::overwrite, d_q, context);
+    k_norm_->backward(d_k, saved.k, saved.k_inv_rms, Write::overwrite, d_k, context);
+  }
+  q_.backward(d_q, x, Write::overwrite, d_x, context);
+  k_.backward(d_k, x, Write::accumulate, d_x, context);
+  v_.backward(d_v, x, Write::accumulate, d_x, context);
+}
+
+void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
+                            ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const std::int64_t rows = x.dim(0);
+  const std::int64_t end = cache.length + rows;
+  const Shape by_head{rows, settings_.heads, head_dim()};
+
+  Arena::Scope scope(arena);
+  const Tensor q = arena.allocate({rows, settings_.hidden}, x.dtype());
+  const Tensor out = arena.allocate({rows, settings_.hidden}, x.dtype());
+  const Tensor log_sum_exp = arena.allocate({1, settings_.heads, rows}, x.dtype());
+  const Tensor k = cache.keys.rows(cache.length, end).view({rows, kv_width()});
+  const Tensor v = cache.values.rows(cache.length, end).view({rows, kv_width()});
+  q_.forward(x, q, context);
+  k_.forward(x, k, context);
+  v_.forward(x, v, context);
+  if (settings_.qk_norm) {
+    const Tensor inv_rms = arena.allocate({rows}, x.dtype());
+    q_norm_->forward(q, q, inv_rms, context);
+    k_norm_->forward(k, k, inv_rms, context);
+  }
+  const RotaryPositions positions{
+      .sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta};
+  rotary_forward(positions, q.view(by_head), context.stream);
+  rotary_forward(positions, cache.keys.rows(cache.length, end), context.stream);
+  attention_forward({.batch = 1,
+                     .query_length = rows,
+                     .key_length = end,
+                     .heads = settings_.heads,
+                     .kv_heads = settings_.kv_heads,
+                     .head_dim = head_dim()},
+                    q.view(by_head), cache.keys.rows(0, end), cache.values.rows(0, end),
+                    out.view(by_head), log_sum_exp, arena, context.stream);
+  o_.forward(out, y, context);
+}
+
+}  // namespace polymoe

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "kernels/attention.h"
+#include "layers/batch.h"
+#include "layers/linear.h"
+#include "layers/norm.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+struct AttentionSettings {
+  std::int64_t hidden = 0;
+  std::int64_t heads = 0;     // divides hidden
+  std::int64_t kv_heads = 0;  // divides heads
+  bool qk_norm = false;       // RMSNorm of the whole q and k vectors before the rotation
+  double norm_epsilon = 1e-5;
+  double rope_theta = 1e4;
+  Initializer initializer;
+};
+
+/// Keys and values of one layer for the positions seen so far.
+struct KeyValueRows {
+  Tensor keys, values;      // [capacity, kv_heads, head_dim]
+  std::int64_t length = 0;  // positions filled
+};
+
+/// Causal self-attention: y = o(attention(rotary(norm(q(x))), rotary(norm(k(x))), v(x))).
+/// Declares "NAME.{q,k,v,o}.weight" and, with qk_norm, "NAME.{q_norm,k_norm}.weight".
+class AttentionLayer {
+ public:
+  /// What backward needs from forward beside x.
+  struct Saved {
+    Tensor q, k, v;  // [rows, width]: of q and k before the norm, or rotated without one
+    Tensor q_inv_rms, k_inv_rms;  // [rows], with qk_norm
+    Tensor out;                   // [rows, hidden]: before the output projection
+    Tensor log_sum_exp;           // [sequences, heads, length]
+  };
+
+  AttentionLayer(ParameterStore& store, const std::string& name, const AttentionSettings& settings);
+
+  /// x, y [rows, hidden]; overwrites y. Allocates `saved` in the arena.
+  void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+               ExecutionContext& context) const;
+
+  /// Overwrites d_x, which may alias neither d_y nor x; adds to the parameters' gradients.
+  void backward(const Tensor& d_y, const Tensor& x, const BatchLayout& layout, const Saved& saved,
+                Tensor d_x, ExecutionContext& context) const;
+
+  /// Attention of the rows of one sequence that follow on cache.length earlier ones; their keys and
+  /// values are written behind those. cache.length stays: the caller moves it on.
+  ///
+  /// x, y [rows, hidden]; rows + cache.length <= capacity
+  void decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
+              ExecutionContext& context) const;
+
+ private:
+  std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }
+  std::int64_t kv_width() const { return settings_.kv_heads * head_dim(); }
+  AttentionShape shape_of(const BatchLayout& layout) const;
+  void rotate(const Tensor& x, const BatchLayout& layout, ExecutionContext& context) const;
+
+  AttentionSettings settings_;
+  Linear q_, k_, v_, o_;
+  std::optional<RmsNorm> q_norm_, k_norm_;
+};
+
+}  // namespace polymoe

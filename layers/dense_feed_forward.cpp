@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/dense_feed_forward.h"
+
+#include "layers/parameter.h"
+
+namespace polymoe {
+namespace {
+
+struct DenseSaved final : FeedForward::Saved {
+  Tensor x;    // [rows, hidden], the caller's
+  Tensor pre;  // [rows, factor * width]
+  ExpertOffsets offsets = {0, 0};
+};
+
+/// The kernel's view of one dense feed-forward: a group of one expert.
+Tensor as_one_expert(const Tensor& matrix) {
+  return matrix.view({1, matrix.dim(0), matrix.dim(1)});
+}
+
+}  // namespace
+
+DenseFeedForward::DenseFeedForward(ParameterStore& store, const std::string& name,
+                                   const Extents& extents, const Activation& activation,
+                                   const Initializer& initializer)
+    : extents_(extents),
+      activation_(activation),
+      up_(&store.declare(dense_parameter(
+          name + ".up.weight",
+          {pre_activation_factor(activation.kind) * extents.width, extents.hidden}, initializer))),
+      down_(&store.declare(
+          dense_parameter(name + ".down.weight", {extents.hidden, extents.width}, initializer))) {
+  const int coefficients = coefficient_count(activation);
+  if (coefficients > 0) {
+    coefficients_ = &store.declare(dense_parameter(
+        name + ".coefficients", {coefficients},
+        {.kind = InitialValues::listed, .listed = initial_coefficients(activation)}, false));
+  }
+}
+
+FeedForwardWeights DenseFeedForward::weights() const {
+  FeedForwardWeights result{as_one_expert(up_->value), as_one_expert(down_->value), {}};
+  if (coefficients_ != nullptr) {
+    result.coefficients = coefficients_->value.view({1, coefficients_->shape[0]});
+  }
+  return result;
+}
+
+FeedForwardWeights DenseFeedForward::gradients() const {
+  FeedForwardWeights result{as_one_expert(up_->gradient), as_one_expert(down_->gradient), {}};
+  if (coefficients_ != nullptr) {
+    result.coefficients = coefficients_->gradient.view({1, coefficients_->shape[0]});
+  }
+  return result;
+}
+
+std::unique_ptr<FeedForward::Saved> DenseFeedForward::make_saved() const {
+  return std::make_unique<DenseSaved>();
+}
+
+void DenseFeedForward::forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+                               ExecutionContext& context) {
+  auto& kept = static_cast<DenseSaved&>(saved);
+  kept.x = x;
+  kept.pre = context.arena.allocate({layout.rows(), up_->shape[0]}, x.dtype());
+  kept.offsets[1] = layout.rows();
+  feed_forward_forward(activation_, weights(), x, kept.offsets, Tensor(), kept.pre, y,
+                       context.arena, context.stream);
+}
+
+void DenseFeedForward::backward(const Tensor& d_y, const BatchLayout&, Saved& saved, Tensor d_x,
+                                ExecutionContext& context) {
+  auto& kept = static_cast<DenseSaved&>(saved);
+  FeedForwardWeights d_weights = gradients();
+  feed_forward_backward(activation_, weights(), d_y, kept.x, kept.offsets, Tensor(), kept.pre, d_x,
+                        Tensor(), d_weights, context.arena, context.stream);
+}
+
+}  // namespace polymoe

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/feed_forward.h"
+#include "layers/feed_forward.h"
+#include "parallel/parameter_store.h"
+
+namespace polymoe {
+
+/// y = down activation(up x). Declares "NAME.up.weight" [factor * width, hidden] (of swiglu: gate
+/// rows, then up rows), "NAME.down.weight" [hidden, width] and, where the activation has them,
+/// "NAME.coefficients" [n], which weight decay leaves alone.
+class DenseFeedForward final : public FeedForward {
+ public:
+  struct Extents {
+    std::int64_t hidden = 0;
+    std::int64_t width = 0;
+  };
+
+  DenseFeedForward(ParameterStore& store, const std::string& name, const Extents& extents,
+                   const Activation& activation, const Initializer& initializer);
+
+  std::unique_ptr<Saved> make_saved() const override;
+  void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+               ExecutionContext& context) override;
+  void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
+                ExecutionContext& context) override;
+
+ private:
+  FeedForwardWeights weights() const;
+  FeedForwardWeights gradients() const;
+
+  Extents extents_;
+  Activation activation_;
+  Parameter* up_;
+  Parameter* down_;
+  Parameter* coefficients_ = nullptr;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels/dispatch.h"
+#include "parallel/parameter_store.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// RMSNorm with a learned scale that starts at 1. Declares "NAME.weight" [width].
+class RmsNorm {
+ public:
+  RmsNorm(ParameterStore& store, const std::string& name, std::int64_t width, double epsilon);
+
+  /// y = x / rms(x) * scale. The caller keeps x and inv_rms for backward, or forms them again.
+  ///
+  /// x, y [rows, width]  y may alias x; inv_rms [rows]
+  void forward(const Tensor& x, Tensor y, Tensor inv_rms, ExecutionContext& context) const;
+
+  /// sum = x + delta; y = sum / rms(sum) * scale.
+  ///
+  /// x, delta, sum, y [rows, width]  sum may alias x or delta; inv_rms [rows]
+  void forward_sum(const Tensor& x, const Tensor& delta, Tensor sum, Tensor y, Tensor inv_rms,
+                   ExecutionContext& context) const;
+
+  /// Adds to the scale's gradient. d_x may alias d_y when overwriting.
+  void backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms, Write write, Tensor d_x,
+                ExecutionContext& context) const;
+
+ private:
+  Parameter* scale_;
+  double epsilon_;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/output_layer.h"
+
+#include "kernels/matmul.h"
+#include "kernels/output_loss.h"
+#include "layers/parameter.h"
+
+namespace polymoe {
+
+OutputLayer::OutputLayer(ParameterStore& store, const Settings& settings)
+    : norm_(store, "final_norm", settings.hidden, settings.norm_epsilon),
+      projection_(settings.tied != nullptr ? settings.tied
+                                           : &store.declare(dense_parameter(
+                                                 "output.weight", {settings.vocab, settings.hidden},
+                                                 settings.initializer))) {}
+
+void OutputLayer::loss(const ResidualStream& in, const Tensor& targets, Tensor token_loss,
+                       ExecutionContext& context) const {
+  Arena::Scope scope(context.arena);
+  const Tensor normed = context.arena.allocate(in.x.shape(), in.x.dtype());
+  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  norm_.forward_sum(in.x, in.branch, in.branch, normed, inv_rms, context);
+  output_loss_forward(normed, projection_->value, targets, token_loss, context.arena,
+                      context.stream);
+}
+
+void OutputLayer::loss_and_gradients(const ResidualStream& in, const Tensor& targets, double scale,
+                                     Tensor token_loss, Tensor d_stream,
+                                     ExecutionContext& context) const {
+  Arena::Scope scope(context.arena);
+  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  // The normed rows, and then their gradient, take the place of the result.
+  norm_.forward_sum(in.x, in.branch, in.branch, d_stream, inv_rms, context);
+  output_loss_forward_backward(d_stream, projection_->value, targets, scale, token_loss, d_stream,
+                               projection_->gradient, context.arena, context.stream);
+  norm_.backward(d_stream, in.branch, inv_rms, Write::overwrite, d_stream, context);
+}
+
+void OutputLayer::logits(const ResidualStream& in, Tensor result, ExecutionContext& context) const {
+  Arena::Scope scope(context.arena);
+  const Tensor normed = context.arena.allocate(in.x.shape(), in.x.dtype());
+  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  norm_.forward_sum(in.x, in.branch, in.branch, normed, inv_rms, context);
+  matmul(normed, Transpose::no, projection_->value, Transpose::yes, Write::overwrite, result,
+         context.stream);
+}
+
+}  // namespace polymoe

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/parameter.h"
+
+#include <utility>
+
+namespace polymoe {
+
+Parameter dense_parameter(std::string name, const Shape& shape, Initializer initializer,
+                          bool decay) {
+  Parameter parameter;
+  parameter.logical.push_back({std::move(name), shape});
+  parameter.shape = shape;
+  parameter.scope = ParameterScope::dense;
+  parameter.decay = decay;
+  parameter.initializer = std::move(initializer);
+  return parameter;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "layers/transformer_block.h"
+
+#include <cassert>
+
+namespace polymoe {
+
+TransformerBlock::TransformerBlock(ParameterStore& store, const std::string& name,
+                                   const AttentionSettings& attention, FeedForward& feed_forward)
+    : attention_norm_(store, name + ".attention_norm", attention.hidden, attention.norm_epsilon),
+      attention_(store, name + ".attention", attention),
+      feed_forward_norm_(store, name + ".feed_forward_norm", attention.hidden,
+                         attention.norm_epsilon),
+      feed_forward_(feed_forward) {}
+
+TransformerBlock::Saved TransformerBlock::make_saved() const {
+  Saved saved;
+  saved.feed_forward = feed_forward_.make_saved();
+  return saved;
+}
+
+template <class Attend>
+ResidualStream TransformerBlock::run(const ResidualStream& in, const BatchLayout& layout,
+                                     const Workspace& workspace, Saved& saved, Attend&& attend,
+                                     ExecutionContext& context) const {
+  const DType dtype = workspace.normed.dtype();
+  saved.attention_inv_rms = context.arena.allocate({layout.rows()}, dtype);
+  saved.feed_forward_inv_rms = context.arena.allocate({layout.rows()}, dtype);
+  if (in.branch.defined()) {
+    attention_norm_.forward_sum(in.x, in.branch, saved.x, workspace.normed, saved.attention_inv_rms,
+                                context);
+  } else {
+    assert(in.x.raw() == saved.x.raw());
+    attention_norm_.forward(saved.x, workspace.normed, saved.attention_inv_rms, context);
+  }
+  attend(workspace.normed, workspace.branch);
+  feed_forward_norm_.forward_sum(saved.x, workspace.branch, saved.middle, workspace.normed,
+                                 saved.feed_forward_inv_rms, context);
+  feed_forward_.forward(workspace.normed, layout, *saved.feed_forward, workspace.branch, context);
+  return {saved.middle, workspace.branch};
+}
+
+ResidualStream TransformerBlock::forward(const ResidualStream& in, const BatchLayout& layout,
+                                         const Workspace& workspace, Saved& saved,
+                                         ExecutionContext& context) const {
+  return run(
+      in, layout, workspace, saved,
+      [&](const Tensor& x, const Tensor& y) {
+        attention_.forward(x, layout, saved.attention, y, context);
+      },
+      context);
+}
+
+ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValueRows& cache,
+                                        const Workspace& workspace, Saved& saved,
+                                        ExecutionContext& context) const {
+  const std::int64_t rows = workspace.normed.dim(0);
+  const BatchLayout layout{.sequences = 1,
+                           .length = rows,
+                           .global = {.tokens = rows, .sequences = 1, .micro_batches = 1}};
+  return run(
+      in, layout, workspace, saved,
+      [&](const Tensor& x, const Tensor& y) { attention_.decode(x, cache, y, context); }, context);
+}
+
+void TransformerBlock::backward(Tensor d_stream, const BatchLayout& layout,
+                                const Workspace& workspace, Saved& saved,
+                                ExecutionContext& context) const {
+  const Tensor& d_normed = workspace.branch;
+  feed_forward_norm_.forward(saved.middle, workspace.normed, saved.feed_forward_inv_rms, context);
+  feed_forward_.backward(d_stream, layout, *saved.feed_forward, d_normed, context);
+  feed_forward_norm_.backward(d_normed, saved.middle, saved.feed_forward_inv_rms, Write::accumulate,
+                              d_stream, context);
+
+  attention_norm_.forward(saved.x, workspace.normed, saved.attention_inv_rms, context);
+  attention_.backward(d_stream, workspace.normed, layout, saved.attention, d_normed, context);
+  attention_norm_.backward(d_normed, saved.x, saved.attention_inv_rms, Write::accumulate, d_stream,
+                           context);
+}
+
+}  // namespace polymoe

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "layers/attention_layer.h"
+#include "layers/batch.h"
+#include "layers/feed_forward.h"
+#include "layers/norm.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// The residual stream x + branch, the sum not yet formed: the norm that reads it next forms it in
+/// the same pass. An undefined branch is zero.
+struct ResidualStream {
+  Tensor x, branch;  // [rows, hidden]
+};
+
+/// Pre-norm transformer block:
+///   middle = x + attention(norm(x));  out = middle + feed_forward(norm(middle)).
+/// Declares "NAME.attention_norm.weight", "NAME.attention.*", "NAME.feed_forward_norm.weight"; the
+/// feed-forward, handed in, declares its own.
+class TransformerBlock {
+ public:
+  /// What backward needs from forward. The norms' outputs are not kept but formed again.
+  struct Saved {
+    // Memory that the caller gives, to keep as long as it wants to run backward, or forward again.
+    Tensor x, middle;  // [rows, hidden]
+    // Filled by forward, in the arena.
+    Tensor attention_inv_rms, feed_forward_inv_rms;  // [rows]
+    AttentionLayer::Saved attention;
+    std::unique_ptr<FeedForward::Saved> feed_forward;
+  };
+
+  /// Memory that all blocks of a model share. The same in forward and backward: a feed-forward
+  /// keeps a reference to its input.
+  struct Workspace {
+    Tensor normed, branch;  // [rows, hidden]
+  };
+
+  TransformerBlock(ParameterStore& store, const std::string& name,
+                   const AttentionSettings& attention, FeedForward& feed_forward);
+
+  /// A Saved without memory yet; made once, used for every batch.
+  Saved make_saved() const;
+
+  /// Returns the stream behind the block: {saved.middle, workspace.branch}.
+  ///
+  /// `in` may be the result of the block before in the same workspace; with an undefined branch
+  /// in.x is saved.x, which makes it run forward again from what was kept.
+  ResidualStream forward(const ResidualStream& in, const BatchLayout& layout,
+                         const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
+
+  /// d_stream: the gradient of the block's output on entry, of its input on return; in place.
+  /// Adds to the parameters' gradients.
+  void backward(Tensor d_stream, const BatchLayout& layout, const Workspace& workspace,
+                Saved& saved, ExecutionContext& context) const;
+
+  /// Forward of the rows that follow those of `cache`, see AttentionLayer::decode. Collective where
+  /// the feed-forward is.
+  ResidualStream decode(const ResidualStream& in, const KeyValueRows& cache,
+                        const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
+
+ private:
+  template <class Attend>
+  ResidualStream run(const ResidualStream& in, const BatchLayout& layout,
+                     const Workspace& workspace, Saved& saved, Attend&& attend,
+                     ExecutionContext& context) const;
+
+  RmsNorm attention_norm_;
+  AttentionLayer attention_;
+  RmsNorm feed_forward_norm_;
+  FeedForward& feed_forward_;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moe/decoding_cache.h"
+
+#include <string>
+
+#include "runtime/error.h"
+
+namespace polymoe {
+
+DecodingCache::DecodingCache(const ModelConfig& config, std::int64_t capacity, DType dtype,
+                             Device device)
+    : capacity_(capacity) {
+  if (capacity < 1) {
+    throw InvalidArgument("decoding cache: capacity " + std::to_string(capacity) +
+                          " must be at least 1");
+  }
+  const Shape shape{capacity, config.key_value_heads(), config.head_dim()};
+  layers_.resize(static_cast<std::size_t>(config.layers));
+  for (Layer& layer : layers_) {
+    layer.keys = OwnedTensor(shape, dtype, device);
+    layer.values = OwnedTensor(shape, dtype, device);
+  }
+}
+
+}  // namespace polymoe

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "layers/embedding_layer.h"
+#include "layers/output_layer.h"
+#include "layers/transformer_block.h"
+#include "moe/language_model.h"
+#include "moe/moe_layer.h"
+
+namespace polymoe {
+
+/// The layers of a LanguageModel; included by its sources only.
+struct LanguageModel::Impl {
+  struct NumberedMoeLayer {
+    std::int64_t number;  // of the block
+    MoeLayer* layer;
+  };
+
+  Impl(const ModelConfig& model_config, const ProcessMesh& process_mesh, ParameterStore& store);
+
+  /// Throws InvalidArgument unless the batch has the shapes of its sequences.
+  void check(const TokenBatch& batch) const;
+
+  ModelConfig config;
+  const ProcessMesh& mesh;
+  std::optional<EmbeddingLayer> embedding;
+  std::vector<std::unique_ptr<FeedForward>> feed_forwards;
+  std::vector<NumberedMoeLayer> moe_layers;
+  std::vector<TransformerBlock> blocks;
+  std::optional<OutputLayer> output;
+  DType dtype() const { return parameters.dtype(); }
+  const ParameterStore& parameters;
+
+  // Used anew by every batch.
+  std::vector<TransformerBlock::Saved> saved;  // per block
+  std::vector<std::size_t> marks;              // of the arena, before each block's memory
+};
+
+}  // namespace polymoe

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <string>
+
+#include "kernels/check.h"
+#include "moe/language_model.h"
+#include "moe/language_model_impl.h"
+
+namespace polymoe {
+namespace {
+
+/// What a forward pass without a backward pass works in: every block the same memory.
+struct ForwardMemory {
+  ForwardMemory(const Shape& shape, DType dtype, Arena& arena)
+      : x(arena.allocate(shape, dtype)),
+        middle(arena.allocate(shape, dtype)),
+        workspace{.normed = arena.allocate(shape, dtype), .branch = arena.allocate(shape, dtype)} {}
+
+  Tensor x, middle;
+  TransformerBlock::Workspace workspace;
+};
+
+}  // namespace
+
+Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& context) {
+  Impl& model = *impl_;
+  model.check(batch);
+  Arena& arena = context.arena;
+  const DType dtype = model.dtype();
+  const BatchLayout layout{
+      batch.sequences,
+      batch.length,
+      {.tokens = batch.sequences * batch.length, .sequences = batch.sequences, .micro_batches = 1}};
+  const Tensor losses = arena.allocate({layout.rows()}, dtype);
+
+  Timeline::Scope phase(context.timeline, Phase::forward);
+  Arena::Scope scope(arena);
+  const ForwardMemory memory({layout.rows(), model.config.hidden}, dtype, arena);
+  model.embedding->forward(batch.tokens, memory.x, context);
+  ResidualStream stream{memory.x, Tensor()};
+  for (std::size_t l = 0; l < model.blocks.size(); ++l) {
+    Arena::Scope block(arena);
+    TransformerBlock::Saved& saved = model.saved[l];
+    saved.x = memory.x;
+    saved.middle = memory.middle;
+    stream = model.blocks[l].forward(stream, layout, memory.workspace, saved, context);
+  }
+  model.output->loss(stream, batch.targets, losses, context);
+  return losses;
+}
+
+Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cache,
+                                        ExecutionContext& context) {
+  Impl& model = *impl_;
+  const std::int64_t rows = tokens.defined() && tokens.shape().rank() == 1 ? tokens.dim(0) : 0;
+  check_tensors("next token logits", model.parameters.device(),
+                {{"tokens", tokens, {rows}, DType::i32}});
+  if (rows < 1 || rows > cache.capacity() - cache.length()) {
+    throw InvalidArgument("next token logits: " + std::to_string(rows) +
+                          " tokens, but there must be at least 1 and at most " +
+                          std::to_string(cache.capacity() - cache.length()) +
+                          ", what the cache has room for");
+  }
+  if (cache.layers_.size() != model.blocks.size()) {
+    throw InvalidArgument("next token logits: the cache has " +
+                          std::to_string(cache.layers_.size()) + " layers, the model " +
+                          std::to_string(model.blocks.size()));
+  }
+  Arena& arena = context.arena;
+  const DType dtype = model.dtype();
+  const Tensor logits = arena.allocate({1, model.config.vocab}, dtype);
+
+  Timeline::Scope phase(context.timeline, Phase::forward);
+  Arena::Scope scope(arena);
+  const ForwardMemory memory({rows, model.config.hidden}, dtype, arena);
+  model.embedding->forward(tokens, memory.x, context);
+  ResidualStream stream{memory.x, Tensor()};
+  for (std::size_t l = 0; l < model.blocks.size(); ++l) {
+    Arena::Scope block(arena);
+    TransformerBlock::Saved& saved = model.saved[l];
+    saved.x = memory.x;
+    saved.middle = memory.middle;
+    const KeyValueRows earlier{*cache.layers_[l].keys, *cache.layers_[l].values, cache.length_};
+    stream = model.blocks[l].decode(stream, earlier, memory.workspace, saved, context);
+  }
+  cache.length_ += rows;
+  model.output->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
+                       context);
+  return logits.view({model.config.vocab});
+}
+
+}  // namespace polymoe
