@@ -23,4 +23,16 @@ void check_tensors(const char* operation, Device device,
   }
 }
 
+void check_real(const char* operation, const char* name, const Tensor& tensor, int rank) {
+  const std::string where = std::string(operation) + ": " + name;
+  if (!tensor.defined()) throw InvalidArgument(where + " is missing");
+  if (tensor.shape().rank() != rank) {
+    throw InvalidArgument(where + " has shape " + to_string(tensor.shape()) + ", expected " +
+                          std::to_string(rank) + " dimensions");
+  }
+  if (tensor.dtype() != DType::f32 && tensor.dtype() != DType::f64) {
+    throw InvalidArgument(where + " is " + name_of(tensor.dtype()) + ", expected f32 or f64");
+  }
+}
+
 }  // namespace polymoe

@@ -21,4 +21,8 @@ struct TensorCheck {
 /// its shape and dtype and lies on `device`.
 void check_tensors(const char* operation, Device device, std::initializer_list<TensorCheck> checks);
 
+/// Throws InvalidArgument unless `tensor` is given, has `rank` dimensions and is f32 or f64. For
+/// the argument that an operation takes its sizes and dtype from, before they are used.
+void check_real(const char* operation, const char* name, const Tensor& tensor, int rank);
+
 }  // namespace polymoe

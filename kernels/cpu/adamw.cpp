@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/cpu/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/real_dtype.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/adamw.cpp"
+#include <hwy/foreach_target.h>
+//
+#include "kernels/cpu/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace polymoe::cpu::HWY_NAMESPACE {
+namespace {
+
+template <class T>
+void update(const AdamWRange<T>& a, std::int64_t begin, std::int64_t end) {
+  const hn::ScalableTag<T> d;
+  const AdamWStep& s = a.step;
+  // 1 - beta^step without cancellation where beta is near 1.
+  const auto steps = static_cast<double>(s.step);
+  const double correction1 = -std::expm1(steps * std::log(s.beta1));
+  const double correction2 = -std::expm1(steps * std::log(s.beta2));
+  const auto set = [d](double value) HWY_ATTR { return hn::Set(d, static_cast<T>(value)); };
+  const auto scale = set(s.gradient_scale);
+  const auto beta1 = set(s.beta1), rest1 = set(1.0 - s.beta1);
+  const auto beta2 = set(s.beta2), rest2 = set(1.0 - s.beta2);
+  const auto rate = set(s.learning_rate / correction1);
+  const auto root_scale = set(1.0 / std::sqrt(correction2));
+  const auto epsilon = set(s.epsilon);
+  const auto decay = set(s.learning_rate * s.weight_decay);
+  for (std::int64_t i = begin; i < end; i += lanes(d)) {
+    const std::int64_t left = end - i;
+    const auto g = hn::Mul(scale, load(d, a.gradient + i, left));
+    const auto m = hn::MulAdd(rest1, g, hn::Mul(beta1, load(d, a.m + i, left)));
+    const auto v = hn::MulAdd(hn::Mul(rest2, g), g, hn::Mul(beta2, load(d, a.v + i, left)));
+    const auto p = load(d, a.parameter + i, left);
+    const auto denominator = hn::MulAdd(hn::Sqrt(v), root_scale, epsilon);
+    const auto change = hn::MulAdd(decay, p, hn::Div(hn::Mul(rate, m), denominator));
+    store(m, d, a.m + i, left);
+    store(v, d, a.v + i, left);
+    store(hn::Sub(p, change), d, a.parameter + i, left);
+  }
+}
+
+void update_f32(const AdamWRange<float>& a, std::int64_t begin, std::int64_t end) {
+  update(a, begin, end);
+}
+void update_f64(const AdamWRange<double>& a, std::int64_t begin, std::int64_t end) {
+  update(a, begin, end);
+}
+
+}  // namespace
+}  // namespace polymoe::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace polymoe::cpu {
+namespace {
+
+HWY_EXPORT(update_f32);
+HWY_EXPORT(update_f64);
+
+void update(const AdamWRange<float>& a, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(update_f32)(a, begin, end);
+}
+void update(const AdamWRange<double>& a, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(update_f64)(a, begin, end);
+}
+
+constexpr std::int64_t elements_per_task = 16384;
+
+}  // namespace
+}  // namespace polymoe::cpu
+
+namespace polymoe::detail {
+
+void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
+           Tensor v, Stream&) {
+  const std::int64_t count = parameter.elements();
+  cpu::with_real(parameter.dtype(), [&]<class T>(T) {
+    const cpu::AdamWRange<T> range{step, gradient.data<T>(), parameter.data<T>(), m.data<T>(),
+                                   v.data<T>()};
+#pragma omp parallel for schedule(static)
+    for (std::int64_t begin = 0; begin < count; begin += cpu::elements_per_task) {
+      cpu::update(range, begin, std::min(begin + cpu::elements_per_task, count));
+    }
+  });
+}
+
+}  // namespace polymoe::detail
+#endif

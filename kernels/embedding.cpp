@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/embedding.h"
+
+#include "kernels/check.h"
+#include "kernels/cpu/embedding.h"
+
+namespace polymoe {
+
+void embedding_forward(const Tensor& tokens, const Tensor& table, Tensor y, Stream& stream) {
+  const char* const operation = "embedding_forward";
+  check_real(operation, "table", table, 2);
+  check_real(operation, "y", y, 2);
+  check_tensors(operation, stream.device(),
+                {{"tokens", tokens, {y.dim(0)}, DType::i32},
+                 {"table", table, table.shape(), table.dtype()},
+                 {"y", y, {y.dim(0), table.dim(1)}, table.dtype()}});
+  dispatch(stream.device(),
+           [&](auto backend) { detail::embedding_forward(backend, tokens, table, y, stream); });
+}
+
+void embedding_backward(const Tensor& tokens, const Tensor& d_y, Tensor d_table, Arena& scratch,
+                        Stream& stream) {
+  const char* const operation = "embedding_backward";
+  check_real(operation, "d_table", d_table, 2);
+  check_real(operation, "d_y", d_y, 2);
+  check_tensors(operation, stream.device(),
+                {{"tokens", tokens, {d_y.dim(0)}, DType::i32},
+                 {"d_y", d_y, {d_y.dim(0), d_table.dim(1)}, d_table.dtype()},
+                 {"d_table", d_table, d_table.shape(), d_table.dtype()}});
+  dispatch(stream.device(), [&](auto backend) {
+    detail::embedding_backward(backend, tokens, d_y, d_table, scratch, stream);
+  });
+}
+
+}  // namespace polymoe

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/rms_norm.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "kernels/cpu/rms_norm.h"
+
+namespace polymoe {
+namespace {
+
+// The weight's gradient is summed per block of rows, then over the blocks. The number of blocks
+// depends on the rows alone, so that the order of the sum does not depend on the threads.
+constexpr std::int64_t max_row_blocks = 64;
+constexpr std::int64_t min_rows_per_block = 16;
+
+std::int64_t row_block_count(std::int64_t rows) {
+  return std::min(max_row_blocks, (rows + min_rows_per_block - 1) / min_rows_per_block);
+}
+
+}  // namespace
+
+void rms_norm_forward(const Tensor& x, const Tensor& weight, double epsilon, Tensor y,
+                      Tensor inv_rms, Stream& stream) {
+  const char* const operation = "rms_norm_forward";
+  check_real(operation, "x", x, 2);
+  const DType dtype = x.dtype();
+  check_tensors(operation, stream.device(),
+                {{"x", x, x.shape(), dtype},
+                 {"weight", weight, {x.dim(1)}, dtype},
+                 {"y", y, x.shape(), dtype},
+                 {"inv_rms", inv_rms, {x.dim(0)}, dtype}});
+  dispatch(stream.device(), [&](auto backend) {
+    detail::rms_norm_forward(backend, x, weight, epsilon, y, inv_rms, stream);
+  });
+}
+
+void add_rms_norm_forward(const Tensor& x, const Tensor& delta, const Tensor& weight,
+                          double epsilon, Tensor sum, Tensor y, Tensor inv_rms, Stream& stream) {
+  const char* const operation = "add_rms_norm_forward";
+  check_real(operation, "x", x, 2);
+  const DType dtype = x.dtype();
+  check_tensors(operation, stream.device(),
+                {{"x", x, x.shape(), dtype},
+                 {"delta", delta, x.shape(), dtype},
+                 {"weight", weight, {x.dim(1)}, dtype},
+                 {"sum", sum, x.shape(), dtype},
+                 {"y", y, x.shape(), dtype},
+                 {"inv_rms", inv_rms, {x.dim(0)}, dtype}});
+  dispatch(stream.device(), [&](auto backend) {
+    detail::add_rms_norm_forward(backend, x, delta, weight, epsilon, sum, y, inv_rms, stream);
+  });
+}
+
+void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms,
+                       const Tensor& weight, Write write, Tensor d_x, Tensor d_weight,
+                       Arena& scratch, Stream& stream) {
+  const char* const operation = "rms_norm_backward";
+  check_real(operation, "x", x, 2);
+  const DType dtype = x.dtype();
+  check_tensors(operation, stream.device(),
+                {{"x", x, x.shape(), dtype},
+                 {"d_y", d_y, x.shape(), dtype},
+                 {"inv_rms", inv_rms, {x.dim(0)}, dtype},
+                 {"weight", weight, {x.dim(1)}, dtype},
+                 {"d_x", d_x, x.shape(), dtype},
+                 {"d_weight", d_weight, {x.dim(1)}, dtype}});
+  Arena::Scope scope(scratch);
+  const Tensor partials = scratch.allocate({row_block_count(x.dim(0)), x.dim(1)}, dtype);
+  dispatch(stream.device(), [&](auto backend) {
+    detail::rms_norm_backward(backend, d_y, x, inv_rms, weight, write, d_x, d_weight, partials,
+                              stream);
+  });
+}
+
+}  // namespace polymoe
