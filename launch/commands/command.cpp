@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/command.h"
+
+#include <algorithm>
+
+#include "launch/values.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::size_t help_width = 100;
+
+// `left` in a column, `right` wrapped beside it.
+std::string two_columns(const std::string& left, const std::string& right, std::size_t column) {
+  std::string text = "  " + left;
+  std::size_t position = text.size();
+  const auto next_line = [&] {
+    text += '\n';
+    position = 0;
+  };
+  if (position + 1 > column) next_line();
+  bool first = true;
+  for (const std::string& word : split_words(right)) {
+    if (!first && position + 1 + word.size() > help_width) {
+      next_line();
+      first = true;
+    }
+    const std::size_t blanks = first ? column - std::min(column, position) : 1;
+    text.append(blanks, ' ').append(word);
+    position += blanks + word.size();
+    first = false;
+  }
+  return text + '\n';
+}
+
+std::string spelling(const CommandOption& option) {
+  return "--" + option.name + (option.value.empty() ? "" : " " + option.value);
+}
+
+}  // namespace
+
+const std::vector<const Command*>& commands() {
+  static const std::vector<const Command*> all = {
+      &plan_command(),
+      &tokenize_command(),
+  };
+  return all;
+}
+
+const Command& find_command(const std::string& name) {
+  std::vector<std::string> names;
+  for (const Command* command : commands()) {
+    if (command->name == name) return *command;
+    names.push_back(command->name);
+  }
+  throw InvalidArgument("'" + name + "': unknown command; did you mean '" + nearest(name, names) +
+                        "'? (polymoe --help lists them)");
+}
+
+std::string program_help() {
+  std::string text =
+      "Trains mixture-of-experts language models.\n\n"
+      "  polymoe COMMAND [OPTION...]\n"
+      "  mpirun -n RANKS polymoe COMMAND [OPTION...]\n\n";
+  for (const Command* command : commands())
+    text += two_columns(command->name, command->summary, 14);
+  return text +
+         "\npolymoe COMMAND --help   its options\n"
+         "polymoe --version        revision and libraries\n";
+}
+
+std::string command_help(const Command& command) {
+  std::string text = command.summary + ".\n\n  polymoe " + command.name;
+  if (!command.arguments.empty()) text += " " + command.arguments;
+  for (const CommandOption& option : command.options)
+    text += option.required ? " " + spelling(option) : "";
+  if (std::any_of(command.options.begin(), command.options.end(),
+                  [](const CommandOption& option) { return !option.required; }))
+    text += " [OPTION...]";
+  if (command.overrides) text += " [--section.key=value...]";
+  text += "\n\n";
+  for (const CommandOption& option : command.options)
+    text += two_columns(spelling(option), option.help, 28);
+  if (!command.overrides) return text;
+
+  text +=
+      "\nKeys of the configuration: in the file as `key = value` under [section], on the command "
+      "line "
+      "as\n--section.key=value, which wins. Counts may be written 1e6, 4k, 2M, 1.5B.\n";
+  const Config defaults;
+  std::string section;
+  for (const Option& option : options()) {
+    const std::string of = option.key.substr(0, option.key.find('.'));
+    if (of != section) text += "\n";
+    section = of;
+    const std::string value = option.print(defaults);
+    text += two_columns(
+        option.key,
+        option.help + "; " + option.allowed + "; default " + (value.empty() ? "empty" : value), 28);
+  }
+  return text;
+}
+
+Device select_device(const std::string& name) {
+  if (name == "auto" || name == "cpu") return Device::cpu();
+  throw InvalidArgument("run.device = " + name +
+                        ": this build has no such backend; must be cpu or auto");
+}
+
+}  // namespace polymoe

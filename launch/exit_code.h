@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <exception>
+
+#include "runtime/error.h"
+
+namespace polymoe {
+
+/// What the process answers to whoever started it. The numbers of 64 to 75 are those of sysexits.h.
+enum ExitCode : int {
+  exit_done = 0,
+  exit_usage = 64,          // command line or configuration
+  exit_input_file = 65,     // missing, damaged or foreign
+  exit_internal = 70,       // anything unforeseen, and devices that fail
+  exit_output_file = 74,    // output could not be written
+  exit_communication = 75,  // a peer was lost, or the watchdog fired
+  exit_preempted = 85,      // stopped by SIGUSR1, checkpoint committed
+  exit_not_finite = 86,     // the loss or the gradient was not finite too often
+};
+
+/// Training cannot go on because the loss or the gradient is not finite.
+class NotFiniteError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// The exit code that stands for an error.
+inline int exit_code_of(const std::exception& error) {
+  if (dynamic_cast<const InvalidArgument*>(&error) != nullptr) return exit_usage;
+  if (dynamic_cast<const InputFileError*>(&error) != nullptr) return exit_input_file;
+  if (dynamic_cast<const OutputFileError*>(&error) != nullptr) return exit_output_file;
+  if (dynamic_cast<const CommunicationError*>(&error) != nullptr) return exit_communication;
+  if (dynamic_cast<const NotFiniteError*>(&error) != nullptr) return exit_not_finite;
+  return exit_internal;
+}
+
+}  // namespace polymoe
