@@ -35,7 +35,10 @@ std::string two_columns(const std::string& left, const std::string& right, std::
 }
 
 std::string spelling(const CommandOption& option) {
-  return "--" + option.name + (option.value.empty() ? "" : " " + option.value);
+  std::string text = "--";
+  text.append(option.name);
+  if (!option.value.empty()) text.append(" ").append(option.value);
+  return text;
 }
 
 }  // namespace
@@ -72,9 +75,9 @@ std::string program_help() {
 
 std::string command_help(const Command& command) {
   std::string text = command.summary + ".\n\n  polymoe " + command.name;
-  if (!command.arguments.empty()) text += " " + command.arguments;
+  if (!command.arguments.empty()) text.append(" ").append(command.arguments);
   for (const CommandOption& option : command.options)
-    text += option.required ? " " + spelling(option) : "";
+    if (option.required) text.append(" ").append(spelling(option));
   if (std::any_of(command.options.begin(), command.options.end(),
                   [](const CommandOption& option) { return !option.required; }))
     text += " [OPTION...]";
