@@ -88,19 +88,22 @@ class Communicator {
   /// The orderly, collective end. The destructor never waits for peers.
   virtual void shutdown() = 0;
 
-  // Blocking forms.
-  void all_reduce(Tensor values, Reduction reduction, Stream& stream) {
+  // Blocking forms; a communicator may have a shorter way for them.
+  virtual void all_reduce(Tensor values, Reduction reduction, Stream& stream) {
     start_all_reduce(values, reduction, stream).wait(stream);
   }
-  void reduce_scatter(Tensor values, Stream& stream) {
+  virtual void reduce_scatter(Tensor values, Stream& stream) {
     start_reduce_scatter(values, stream).wait(stream);
   }
-  void all_gather(Tensor values, Stream& stream) { start_all_gather(values, stream).wait(stream); }
-  void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
-                  std::span<const std::int64_t> receive_rows, Stream& stream) {
+  virtual void all_gather(Tensor values, Stream& stream) {
+    start_all_gather(values, stream).wait(stream);
+  }
+  virtual void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
+                          Tensor receive, std::span<const std::int64_t> receive_rows,
+                          Stream& stream) {
     start_all_to_all(send, send_rows, receive, receive_rows, stream).wait(stream);
   }
-  void broadcast(Tensor values, int root, Stream& stream) {
+  virtual void broadcast(Tensor values, int root, Stream& stream) {
     start_broadcast(values, root, stream).wait(stream);
   }
 };

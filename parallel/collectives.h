@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "parallel/communicator.h"
+#include "parallel/transport.h"
+#include "runtime/buffer.h"
+
+namespace polymoe {
+
+/// The collective operations of Communicator, by pairwise exchange over a transport of at least two
+/// ranks. Reductions receive every rank's contribution and combine them in rank order, so that the
+/// same inputs give the same bits.
+class Collectives {
+ public:
+  Collectives(Transport& transport, Buffer& staging, const Deadline& deadline)
+      : transport_(transport), staging_(staging), deadline_(deadline) {}
+
+  /// Up to 64 KiB: every rank receives and combines all; beyond: slices as in reduce_scatter, then
+  /// all-gather of the slices.
+  void all_reduce(const Tensor& values, Reduction reduction);
+  /// In chunks that fit `staging`, which grows to its final size at the first call.
+  void reduce_scatter(const Tensor& values);
+  void all_gather(const Tensor& values);
+  void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
+                  const Tensor& receive, std::span<const std::int64_t> receive_rows);
+  /// Binomial tree.
+  void broadcast(const Tensor& values, int root);
+  /// Dissemination.
+  void barrier();
+
+ private:
+  std::byte* staging(std::size_t bytes);
+  void reduce_slices(const Tensor& values, Reduction reduction);
+  void gather_slices(const Tensor& values);
+
+  Transport& transport_;
+  Buffer& staging_;
+  const Deadline& deadline_;
+};
+
+}  // namespace polymoe

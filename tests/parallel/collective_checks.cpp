@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/parallel/collective_checks.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <string>
+
+#include "runtime/buffer.h"
+#include "runtime/error.h"
+#include "runtime/random.h"
+
+namespace polymoe {
+namespace {
+
+template <class T>
+Tensor tensor_of(std::vector<T>& values) {
+  return {values.data(), {static_cast<std::int64_t>(values.size())}, dtype_of<T>(), Device::cpu()};
+}
+
+/// What rank `rank` contributes: of magnitudes far apart, so that the order of a sum shows.
+template <class T>
+std::vector<T> contribution(int rank, std::size_t count) {
+  constexpr std::array magnitudes{1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e3};
+  std::uint64_t state = hash_of("rank" + std::to_string(rank));
+  std::vector<T> values(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    if constexpr (std::is_integral_v<T>) {
+      values[i] = static_cast<T>(state >> 8);
+    } else {
+      const double uniform = static_cast<double>(state >> 11) * 0x1.0p-52 - 1.0;
+      values[i] = static_cast<T>(uniform * magnitudes[i % magnitudes.size()]);
+    }
+  }
+  return values;
+}
+
+/// Rank by rank, from rank 0 on: bit for bit what a reduction must give.
+template <class T>
+std::vector<T> expected_reduction(int ranks, std::size_t count, Reduction reduction) {
+  std::vector<T> result = contribution<T>(0, count);
+  for (int rank = 1; rank < ranks; ++rank) {
+    const std::vector<T> other = contribution<T>(rank, count);
+    for (std::size_t i = 0; i < count; ++i) {
+      result[i] =
+          reduction == Reduction::sum ? result[i] + other[i] : std::max(result[i], other[i]);
+    }
+  }
+  return result;
+}
+
+// Below and above the sizes where an algorithm or the chunking changes, and ragged ones.
+const std::vector<std::size_t> counts{0, 1, 3, 100, 8191, 8193, 100003, 600007};
+
+template <class T>
+void check_all_reduce_of(Communicator& world) {
+  Stream stream(Device::cpu());
+  for (const std::size_t count : counts) {
+    for (const Reduction reduction : {Reduction::sum, Reduction::max}) {
+      std::vector<T> values = contribution<T>(world.rank(), count);
+      world.all_reduce(tensor_of(values), reduction, stream);
+      EXPECT_TRUE(values == expected_reduction<T>(world.size(), count, reduction))
+          << name_of(dtype_of<T>()) << " x " << count;
+    }
+  }
+}
+
+void check_all_reduce(Communicator& world) {
+  check_all_reduce_of<float>(world);
+  check_all_reduce_of<double>(world);
+  check_all_reduce_of<std::int64_t>(world);
+}
+
+void check_nan(Communicator& world) {
+  Stream stream(Device::cpu());
+  for (int culprit = 0; culprit < world.size(); ++culprit) {
+    std::vector<double> values(3, world.rank());
+    if (world.rank() == culprit) values[1] = std::numeric_limits<double>::quiet_NaN();
+    world.all_reduce(tensor_of(values), Reduction::max, stream);
+    EXPECT_EQ(values[0], world.size() - 1);
+    EXPECT_TRUE(std::isnan(values[1]));
+  }
+}
+
+template <class T>
+void check_reduce_scatter_of(Communicator& world) {
+  Stream stream(Device::cpu());
+  const auto ranks = static_cast<std::size_t>(world.size());
+  for (const std::size_t slice : counts) {
+    std::vector<T> values = contribution<T>(world.rank(), slice * ranks);
+    world.reduce_scatter(tensor_of(values), stream);
+    const auto expected = expected_reduction<T>(world.size(), slice * ranks, Reduction::sum);
+    const auto begin = static_cast<std::ptrdiff_t>(slice) * world.rank();
+    const auto end = begin + static_cast<std::ptrdiff_t>(slice);
+    EXPECT_TRUE(std::equal(values.begin() + begin, values.begin() + end, expected.begin() + begin))
+        << name_of(dtype_of<T>()) << " slices of " << slice;
+  }
+}
+
+void check_reduce_scatter(Communicator& world) {
+  check_reduce_scatter_of<float>(world);
+  check_reduce_scatter_of<double>(world);
+}
+
+template <class T>
+void check_all_gather_of(Communicator& world) {
+  Stream stream(Device::cpu());
+  for (const std::size_t slice : {std::size_t{0}, std::size_t{1}, std::size_t{70001}}) {
+    std::vector<T> values, expected;
+    for (int rank = 0; rank < world.size(); ++rank) {
+      for (std::size_t i = 0; i < slice; ++i) {
+        const auto value = static_cast<T>((i * 31 + static_cast<std::size_t>(rank) * 7) % 251);
+        expected.push_back(value);
+        values.push_back(rank == world.rank() ? value : T{255});
+      }
+    }
+    world.all_gather(tensor_of(values), stream);
+    EXPECT_TRUE(values == expected) << name_of(dtype_of<T>()) << " slices of " << slice;
+  }
+}
+
+void check_all_gather(Communicator& world) {
+  check_all_gather_of<float>(world);
+  check_all_gather_of<double>(world);
+  check_all_gather_of<std::int32_t>(world);
+  check_all_gather_of<std::int64_t>(world);
+  check_all_gather_of<std::uint16_t>(world);
+  check_all_gather_of<std::uint8_t>(world);
+}
+
+/// Rows that `from` sends to `to` in the given round: uneven, and zero for some pairs.
+std::int64_t rows_between(int from, int to, int round) {
+  if (round == 0) return 0;                           // nobody sends anything
+  if (round == 1) return from == 0 ? 1000 : 0;        // one sender
+  if (round == 2) return to == 0 ? 3 * from + 1 : 0;  // one receiver
+  return (from * 5 + to * 3 + round) % 4 * 17000;     // up to several MB
+}
+
+template <class T>
+void check_all_to_all_of(Communicator& world) {
+  Stream stream(Device::cpu());
+  constexpr std::int64_t width = 5;
+  const int self = world.rank();
+  const auto value_of = [](int from, int to, std::int64_t i) {
+    return static_cast<T>((i + 101 * from + 53 * to) % 250);
+  };
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::int64_t> send_rows, receive_rows;
+    std::vector<T> send, expected;
+    for (int peer = 0; peer < world.size(); ++peer) {
+      send_rows.push_back(rows_between(self, peer, round));
+      receive_rows.push_back(rows_between(peer, self, round));
+      for (std::int64_t i = 0; i < send_rows.back() * width; ++i) {
+        send.push_back(value_of(self, peer, i));
+      }
+      for (std::int64_t i = 0; i < receive_rows.back() * width; ++i) {
+        expected.push_back(value_of(peer, self, i));
+      }
+    }
+    std::vector<T> receive(expected.size(), T{251});
+    const auto rows = [](std::vector<T>& values) {
+      return tensor_of(values).view({static_cast<std::int64_t>(values.size()) / width, width});
+    };
+    world.all_to_all(rows(send), send_rows, rows(receive), receive_rows, stream);
+    EXPECT_TRUE(receive == expected) << name_of(dtype_of<T>()) << " round " << round;
+  }
+}
+
+void check_all_to_all(Communicator& world) {
+  check_all_to_all_of<float>(world);
+  check_all_to_all_of<double>(world);
+  check_all_to_all_of<std::int32_t>(world);
+}
+
+void check_counts(Communicator& world) {
+  constexpr int each = 3;
+  std::vector<std::int64_t> send, expected;
+  for (int peer = 0; peer < world.size(); ++peer) {
+    for (int i = 0; i < each; ++i) {
+      send.push_back(world.rank() * 100 + peer * 10 + i);
+      expected.push_back(peer * 100 + world.rank() * 10 + i);
+    }
+  }
+  std::vector<std::int64_t> receive(send.size(), -1);
+  world.all_to_all_counts(send, receive);
+  EXPECT_EQ(receive, expected);
+}
+
+void check_broadcast(Communicator& world) {
+  Stream stream(Device::cpu());
+  for (int root = 0; root < world.size(); ++root) {
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, std::size_t{500009}}) {
+      const std::vector<float> expected = contribution<float>(root, count);
+      std::vector<float> values(count, std::nanf(""));
+      if (world.rank() == root) values = expected;
+      world.broadcast(tensor_of(values), root, stream);
+      EXPECT_TRUE(values == expected) << "root " << root << ", " << count << " values";
+    }
+  }
+}
+
+void check_several_in_flight(Communicator& world) {
+  Stream stream(Device::cpu());
+  constexpr int operations = 12;
+  const auto ranks = static_cast<std::size_t>(world.size());
+  std::vector<std::vector<float>> values;
+  std::vector<Pending> pending;
+  for (int i = 0; i < operations; ++i) {
+    values.push_back(contribution<float>(world.rank(), ranks * (1000 + 5000 * (i % 5))));
+  }
+  for (int i = 0; i < operations; ++i) {
+    const Tensor tensor = tensor_of(values[static_cast<std::size_t>(i)]);
+    pending.push_back(i % 2 == 0 ? world.start_all_reduce(tensor, Reduction::sum, stream)
+                                 : world.start_all_gather(tensor, stream));
+  }
+  // A blocking operation takes its place behind what was posted.
+  std::vector<double> ones{1.0};
+  world.all_reduce(tensor_of(ones), Reduction::sum, stream);
+  EXPECT_EQ(ones[0], world.size());
+  for (int i = operations - 1; i >= 0; --i) pending[static_cast<std::size_t>(i)].wait(stream);
+  for (std::size_t i = 0; i < values.size(); i += 2) {
+    EXPECT_TRUE(values[i] ==
+                expected_reduction<float>(world.size(), values[i].size(), Reduction::sum));
+  }
+  for (std::size_t i = 1; i < values.size(); i += 2) {
+    const std::size_t slice = values[i].size() / ranks;
+    for (std::size_t r = 0; r < ranks; ++r) {
+      const auto theirs = contribution<float>(static_cast<int>(r), values[i].size());
+      const auto begin = static_cast<std::ptrdiff_t>(r * slice);
+      EXPECT_TRUE(std::equal(theirs.begin() + begin,
+                             theirs.begin() + begin + static_cast<std::ptrdiff_t>(slice),
+                             values[i].begin() + begin));
+    }
+  }
+}
+
+void check_abandoned(Communicator& world) {
+  Stream stream(Device::cpu());
+  std::vector<double> values = contribution<double>(world.rank(), 1000);
+  { const Pending abandoned = world.start_all_reduce(tensor_of(values), Reduction::sum, stream); }
+  world.barrier();  // behind it: now the memory is no longer in use
+  EXPECT_TRUE(values == expected_reduction<double>(world.size(), 1000, Reduction::sum));
+}
+
+void check_split(Communicator& world) {
+  Stream stream(Device::cpu());
+  const int ranks = world.size();
+  for (int groups = 1; groups <= ranks; ++groups) {
+    // Neighbours, then every `groups`-th rank.
+    for (const int color : {world.rank() / groups, world.rank() % groups}) {
+      const bool neighbours = color == world.rank() / groups && groups > 1;
+      std::vector<double> members(static_cast<std::size_t>(ranks), 0.0);
+      members[static_cast<std::size_t>(world.rank())] = color + 1;
+      world.all_reduce(tensor_of(members), Reduction::sum, stream);
+      int size = 0, before = 0;
+      double sum = 0.0;
+      for (int rank = 0; rank < ranks; ++rank) {
+        if (members[static_cast<std::size_t>(rank)] != color + 1) continue;
+        ++size;
+        sum += rank;
+        if (rank < world.rank()) ++before;
+      }
+      auto group = world.split(color);
+      EXPECT_EQ(group->size(), size) << neighbours;
+      EXPECT_EQ(group->rank(), before);
+      std::vector<double> value{static_cast<double>(world.rank())};
+      Pending in_world = world.start_all_reduce(tensor_of(members), Reduction::max, stream);
+      group->all_reduce(tensor_of(value), Reduction::sum, stream);
+      in_world.wait(stream);
+      EXPECT_EQ(value[0], sum);
+      group->shutdown();
+    }
+  }
+}
+
+void check_errors(Communicator& world) {
+  Stream stream(Device::cpu());
+  std::vector<float> values(static_cast<std::size_t>(world.size()) * 2 + 1);
+  std::vector<std::int32_t> integers(static_cast<std::size_t>(world.size()));
+  std::vector<std::int64_t> rows(static_cast<std::size_t>(world.size()), 0);
+  if (world.size() > 1) {
+    EXPECT_THROW(world.reduce_scatter(tensor_of(values), stream), InvalidArgument);
+    EXPECT_THROW(world.all_gather(tensor_of(values), stream), InvalidArgument);
+  }
+  EXPECT_THROW(world.all_reduce(tensor_of(integers), Reduction::sum, stream), InvalidArgument);
+  EXPECT_THROW(world.reduce_scatter(tensor_of(integers), stream), InvalidArgument);
+  EXPECT_THROW(world.broadcast(tensor_of(values), world.size(), stream), InvalidArgument);
+  EXPECT_THROW(world.all_reduce(Tensor(), Reduction::sum, stream), InvalidArgument);
+  const auto all_to_all = [&](Tensor send, Tensor receive) {
+    world.all_to_all(send, rows, receive, rows, stream);
+  };
+  EXPECT_NO_THROW(all_to_all(tensor_of(values), tensor_of(values)));
+  EXPECT_THROW(all_to_all(tensor_of(values), tensor_of(integers)), InvalidArgument);
+  rows[0] = -1;
+  EXPECT_THROW(all_to_all(tensor_of(values), tensor_of(values)), InvalidArgument);
+  rows[0] = static_cast<std::int64_t>(values.size()) + 1;
+  EXPECT_THROW(all_to_all(tensor_of(values), tensor_of(values)), InvalidArgument);
+  rows.push_back(0);
+  EXPECT_THROW(all_to_all(tensor_of(values), tensor_of(values)), InvalidArgument);
+  std::vector<std::int64_t> answer(rows.size() + 1);
+  EXPECT_THROW(world.all_to_all_counts(rows, answer), InvalidArgument);
+}
+
+void check_meta(Communicator& world) {
+  Stream stream(Device::meta());
+  const Tensor values(nullptr, {16 * world.size(), 4}, DType::f32, Device::meta());
+  const std::vector<std::int64_t> rows(static_cast<std::size_t>(world.size()), 16);
+  EXPECT_NO_THROW(world.all_reduce(values, Reduction::sum, stream));
+  EXPECT_NO_THROW(world.reduce_scatter(values, stream));
+  EXPECT_NO_THROW(world.all_gather(values, stream));
+  EXPECT_NO_THROW(world.broadcast(values, 0, stream));
+  EXPECT_NO_THROW(world.all_to_all(values, rows, values, rows, stream));
+}
+
+void check_shutdown(Communicator& world) {
+  Stream stream(Device::cpu());
+  auto group = world.split(0);
+  std::vector<float> values(10, 1.0F);
+  const Pending pending = group->start_all_reduce(tensor_of(values), Reduction::sum, stream);
+  group->shutdown();  // behind what was posted
+  EXPECT_EQ(values[9], static_cast<float>(world.size()));
+  EXPECT_THROW(group->all_reduce(tensor_of(values), Reduction::sum, stream), InvalidArgument);
+  EXPECT_THROW(group->barrier(), InvalidArgument);
+  EXPECT_NO_THROW(group->shutdown());
+}
+
+}  // namespace
+
+const std::vector<CollectiveCheck>& collective_checks() {
+  static const std::vector<CollectiveCheck> checks{
+      {"all_reduce", check_all_reduce},
+      {"max_keeps_nan", check_nan},
+      {"reduce_scatter", check_reduce_scatter},
+      {"all_gather", check_all_gather},
+      {"all_to_all", check_all_to_all},
+      {"all_to_all_counts", check_counts},
+      {"broadcast", check_broadcast},
+      {"several_in_flight", check_several_in_flight},
+      {"abandoned", check_abandoned},
+      {"split", check_split},
+      {"errors", check_errors},
+      {"meta", check_meta},
+      {"shutdown", check_shutdown},
+  };
+  return checks;
+}
+
+}  // namespace polymoe
