@@ -159,7 +159,7 @@ std::string read_file(const std::filesystem::path& path, std::int64_t max_bytes)
   return content;
 }
 
-std::int64_t file_size(const std::filesystem::path& path) {
+std::int64_t size_of_file(const std::filesystem::path& path) {
   Descriptor descriptor;
   return open_regular(path, descriptor);
 }
@@ -191,7 +191,7 @@ void sync_file(const std::filesystem::path& path) { sync_path(path, O_RDONLY); }
 
 void sync_directory(const std::filesystem::path& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
 
-void create_directories(const std::filesystem::path& path) {
+void make_directories(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error) {

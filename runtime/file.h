@@ -68,7 +68,7 @@ class OutputFile {
 std::string read_file(const std::filesystem::path& path, std::int64_t max_bytes);
 
 /// Size of a regular file in bytes. Throws InputFileError when missing or of another kind.
-std::int64_t file_size(const std::filesystem::path& path);
+std::int64_t size_of_file(const std::filesystem::path& path);
 
 /// Writes `content` beside `path`, syncs it, and puts it in place of `path` in one step: a reader
 /// sees the old content or the new. Throws OutputFileError.
@@ -84,6 +84,6 @@ void sync_file(const std::filesystem::path& path);
 void sync_directory(const std::filesystem::path& path);
 
 /// Creates a directory and its parents where they do not exist. Throws OutputFileError.
-void create_directories(const std::filesystem::path& path);
+void make_directories(const std::filesystem::path& path);
 
 }  // namespace polymoe

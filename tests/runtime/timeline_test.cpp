@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/timeline.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <set>
+#include <string>
+
+namespace polymoe {
+namespace {
+
+/// Lets the clock advance by at least a millisecond and returns by how much it did.
+double pass_time() {
+  const auto begin = Timeline::Clock::now();
+  auto now = begin;
+  while (now - begin < std::chrono::milliseconds(1)) now = Timeline::Clock::now();
+  return std::chrono::duration<double>(now - begin).count();
+}
+
+TEST(Timeline, CountsInnerPhasesToThemselvesOnly) {
+  const auto begin = Timeline::Clock::now();
+  Timeline timeline;
+  double forward = 0.0, exchange = 0.0;
+  {
+    const Timeline::Scope outer(timeline, Phase::forward);
+    forward += pass_time();
+    {
+      const Timeline::Scope inner(timeline, Phase::exchange);
+      exchange += pass_time();
+    }
+    forward += pass_time();
+  }
+  { const Timeline::Scope again(timeline, Phase::exchange); }
+  const double total = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
+  EXPECT_GE(timeline.seconds(Phase::forward), forward);
+  EXPECT_GE(timeline.seconds(Phase::exchange), exchange);
+  EXPECT_LE(timeline.seconds(Phase::forward), total - exchange);
+  EXPECT_LE(timeline.seconds(Phase::exchange), total - forward);
+  EXPECT_EQ(timeline.seconds(Phase::backward), 0.0);
+  timeline.reset();
+  EXPECT_EQ(timeline.seconds(Phase::forward), 0.0);
+}
+
+TEST(Timeline, PhasesHaveNamesOfTheirOwn) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(Phase::count); ++i) {
+    names.insert(name_of(static_cast<Phase>(i)));
+  }
+  EXPECT_EQ(names.size(), static_cast<std::size_t>(Phase::count));
+  EXPECT_FALSE(names.contains("?"));
+}
+
+}  // namespace
+}  // namespace polymoe
