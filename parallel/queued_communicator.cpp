@@ -61,14 +61,16 @@ void QueuedCommunicator::check_open(const char* operation) const {
   if (closed_) throw InvalidArgument(where(operation) + "used after shutdown");
 }
 
-std::optional<std::string> QueuedCommunicator::execute(const Operation& operation) {
+std::optional<std::string> QueuedCommunicator::execute(const Operation& operation,
+                                                       bool background) {
   {
     const std::lock_guard lock(mutex_);
     if (failure_) return failure_;
   }
   std::string cause;
   try {
-    const Deadline deadline(options_.timeout_seconds);
+    Deadline deadline(options_.timeout_seconds);
+    deadline.background = background;
     Collectives collectives(*transport_, staging_, deadline);
     operation.work(collectives);
     return std::nullopt;
@@ -89,7 +91,7 @@ void QueuedCommunicator::work_off_queue() {
     queue_.pop_front();
     busy_ = true;
     lock.unlock();
-    auto failure = execute(entry.operation);
+    auto failure = execute(entry.operation, true);
     lock.lock();
     busy_ = false;
     entry.posted->complete(std::move(failure));
@@ -120,7 +122,7 @@ void QueuedCommunicator::run(Operation operation) {
   if (!idle) {
     Stream host(Device::cpu());
     post(std::move(operation)).wait(host);
-  } else if (const auto failure = execute(operation)) {
+  } else if (const auto failure = execute(operation, false)) {
     throw CommunicationError(*failure);
   }
 }

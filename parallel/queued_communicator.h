@@ -82,7 +82,7 @@ class QueuedCommunicator final : public Communicator {
   Pending post(Operation operation);
   void run(Operation operation);
   /// What went wrong, if anything did. Remembers it.
-  std::optional<std::string> execute(const Operation& operation);
+  std::optional<std::string> execute(const Operation& operation, bool background);
   void work_off_queue();
   void stop_worker();
 

@@ -8,7 +8,7 @@
 
 namespace polymoe {
 
-/// Until when a transport waits for its peers.
+/// Until when a transport waits for its peers, and how.
 struct Deadline {
   using Clock = std::chrono::steady_clock;
 
@@ -20,6 +20,7 @@ struct Deadline {
 
   double timeout_seconds;
   Clock::time_point time;
+  bool background = false;  // the rank computes meanwhile and wants the cores
 };
 
 /// Throws the CommunicationError of a deadline that passed while waiting for `peer`.
