@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/hash.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <memory>
+#include <system_error>
+#include <vector>
+
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+std::string to_hex(XXH128_hash_t hash) {
+  XXH128_canonical_t bytes;
+  XXH128_canonicalFromHash(&bytes, hash);
+  std::string text;
+  for (const unsigned char byte : bytes.digest) {
+    text += "0123456789abcdef"[byte >> 4];
+    text += "0123456789abcdef"[byte & 15];
+  }
+  return text;
+}
+
+struct FreeState {
+  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
+};
+
+}  // namespace
+
+std::string xxh3_of(std::string_view bytes) {
+  return to_hex(XXH3_128bits(bytes.data(), bytes.size()));
+}
+
+std::string xxh3_of_file(const std::filesystem::path& path) {
+  const auto fail = [&](const char* what) {
+    throw InputFileError(path.string(),
+                         std::string(what) + ": " + std::generic_category().message(errno));
+  };
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) fail("cannot open");
+  const std::unique_ptr<const int, void (*)(const int*)> closer(
+      &descriptor, [](const int* open) { ::close(*open); });
+  const std::unique_ptr<XXH3_state_t, FreeState> state(XXH3_createState());
+  if (state == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(state.get());
+  std::vector<char> block(std::size_t{1} << 20);
+  for (;;) {
+    const ssize_t count = ::read(descriptor, block.data(), block.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) fail("cannot read");
+    if (count == 0) break;
+    XXH3_128bits_update(state.get(), block.data(), static_cast<std::size_t>(count));
+  }
+  return to_hex(XXH3_128bits_digest(state.get()));
+}
+
+}  // namespace polymoe

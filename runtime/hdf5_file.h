@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runtime/tensor.h"
+
+namespace polymoe {
+
+/// Owner of one HDF5 identifier. Move-only; the destructor closes and ignores failures.
+class Hdf5Handle {
+ public:
+  using Close = int (*)(std::int64_t);
+
+  Hdf5Handle() = default;
+  Hdf5Handle(std::int64_t id, Close close) : id_(id), close_(close) {}
+  ~Hdf5Handle() { reset(); }
+  Hdf5Handle(Hdf5Handle&& other) noexcept;
+  Hdf5Handle& operator=(Hdf5Handle&& other) noexcept;
+  Hdf5Handle(const Hdf5Handle&) = delete;
+  Hdf5Handle& operator=(const Hdf5Handle&) = delete;
+
+  std::int64_t id() const { return id_; }
+  bool valid() const { return id_ >= 0; }
+  /// Closes; false when the library reports a failure.
+  bool reset();
+
+ private:
+  std::int64_t id_ = -1;
+  Close close_ = nullptr;
+};
+
+/// A new HDF5 file of one-dimensional, contiguous datasets. The same writes give the same bytes.
+/// Every failure throws OutputFileError with the path and the library's reason. Thread-safe across
+/// files; the library works on one at a time.
+class Hdf5Writer {
+ public:
+  explicit Hdf5Writer(const std::filesystem::path& path);
+
+  /// Writes all elements of a CPU tensor (f32, f64, i32, i64) as dataset `name`; slashes make
+  /// groups. No element is not allowed, nor is a name that exists: InvalidArgument.
+  void write(const std::string& name, const Tensor& values);
+  /// The content has reached the system when this returns.
+  void close();
+
+ private:
+  std::filesystem::path path_;
+  Hdf5Handle file_;
+};
+
+/// An HDF5 file as Hdf5Writer makes it, opened for reading. Whatever could lead elsewhere is
+/// refused: links other than hard ones, external storage, virtual and filtered datasets. The
+/// library trusts a file's metadata: check a hash before opening one.
+/// Errors: InputFileError.
+class Hdf5Reader {
+ public:
+  struct Dataset {
+    DType dtype;
+    std::int64_t count;
+  };
+
+  explicit Hdf5Reader(const std::filesystem::path& path);
+
+  /// Names of all datasets, sorted.
+  std::vector<std::string> datasets() const;
+  Dataset describe(const std::string& name) const;
+  /// Fills `out` (CPU) with its count of elements from `begin` on. The dtypes must be equal.
+  void read(const std::string& name, std::int64_t begin, const Tensor& out) const;
+
+ private:
+  Hdf5Handle open_dataset(const std::string& name) const;
+  Dataset describe(const Hdf5Handle& dataset, const std::string& name) const;
+  [[noreturn]] void fail(const std::string& what) const;
+
+  std::filesystem::path path_;
+  Hdf5Handle file_;
+};
+
+}  // namespace polymoe
