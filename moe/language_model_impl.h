@@ -26,15 +26,16 @@ struct LanguageModel::Impl {
   /// Throws InvalidArgument unless the batch has the shapes of its sequences.
   void check(const TokenBatch& batch) const;
 
+  DType dtype() const { return parameters.dtype(); }
+
   ModelConfig config;
   const ProcessMesh& mesh;
+  const ParameterStore& parameters;
   std::optional<EmbeddingLayer> embedding;
   std::vector<std::unique_ptr<FeedForward>> feed_forwards;
   std::vector<NumberedMoeLayer> moe_layers;
   std::vector<TransformerBlock> blocks;
   std::optional<OutputLayer> output;
-  DType dtype() const { return parameters.dtype(); }
-  const ParameterStore& parameters;
 
   // Used anew by every batch.
   std::vector<TransformerBlock::Saved> saved;  // per block

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moe/language_model.h"
+
+#include "tests/moe/model_harness.h"
+
+namespace polymoe::test {
+namespace {
+
+struct Case {
+  const char* name;
+  DType dtype;
+};
+
+class WholeModel : public ::testing::TestWithParam<Case> {
+ protected:
+  double tolerance() const { return GetParam().dtype == DType::f64 ? 1e-10 : 1e-5; }
+};
+
+INSTANTIATE_TEST_SUITE_P(Cases, WholeModel,
+                         ::testing::Values(Case{"moe", DType::f64}, Case{"moe", DType::f32},
+                                           Case{"shared", DType::f64}, Case{"shared", DType::f32},
+                                           Case{"dense", DType::f64}, Case{"dense", DType::f32}),
+                         [](const auto& test) {
+                           return std::string(test.param.name) + "_" + name_of(test.param.dtype);
+                         });
+
+GlobalBatch global_of(const ReferenceBatch& batch, std::int64_t micro_batches) {
+  return {.tokens = batch.predicted(),
+          .sequences = ReferenceBatch::sequences,
+          .micro_batches = micro_batches};
+}
+
+void expect_near_relative(double actual, double expected, double tolerance, const char* what) {
+  EXPECT_NEAR(actual, expected, tolerance * std::abs(expected)) << what;
+}
+
+TEST_P(WholeModel, LossAndEveryGradientMatchPyTorch) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const Fixture fixture(std::string("language_model_") + name + ".txt");
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank rank(config, dtype);
+  rank.fill_with_reference_values();
+
+  const LossTerms terms = rank.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
+                                                      Recompute::none, {}, rank.context);
+  expect_near_relative(terms.cross_entropy, fixture.scalar("cross_entropy"), tolerance(), "loss");
+  expect_near_relative(terms.balance, fixture.scalar("balance"), tolerance(), "balance");
+  expect_near_relative(terms.z, fixture.scalar("z"), tolerance(), "z");
+
+  std::size_t compared = 0;
+  rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor&, const Tensor& gradient) {
+    const std::string entry = "d_" + tensor.name;
+    ASSERT_TRUE(fixture.contains(entry)) << entry;
+    ASSERT_EQ(fixture.shape(entry), tensor.shape) << entry;
+    EXPECT_LT(norm_wise_error(values_of(gradient), fixture.values(entry)), tolerance()) << entry;
+    ++compared;
+  });
+  EXPECT_EQ(compared, static_cast<std::size_t>(fixture.scalar("tensors")));
+  EXPECT_EQ(rank.arena.mark(), 0u);
+}
+
+TEST_P(WholeModel, TokenLossesMatchPyTorch) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const Fixture fixture(std::string("language_model_") + name + ".txt");
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank rank(config, dtype);
+  rank.fill_with_reference_values();
+  const Tensor losses = rank.model.token_losses(batch.slice(0, 4), rank.context);
+  EXPECT_LT(norm_wise_error(values_of(losses), fixture.values("token_losses")), tolerance());
+}
+
+TEST_P(WholeModel, RecomputationGivesTheSameBits) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank kept(config, dtype), recomputed(config, dtype);
+  for (ModelRank* rank : {&kept, &recomputed}) rank->fill_with_reference_values();
+  const LossTerms a = kept.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
+                                                  Recompute::none, {}, kept.context);
+  const LossTerms b = recomputed.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
+                                                        Recompute::block, {}, recomputed.context);
+  EXPECT_EQ(a.cross_entropy, b.cross_entropy);
+  EXPECT_EQ(a.balance, b.balance);
+  EXPECT_EQ(a.z, b.z);
+  for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert}) {
+    EXPECT_TRUE(bitwise_equal(kept.store.gradients(scope), recomputed.store.gradients(scope)));
+  }
+  EXPECT_LT(recomputed.arena.high_water(), kept.arena.high_water());
+}
+
+TEST_P(WholeModel, MicroBatchesAddUpToTheWhole) {
+  const auto [name, dtype] = GetParam();
+  ModelConfig config = reference_config(name);
+  config.moe.balance_scope = BalanceScope::sequence;
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank whole(config, dtype), parts(config, dtype);
+  for (ModelRank* rank : {&whole, &parts}) rank->fill_with_reference_values();
+  const LossTerms expected = whole.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
+                                                          Recompute::none, {}, whole.context);
+  double loss = 0;
+  for (const auto& [begin, end] : {std::pair{0, 1}, {1, 1}, {1, 4}}) {
+    const LossTerms terms = parts.model.forward_backward(
+        batch.slice(begin, end), global_of(batch, 3), Recompute::none, {}, parts.context);
+    loss += terms.cross_entropy + terms.balance + terms.z;
+  }
+  expect_near_relative(loss, expected.cross_entropy + expected.balance + expected.z, tolerance(),
+                       "loss");
+  const auto gradients = parts.gradients();
+  for (const auto& [tensor, values] : whole.gradients()) {
+    EXPECT_LT(norm_wise_error(gradients.at(tensor), values), tolerance()) << tensor;
+  }
+}
+
+TEST_P(WholeModel, SegmentsAreDoneInReverseAndTheirGradientsComplete) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank rank(config, dtype);
+  rank.fill_with_reference_values();
+  std::vector<int> order;
+  std::map<std::string, std::vector<double>> when_done;
+  rank.model.forward_backward(
+      batch.slice(0, 4), global_of(batch, 1), Recompute::none,
+      [&](int segment) {
+        order.push_back(segment);
+        for (const Parameter& parameter : rank.store.parameters()) {
+          if (parameter.segment == segment) {
+            when_done[parameter.logical.front().name] = values_of(parameter.gradient);
+          }
+        }
+      },
+      rank.context);
+  EXPECT_EQ(order, (std::vector<int>{3, 2, 1, 0}));
+  EXPECT_EQ(rank.store.segments(), 4);
+  for (const Parameter& parameter : rank.store.parameters()) {
+    const std::string& first = parameter.logical.front().name;
+    EXPECT_EQ(when_done.at(first), values_of(parameter.gradient)) << first;
+    const int expected = first == "embedding.weight"      ? 0
+                         : first.starts_with("layers.0.") ? 1
+                         : first.starts_with("layers.1.") ? 2
+                                                          : 3;
+    EXPECT_EQ(parameter.segment, expected) << first;
+  }
+}
+
+TEST_P(WholeModel, CachedLogitsEqualTheFullForwardPass) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank rank(config, dtype);
+  rank.fill_with_reference_values();
+  const TokenBatch sequence = batch.slice(0, 1);
+  const std::vector<double> losses = values_of(rank.model.token_losses(sequence, rank.context));
+
+  DecodingCache cache(config, ReferenceBatch::length, dtype, Device::cpu());
+  for (const std::int64_t rows : {3, 1, 2, 1}) {
+    const std::int64_t end = cache.length() + rows;
+    const std::vector<double> logits = values_of(rank.model.next_token_logits(
+        sequence.tokens.rows(cache.length(), end), cache, rank.context));
+    ASSERT_EQ(cache.length(), end);
+    ASSERT_EQ(logits.size(), static_cast<std::size_t>(config.vocab));
+    double sum = 0;
+    for (const double logit : logits) sum += std::exp(logit);
+    const auto last = static_cast<std::size_t>(end - 1);
+    const auto target = static_cast<std::size_t>(sequence.targets.data<std::int32_t>()[last]);
+    EXPECT_NEAR(std::log(sum) - logits.at(target), losses[last], tolerance() * losses[last]);
+
+    DecodingCache fresh(config, ReferenceBatch::length, dtype, Device::cpu());
+    const Tensor at_once =
+        rank.model.next_token_logits(sequence.tokens.rows(0, end), fresh, rank.context);
+    EXPECT_LT(norm_wise_error(logits, values_of(at_once)), tolerance());
+  }
+  EXPECT_THROW(rank.model.next_token_logits(sequence.tokens.rows(0, 1), cache, rank.context),
+               InvalidArgument);
+}
+
+TEST(LanguageModel, ListsEveryViolationOfItsConfiguration) {
+  ModelConfig config = reference_config("moe");
+  config.layers = 0;
+  config.moe.top_k = 9;
+  ProcessMesh mesh(std::move(make_local_communicators(1).front()), 1);
+  ParameterStore store(mesh);
+  try {
+    const LanguageModel model(config, mesh, store);
+    FAIL() << "an invalid configuration was taken";
+  } catch (const InvalidArgument& error) {
+    const std::string line = error.what();
+    EXPECT_NE(line.find("model.layers = 0"), std::string::npos) << line;
+    EXPECT_NE(line.find("moe.top_k = 9"), std::string::npos) << line;
+  }
+}
+
+TEST(LanguageModel, RefusesABatchThatDoesNotFit) {
+  const ModelConfig config = reference_config("dense");
+  const ReferenceBatch batch("dense", config.vocab);
+  ModelRank rank(config, DType::f32);
+  TokenBatch wrong = batch.slice(0, 2);
+  wrong.sequences = 3;
+  EXPECT_THROW(rank.model.token_losses(wrong, rank.context), InvalidArgument);
+  EXPECT_THROW(
+      rank.model.forward_backward(batch.slice(0, 2), {}, Recompute::none, {}, rank.context),
+      InvalidArgument);
+  batch.tokens->data<std::int32_t>()[3] = 19;
+  EXPECT_THROW(rank.model.token_losses(batch.slice(0, 2), rank.context), InvalidArgument);
+}
+
+TEST(LanguageModel, FlopsPerTokenOfTheDense1BModel) {
+  ModelConfig config;
+  config.layers = 24;
+  config.hidden = 2048;
+  config.heads = 16;
+  config.vocab = 32000;
+  config.context = 4096;
+  config.activation.kind = ActivationKind::swiglu;
+  // 6 per weight of a product, and 12 * 2048 per key, 2048.5 keys on average, in 24 layers.
+  EXPECT_EQ(LanguageModel::training_flops_per_token(config),
+            6.0 * 1'279'787'008 + 24 * 12 * 2048 * 2048.5);
+}
+
+}  // namespace
+}  // namespace polymoe::test
