@@ -57,13 +57,22 @@ std::unique_ptr<FeedForward::Saved> DenseFeedForward::make_saved() const {
   return std::make_unique<DenseSaved>();
 }
 
-void DenseFeedForward::forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved, Tensor y,
                                ExecutionContext& context) {
+  prepare(x, saved, context);
+  compute(saved, y, context);
+}
+
+void DenseFeedForward::prepare(const Tensor& x, Saved& saved, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
   kept.x = x;
-  kept.pre = context.arena.allocate({layout.rows(), up_->shape[0]}, x.dtype());
-  kept.offsets[1] = layout.rows();
-  feed_forward_forward(activation_, weights(), x, kept.offsets, Tensor(), kept.pre, y,
+  kept.pre = context.arena.allocate({x.dim(0), up_->shape[0]}, x.dtype());
+  kept.offsets[1] = x.dim(0);
+}
+
+void DenseFeedForward::compute(Saved& saved, Tensor y, ExecutionContext& context) const {
+  auto& kept = static_cast<DenseSaved&>(saved);
+  feed_forward_forward(activation_, weights(), kept.x, kept.offsets, Tensor(), kept.pre, y,
                        context.arena, context.stream);
 }
 

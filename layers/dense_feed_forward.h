@@ -30,6 +30,11 @@ class DenseFeedForward final : public FeedForward {
   void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                 ExecutionContext& context) override;
 
+  /// The two parts of forward, for a caller that gives back other memory after the second: what is
+  /// kept for the backward pass is taken from the arena by the first, all of it.
+  void prepare(const Tensor& x, Saved& saved, ExecutionContext& context) const;
+  void compute(Saved& saved, Tensor y, ExecutionContext& context) const;
+
  private:
   FeedForwardWeights weights() const;
   FeedForwardWeights gradients() const;

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moe/moe_layer.h"
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "kernels/check.h"
+#include "layers/dense_feed_forward.h"
+#include "moe/experts.h"
+#include "moe/router.h"
+#include "moe/token_exchange.h"
+
+namespace polymoe {
+namespace {
+
+struct MoeSaved final : FeedForward::Saved {
+  Tensor x;  // [rows, hidden], the caller's
+  Router::Saved routing;
+  TokenExchange::Plan plan;
+  Tensor expert_x;     // [received, hidden]
+  Tensor row_weights;  // [received, 1]
+  Tensor pre;          // [received, factor * width]
+  std::unique_ptr<Saved> shared;
+};
+
+Initializer weight_initializer(const ModelConfig& config) {
+  Initializer initializer;
+  initializer.kind = InitialValues::normal;
+  initializer.scale = config.init_std;
+  initializer.truncation = config.init_truncation;
+  return initializer;
+}
+
+Router::Settings router_settings(const ModelConfig& config) {
+  std::int64_t moe_layers = 0;
+  for (std::int64_t l = 0; l < config.layers; ++l) moe_layers += config.is_moe_layer(l);
+  return {.hidden = config.hidden,
+          .experts = config.moe.experts,
+          .top_k = config.moe.top_k,
+          .scores = config.moe.scores,
+          .normalize = config.moe.normalize,
+          .balance_scope = config.moe.balance_scope,
+          .balance_coefficient = config.moe.balance_loss / static_cast<double>(moe_layers),
+          .z_coefficient = config.moe.z_loss / static_cast<double>(moe_layers),
+          .bias_rate = config.moe.bias_rate,
+          .initializer = weight_initializer(config)};
+}
+
+Experts::Settings experts_settings(const ModelConfig& config, const ProcessMesh& mesh) {
+  const std::int64_t experts = config.moe.experts;
+  if (experts % mesh.expert_parallel() != 0) {
+    throw InvalidArgument(
+        "moe.experts = " + std::to_string(experts) +
+        " is not a multiple of parallel.expert = " + std::to_string(mesh.expert_parallel()));
+  }
+  return {.hidden = config.hidden,
+          .width = config.expert_width(),
+          .first = mesh.first_expert(experts),
+          .count = experts / mesh.expert_parallel(),
+          .activation = config.activation,
+          .coefficients_per_expert = config.moe.coefficients_per_expert,
+          .initializer = weight_initializer(config)};
+}
+
+/// [n, k] as one slot per row.
+Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}); }
+Tensor flat(const Tensor& tensor) { return tensor.view({tensor.elements()}); }
+
+}  // namespace
+
+struct MoeLayer::Impl {
+  Impl(const ModelConfig& config, const std::string& name, const ProcessMesh& mesh,
+       ParameterStore& store)
+      : moe(config.moe),
+        hidden(config.hidden),
+        experts(experts_settings(config, mesh)),
+        router(store, name + ".router", router_settings(config), mesh.world()),
+        exchange(mesh.expert(), config.moe.experts),
+        routed(store, name + ".experts", experts) {
+    if (config.moe.shared_experts > 0) {
+      shared.emplace(
+          store, name + ".shared",
+          DenseFeedForward::Extents{.hidden = config.hidden, .width = config.shared_width()},
+          config.activation, weight_initializer(config));
+    }
+  }
+
+  /// The same for every sequence, whatever the layout: what is dropped depends on the data alone.
+  ExpertCapacity capacity_of(const BatchLayout& layout) const {
+    if (moe.capacity_factor == 0.0) return {};
+    const double mean_load =
+        static_cast<double>(layout.length * moe.top_k) / static_cast<double>(moe.experts);
+    return {.slots = static_cast<std::int64_t>(std::ceil(moe.capacity_factor * mean_load)),
+            .segment_tokens = layout.length,
+            .policy = moe.drop};
+  }
+
+  MoeConfig moe;
+  std::int64_t hidden;
+  Experts::Settings experts;
+  Router router;
+  TokenExchange exchange;
+  Experts routed;
+  std::optional<DenseFeedForward> shared;
+};
+
+MoeLayer::MoeLayer(const ModelConfig& config, std::int64_t layer, const ProcessMesh& mesh,
+                   ParameterStore& store)
+    : impl_(std::make_unique<Impl>(config, "layers." + std::to_string(layer), mesh, store)) {}
+
+MoeLayer::~MoeLayer() = default;
+
+std::unique_ptr<FeedForward::Saved> MoeLayer::make_saved() const {
+  auto saved = std::make_unique<MoeSaved>();
+  if (impl_->shared) saved->shared = impl_->shared->make_saved();
+  return saved;
+}
+
+void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
+                       ExecutionContext& context) {
+  Impl& layer = *impl_;
+  auto& kept = static_cast<MoeSaved&>(saved);
+  Arena& arena = context.arena;
+  const DType dtype = x.dtype();
+  const Shape rows_shape{layout.rows(), layer.hidden};
+  check_tensors("MoE layer forward", context.stream.device(),
+                {{"x", x, rows_shape, dtype}, {"y", y, rows_shape, dtype}});
+  kept.x = x;
+  layer.router.forward(x, layout, kept.routing, context);
+  const RouterState& routing = kept.routing.state;
+  TokenExchange::Plan& plan = kept.plan;
+  layer.exchange.make_plan(routing.expert_ids, routing.weights, layer.capacity_of(layout), plan,
+                           context);
+  kept.expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
+  kept.row_weights = arena.allocate({plan.received, 1}, dtype);
+  kept.pre = layer.routed.allocate_pre(plan.received, dtype, arena);
+  if (layer.shared) layer.shared->prepare(x, *kept.shared, context);
+  {
+    const Arena::Scope scope(arena);
+    auto weights = layer.exchange.start_dispatch(plan, by_slot(routing.weights), 1, context);
+    auto rows = layer.exchange.start_dispatch(plan, x, plan.top_k, context);
+    if (layer.shared) layer.shared->compute(*kept.shared, y, context);
+    layer.exchange.finish_dispatch(plan, weights, kept.row_weights, context);
+    layer.exchange.finish_dispatch(plan, rows, kept.expert_x, context);
+  }
+  const Arena::Scope scope(arena);
+  const Tensor expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
+  layer.routed.forward(kept.expert_x, plan.offsets, flat(kept.row_weights), kept.pre, expert_y,
+                       context);
+  auto rows = layer.exchange.start_combine(plan, expert_y, context);
+  layer.exchange.finish_combine(rows, plan.slot_rows,
+                                layer.shared ? Write::accumulate : Write::overwrite, y, context);
+}
+
+void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
+                        ExecutionContext& context) {
+  Impl& layer = *impl_;
+  auto& kept = static_cast<MoeSaved&>(saved);
+  const TokenExchange::Plan& plan = kept.plan;
+  Arena& arena = context.arena;
+  const DType dtype = d_y.dtype();
+  const Shape rows_shape{layout.rows(), layer.hidden};
+  check_tensors("MoE layer backward", context.stream.device(),
+                {{"x", kept.x, rows_shape, dtype},
+                 {"d_y", d_y, rows_shape, dtype},
+                 {"d_x", d_x, rows_shape, dtype}});
+  Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
+
+  const Arena::Scope scope(arena);
+  const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, dtype);
+  const Tensor d_expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
+  {
+    const Arena::Scope transfer(arena);
+    auto rows = layer.exchange.start_dispatch(plan, d_y, plan.top_k, context);
+    if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
+    layer.exchange.finish_dispatch(plan, rows, d_expert_y, context);
+  }
+  const Tensor d_expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
+  const Tensor d_row_weights = arena.allocate({plan.received, 1}, dtype);
+  layer.routed.backward(d_expert_y, kept.expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
+                        d_expert_x, flat(d_row_weights), context);
+
+  // The weights' gradients first: the router's backward pass hides the rows' way home.
+  auto weights = layer.exchange.start_combine(plan, d_row_weights, context);
+  auto rows = layer.exchange.start_combine(plan, d_expert_x, context);
+  layer.exchange.finish_combine(weights, by_slot(plan.slot_rows), Write::overwrite,
+                                by_slot(d_weights), context);
+  layer.router.backward(kept.x, d_weights, layout, kept.routing, std::move(counts),
+                        layer.shared ? Write::accumulate : Write::overwrite, d_x, context);
+  layer.exchange.finish_combine(rows, plan.slot_rows, Write::accumulate, d_x, context);
+}
+
+MoeLayer::RouterLosses MoeLayer::take_losses() {
+  const Router::Losses losses = impl_->router.take_losses();
+  return {.balance = losses.balance, .z = losses.z};
+}
+
+std::vector<std::int64_t> MoeLayer::take_counts() { return impl_->router.take_counts(); }
+
+void MoeLayer::update_bias(const std::vector<std::int64_t>& global_counts) {
+  impl_->router.update_bias(global_counts);
+}
+
+Tensor MoeLayer::bias() const { return impl_->router.bias(); }
+
+}  // namespace polymoe

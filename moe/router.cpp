@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "moe/router.h"
+
+#include <algorithm>
+
+#include "kernels/matmul.h"
+#include "kernels/router_balance.h"
+#include "layers/parameter.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+
+Router::Router(ParameterStore& store, const std::string& name, const Settings& settings,
+               Communicator& world)
+    : store_(store),
+      settings_(settings),
+      world_(world),
+      weight_(&store.declare(dense_parameter(name + ".weight", {settings.experts, settings.hidden},
+                                             settings.initializer))) {}
+
+RouterShape Router::shape_of(const BatchLayout& layout) const {
+  const bool by_sequence = settings_.balance_scope == BalanceScope::sequence;
+  return {.tokens = layout.rows(),
+          .experts = settings_.experts,
+          .top_k = settings_.top_k,
+          .segments = by_sequence ? layout.sequences : 1,
+          .segment_tokens = by_sequence ? layout.length : layout.rows(),
+          .scores = settings_.scores,
+          .normalize = settings_.normalize};
+}
+
+Router::Scales Router::scales_of(const BatchLayout& layout) const {
+  if (layout.rows() == 0) return {};
+  const auto sequences = static_cast<double>(layout.global.sequences);
+  const auto micro_batches = static_cast<double>(layout.global.micro_batches);
+  if (sequences < 1 || micro_batches < 1) {
+    throw InvalidArgument("router: the global batch has " +
+                          std::to_string(layout.global.sequences) + " sequences in " +
+                          std::to_string(layout.global.micro_batches) +
+                          " micro-batches, expected at least 1 of each");
+  }
+  double segment_weight = 0.0;
+  switch (settings_.balance_scope) {
+    case BalanceScope::sequence:
+      segment_weight = 1.0 / sequences;
+      break;
+    case BalanceScope::rank:
+      segment_weight = 1.0 / micro_batches;
+      break;
+    case BalanceScope::global:
+      segment_weight = static_cast<double>(world_.size()) / micro_batches;
+      break;
+  }
+  return {.balance = settings_.balance_coefficient * segment_weight,
+          .z = settings_.z_coefficient / (sequences * static_cast<double>(layout.length))};
+}
+
+bool Router::sums_counts() const {
+  return settings_.balance_scope == BalanceScope::global && settings_.balance_coefficient != 0.0;
+}
+
+void Router::make_persistent_state() {
+  if (losses_->defined()) return;
+  const Device device = store_.device();
+  losses_ = OwnedTensor({2}, DType::f64, device);
+  counts_ = OwnedTensor({settings_.experts + 1}, DType::i64, device);
+  if (settings_.bias_rate != 0.0) bias_ = OwnedTensor({settings_.experts}, DType::f32, device);
+}
+
+void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
+                     ExecutionContext& context) {
+  Arena& arena = context.arena;
+  const Shape logits_shape{layout.rows(), settings_.experts};
+  saved.shape = shape_of(layout);
+  saved.state = allocate_router_state(saved.shape, x.dtype(), arena);
+  const bool keep_logits =
+      settings_.scores == RouterScores::sigmoid && settings_.z_coefficient != 0.0;
+  saved.logits = keep_logits ? arena.allocate(logits_shape, x.dtype()) : Tensor();
+  const Arena::Scope scope(arena);
+  const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, x.dtype());
+  matmul(x, Transpose::no, weight_->value, Transpose::yes, Write::overwrite, logits,
+         context.stream);
+  router_forward(saved.shape, logits, bias(), saved.state, arena, context.stream);
+}
+
+Pending Router::start_backward(const Saved& saved, const Tensor& kept_counts,
+                               ExecutionContext& context) {
+  make_persistent_state();
+  count_slots(saved.state.segment_counts, kept_counts, *counts_, context.stream);
+  if (!sums_counts()) return {};
+  return world_.start_all_reduce(saved.state.segment_counts, Reduction::sum, context.stream);
+}
+
+void Router::backward(const Tensor& x, const Tensor& d_weights, const BatchLayout& layout,
+                      const Saved& saved, Pending counts, Write write, Tensor d_x,
+                      ExecutionContext& context) {
+  Arena& arena = context.arena;
+  const Arena::Scope scope(arena);
+  const DType dtype = x.dtype();
+  const Tensor balance_gradient = arena.allocate({saved.shape.segments, settings_.experts}, dtype);
+  const Tensor d_logits = arena.allocate({layout.rows(), settings_.experts}, dtype);
+  {
+    const Timeline::Scope phase(context.timeline, Phase::exchange);
+    counts.wait(context.stream);
+  }
+  const Scales scales = scales_of(layout);
+  router_losses({.counts = saved.state.segment_counts,
+                 .probability_sums = saved.state.segment_probability_sums,
+                 .log_sum_exp = saved.state.log_sum_exp,
+                 .top_k = settings_.top_k,
+                 .balance_scale = scales.balance,
+                 .z_scale = scales.z},
+                *losses_, balance_gradient, context.stream);
+  router_backward(saved.shape, saved.logits, saved.state, d_weights, balance_gradient, scales.z,
+                  d_logits, context.stream);
+  matmul(d_logits, Transpose::yes, x, Transpose::no, Write::accumulate, weight_->gradient,
+         context.stream);
+  matmul(d_logits, Transpose::no, weight_->value, Transpose::no, write, d_x, context.stream);
+}
+
+Router::Losses Router::take_losses() {
+  if (!losses_->defined() || losses_->device().type == DeviceType::meta) return {};
+  auto* values = losses_->data<double>();
+  const Losses losses{.balance = values[0], .z = values[1]};
+  std::fill_n(values, 2, 0.0);
+  return losses;
+}
+
+std::vector<std::int64_t> Router::take_counts() {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(settings_.experts) + 1, 0);
+  if (!counts_->defined() || counts_->device().type == DeviceType::meta) return counts;
+  auto* values = counts_->data<std::int64_t>();
+  std::copy_n(values, counts.size(), counts.begin());
+  std::fill_n(values, counts.size(), std::int64_t{0});
+  return counts;
+}
+
+void Router::update_bias(const std::vector<std::int64_t>& global_counts) {
+  const Tensor values = bias();
+  if (!values.defined()) return;
+  Stream stream(values.device());
+  move_router_bias(global_counts, settings_.bias_rate, values, stream);
+}
+
+Tensor Router::bias() {
+  make_persistent_state();
+  return *bias_;
+}
+
+}  // namespace polymoe

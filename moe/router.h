@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/dispatch.h"
+#include "kernels/router.h"
+#include "layers/batch.h"
+#include "moe/model_config.h"
+#include "parallel/communicator.h"
+#include "parallel/parameter_store.h"
+#include "runtime/buffer.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// The gate of one MoE layer: logits = weight x, the experts and weights of each token, the losses
+/// that keep the experts' loads even, and the bias that does so without a loss.
+///
+/// With coefficient b of the balance loss and c of the z loss, both divided by the number of the
+/// model's MoE layers, a micro-batch adds to the step's loss
+///   b * w * sum over segments of experts * sum_e f_e P_e  +  c / (global rows) * sum of lse^2
+/// where segment and its weight w depend on the scope: a sequence, 1 / global sequences; the rank's
+/// micro-batch, 1 / global micro-batches; the micro-batches of all ranks, ranks / global
+/// micro-batches (each rank then adds its share of P). f is taken as constant in the gradient.
+class Router {
+ public:
+  struct Settings {
+    std::int64_t hidden = 0;
+    std::int64_t experts = 0;
+    std::int64_t top_k = 1;
+    RouterScores scores = RouterScores::softmax;
+    bool normalize = false;
+    BalanceScope balance_scope = BalanceScope::sequence;
+    double balance_coefficient = 0.0;  // of this layer
+    double z_coefficient = 0.0;        // of this layer
+    double bias_rate = 0.0;            // 0 = no bias
+    Initializer initializer;
+  };
+
+  /// What backward needs from forward.
+  struct Saved {
+    RouterShape shape;
+    RouterState state;
+    Tensor logits;  // [rows, experts], where the z loss of sigmoid scores needs them
+  };
+
+  struct Losses {
+    double balance = 0.0;
+    double z = 0.0;
+  };
+
+  /// Declares "NAME.weight" [experts, hidden]. `world` is used with BalanceScope::global only.
+  Router(ParameterStore& store, const std::string& name, const Settings& settings,
+         Communicator& world);
+
+  void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, ExecutionContext& context);
+
+  /// The sum over `world` of the micro-batch's counts on its way; nothing in the other scopes.
+  /// Goes before backward, so that other work hides it. Collective over `world` where global.
+  Pending start_backward(const Saved& saved, const Tensor& kept_counts, ExecutionContext& context);
+  /// Writes or adds d_x, adds to the weight's gradient and to the losses. Waits for `counts`.
+  ///
+  /// d_weights [rows, top_k]; d_x [rows, hidden]
+  void backward(const Tensor& x, const Tensor& d_weights, const BatchLayout& layout,
+                const Saved& saved, Pending counts, Write write, Tensor d_x,
+                ExecutionContext& context);
+
+  /// Losses of the backward passes since the last call.
+  Losses take_losses();
+  /// Slots per expert routed in backward passes since the last call, then the dropped ones.
+  std::vector<std::int64_t> take_counts();
+  /// bias_e += bias_rate * sign(mean - count_e); nothing without a bias.
+  void update_bias(const std::vector<std::int64_t>& global_counts);
+  /// [experts] f32, or undefined.
+  Tensor bias();
+
+ private:
+  struct Scales {
+    double balance = 0.0;
+    double z = 0.0;
+  };
+  RouterShape shape_of(const BatchLayout& layout) const;
+  Scales scales_of(const BatchLayout& layout) const;
+  bool sums_counts() const;
+  void make_persistent_state();
+
+  const ParameterStore& store_;
+  Settings settings_;
+  Communicator& world_;
+  Parameter* weight_;
+
+  // Made at first use, when the store knows its device.
+  OwnedTensor bias_;    // [experts] f32
+  OwnedTensor losses_;  // [2] f64
+  OwnedTensor counts_;  // [experts + 1] i64
+};
+
+}  // namespace polymoe
