@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/adamw.h"
+
+#include <benchmark/benchmark.h>
+
+#include "kernels/reduction.h"
+#include "machine_rates.h"
+#include "runtime/buffer.h"
+
+namespace polymoe {
+namespace {
+
+void adamw_f32(benchmark::State& state) {
+  const std::int64_t count = state.range(0);
+  Stream stream(Device::cpu());
+  const OwnedTensor gradient({count}, DType::f32, Device::cpu());
+  OwnedTensor parameter({count}, DType::f32, Device::cpu());
+  OwnedTensor m({count}, DType::f32, Device::cpu()), v({count}, DType::f32, Device::cpu());
+  fill(0.01, *gradient, stream);
+  const AdamWStep step{.learning_rate = 1e-3, .weight_decay = 0.1, .step = 10};
+  adamw(step, *gradient, *parameter, *m, *v, stream);  // touches every page
+  for (auto _ : state) adamw(step, *gradient, *parameter, *m, *v, stream);
+  const double bytes = 7.0 * 4.0 * static_cast<double>(count * state.iterations());
+  state.counters["bytes/s"] = {bytes, benchmark::Counter::kIsRate};
+  state.counters["of_copy"] = {bytes / benchmarks::copy_bandwidth(), benchmark::Counter::kIsRate};
+}
+BENCHMARK(adamw_f32)->Arg(1 << 25)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace polymoe
