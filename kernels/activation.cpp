@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/activation.h"
+
+#include <string>
+
+#include "kernels/activation_check.h"
+#include "kernels/check.h"
+#include "kernels/cpu/activation.h"
+
+namespace polymoe {
+namespace {
+
+struct Name {
+  ActivationKind kind;
+  const char* text;
+};
+
+constexpr Name names[] = {
+    {ActivationKind::relu, "relu"},
+    {ActivationKind::leaky_relu, "leaky_relu"},
+    {ActivationKind::prelu, "prelu"},
+    {ActivationKind::relu2, "relu2"},
+    {ActivationKind::gelu, "gelu"},
+    {ActivationKind::silu, "silu"},
+    {ActivationKind::swiglu, "swiglu"},
+    {ActivationKind::polyrelu, "polyrelu"},
+    {ActivationKind::polyprelu, "polyprelu"},
+    {ActivationKind::polynorm, "polynorm"},
+    {ActivationKind::polyrelunorm, "polyrelunorm"},
+    {ActivationKind::polynomial, "polynomial"},
+};
+
+}  // namespace
+
+const char* name_of(ActivationKind kind) {
+  for (const Name& name : names) {
+    if (name.kind == kind) return name.text;
+  }
+  throw InvalidArgument("no activation has the number " + std::to_string(static_cast<int>(kind)));
+}
+
+const std::vector<ActivationKind>& all_activations() {
+  static const std::vector<ActivationKind> kinds = [] {
+    std::vector<ActivationKind> list;
+    for (const Name& name : names) list.push_back(name.kind);
+    return list;
+  }();
+  return kinds;
+}
+
+ActivationKind parse_activation(std::string_view text) {
+  std::string allowed;
+  for (const Name& name : names) {
+    if (name.text == text) return name.kind;
+    allowed += (allowed.empty() ? "" : ", ") + std::string(name.text);
+  }
+  throw InvalidArgument("unknown activation '" + std::string(text) + "', allowed: " + allowed);
+}
+
+int pre_activation_factor(ActivationKind kind) { return kind == ActivationKind::swiglu ? 2 : 1; }
+
+int coefficient_count(const Activation& activation) {
+  switch (activation.kind) {
+    case ActivationKind::relu:
+    case ActivationKind::leaky_relu:
+    case ActivationKind::relu2:
+    case ActivationKind::gelu:
+    case ActivationKind::silu:
+    case ActivationKind::swiglu:
+      return 0;
+    case ActivationKind::prelu:
+      return 1;
+    case ActivationKind::polyrelu:
+    case ActivationKind::polynorm:
+    case ActivationKind::polyrelunorm:
+    case ActivationKind::polynomial:
+      return activation.order + 1;
+    case ActivationKind::polyprelu:
+      return activation.order + 2;
+  }
+  return 0;
+}
+
+std::vector<double> initial_coefficients(const Activation& activation) {
+  constexpr double initial_slope = 0.25;
+  std::vector<double> values(static_cast<std::size_t>(coefficient_count(activation)));
+  if (activation.kind == ActivationKind::prelu) {
+    values[0] = initial_slope;
+  } else if (!values.empty()) {
+    for (int p = 1; p <= activation.order; ++p) {
+      values[static_cast<std::size_t>(p)] = 1.0 / activation.order;
+    }
+    if (activation.kind == ActivationKind::polyprelu) values.back() = initial_slope;
+  }
+  return values;
+}
+
+void check_floating(const char* operation, const char* name, const Tensor& tensor) {
+  const std::string where = std::string(operation) + ": " + name;
+  if (!tensor.defined()) throw InvalidArgument(where + " is missing");
+  if (tensor.dtype() != DType::f32 && tensor.dtype() != DType::f64) {
+    throw InvalidArgument(where + " is " + name_of(tensor.dtype()) + ", expected f32 or f64");
+  }
+}
+
+void check_activation(const char* operation, const Activation& activation) {
+  if (activation.order < 2 || activation.order > 4) {
+    throw InvalidArgument(std::string(operation) + ": order is " +
+                          std::to_string(activation.order) + ", allowed are 2 to 4");
+  }
+  if (!(activation.epsilon > 0.0 && activation.epsilon < 1.0)) {
+    throw InvalidArgument(std::string(operation) + ": epsilon is " +
+                          std::to_string(activation.epsilon) + ", expected a value in (0, 1)");
+  }
+}
+
+void check_offsets(const char* operation, const std::vector<std::int64_t>& offsets,
+                   std::int64_t rows) {
+  bool right = offsets.size() >= 2 && offsets.front() == 0 && offsets.back() == rows;
+  for (std::size_t g = 1; right && g < offsets.size(); ++g) right = offsets[g - 1] <= offsets[g];
+  if (right) return;
+  std::string found;
+  for (const std::int64_t offset : offsets) {
+    found += (found.empty() ? "" : ", ") + std::to_string(offset);
+  }
+  throw InvalidArgument(std::string(operation) + ": group offsets are [" + found +
+                        "], expected ascending values from 0 to the row count " +
+                        std::to_string(rows));
+}
+
+void check_coefficients(const char* operation, const char* name, const Activation& activation,
+                        const Tensor& coefficients, std::int64_t groups, DType dtype,
+                        Device device) {
+  const std::int64_t count = coefficient_count(activation);
+  if (count == 0) return;
+  const bool per_group =
+      coefficients.defined() && coefficients.shape().rank() == 2 && coefficients.dim(0) == groups;
+  check_tensors(operation, device,
+                {{name, coefficients, Shape{per_group ? groups : 1, count}, dtype}});
+}
+
+namespace {
+
+// Shape of the activation's output rows, from the pre-activations.
+Shape output_shape(const char* operation, const Activation& activation, const Tensor& x) {
+  check_floating(operation, "x", x);
+  const std::int64_t factor = pre_activation_factor(activation.kind);
+  if (x.shape().rank() != 2 || x.dim(1) % factor != 0) {
+    throw InvalidArgument(std::string(operation) + ": x has shape " + to_string(x.shape()) +
+                          ", expected [rows, " + (factor == 2 ? "2 * " : "") + "width]");
+  }
+  return {x.dim(0), x.dim(1) / factor};
+}
+
+}  // namespace
+
+void activation_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
+                        const std::vector<std::int64_t>& group_offsets, Tensor y, Stream& stream) {
+  constexpr const char* operation = "activation_forward";
+  check_activation(operation, activation);
+  const Shape shape = output_shape(operation, activation, x);
+  check_offsets(operation, group_offsets, x.dim(0));
+  const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
+  check_coefficients(operation, "coefficients", activation, coefficients, groups, x.dtype(),
+                     stream.device());
+  check_tensors(operation, stream.device(),
+                {{"x", x, x.shape(), x.dtype()}, {"y", y, shape, x.dtype()}});
+  dispatch(stream.device(), [&](auto backend) {
+    detail::activation_forward(backend, activation, x, coefficients, group_offsets, y, stream);
+  });
+}
+
+void activation_backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
+                         const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
+                         Tensor d_x, Tensor d_coefficients, Arena& scratch, Stream& stream) {
+  constexpr const char* operation = "activation_backward";
+  check_activation(operation, activation);
+  const Shape shape = output_shape(operation, activation, x);
+  check_offsets(operation, group_offsets, x.dim(0));
+  const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
+  check_coefficients(operation, "coefficients", activation, coefficients, groups, x.dtype(),
+                     stream.device());
+  if (coefficient_count(activation) > 0) {
+    check_tensors(operation, stream.device(),
+                  {{"d_coefficients", d_coefficients, coefficients.shape(), x.dtype()}});
+  }
+  check_tensors(operation, stream.device(),
+                {{"d_y", d_y, shape, x.dtype()},
+                 {"x", x, x.shape(), x.dtype()},
+                 {"d_x", d_x, x.shape(), x.dtype()}});
+  const Arena::Scope scope(scratch);
+  const Tensor partial_sums =
+      scratch.allocate(detail::activation_partial_sums(activation, x.dim(0), groups), DType::f64);
+  dispatch(stream.device(), [&](auto backend) {
+    detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets, d_x,
+                                d_coefficients, partial_sums, stream);
+  });
+}
+
+}  // namespace polymoe
