@@ -18,14 +18,14 @@ HWY_BEFORE_NAMESPACE();
 namespace polymoe::cpu::HWY_NAMESPACE {
 namespace {
 
-// Returns the loss. Unless scale is 0, logits becomes scale * (softmax(logits) - one_hot(target)).
+// Returns the loss; with `gradient`, logits become scale * (softmax(logits) - one_hot(target)).
 template <class T>
-T loss_of_row(T* logits, std::int64_t vocab, std::int64_t target, T scale) {
+T loss_of_row(T* logits, std::int64_t vocab, std::int64_t target, bool gradient, T scale) {
   const hn::ScalableTag<T> d;
   const T at_target = logits[target];
   const T maximum = maximum_of(logits, vocab);
   const T sum = exponentials(T{1}, maximum, logits, vocab);
-  if (scale != T{0}) {
+  if (gradient) {
     const auto factor = hn::Set(d, scale / sum);
     for (std::int64_t i = 0; i < vocab; i += lanes(d)) {
       store(hn::Mul(load(d, logits + i, vocab - i), factor), d, logits + i, vocab - i);
@@ -36,11 +36,12 @@ T loss_of_row(T* logits, std::int64_t vocab, std::int64_t target, T scale) {
   return std::log(sum) + (maximum - at_target);
 }
 
-float loss_f32(float* logits, std::int64_t vocab, std::int64_t target, float scale) {
-  return loss_of_row(logits, vocab, target, scale);
+float loss_f32(float* logits, std::int64_t vocab, std::int64_t target, bool gradient, float scale) {
+  return loss_of_row(logits, vocab, target, gradient, scale);
 }
-double loss_f64(double* logits, std::int64_t vocab, std::int64_t target, double scale) {
-  return loss_of_row(logits, vocab, target, scale);
+double loss_f64(double* logits, std::int64_t vocab, std::int64_t target, bool gradient,
+                double scale) {
+  return loss_of_row(logits, vocab, target, gradient, scale);
 }
 
 }  // namespace
@@ -54,11 +55,12 @@ namespace {
 HWY_EXPORT(loss_f32);
 HWY_EXPORT(loss_f64);
 
-float row_loss(float* logits, std::int64_t vocab, std::int64_t target, float scale) {
-  return HWY_DYNAMIC_DISPATCH(loss_f32)(logits, vocab, target, scale);
+float row_loss(float* logits, std::int64_t vocab, std::int64_t target, bool gradient, float scale) {
+  return HWY_DYNAMIC_DISPATCH(loss_f32)(logits, vocab, target, gradient, scale);
 }
-double row_loss(double* logits, std::int64_t vocab, std::int64_t target, double scale) {
-  return HWY_DYNAMIC_DISPATCH(loss_f64)(logits, vocab, target, scale);
+double row_loss(double* logits, std::int64_t vocab, std::int64_t target, bool gradient,
+                double scale) {
+  return HWY_DYNAMIC_DISPATCH(loss_f64)(logits, vocab, target, gradient, scale);
 }
 
 void check_targets(const char* operation, const Tensor& targets, std::int64_t vocab) {
@@ -72,7 +74,7 @@ void check_targets(const char* operation, const Tensor& targets, std::int64_t vo
   }
 }
 
-// Pointers to the first row of all; the gradients are null in a forward pass alone.
+// Pointers to the first row of all; without `gradient` the last three are not used.
 template <class T>
 struct OutputLoss {
   std::int64_t rows, chunk_rows, hidden, vocab;
@@ -81,6 +83,7 @@ struct OutputLoss {
   const std::int32_t* targets;
   T* token_loss;
   T* logits;
+  bool gradient;
   T scale;
   T* d_x;
   T* d_weight;
@@ -93,13 +96,11 @@ void chunk_rows(const OutputLoss<T>& a, std::int64_t first, std::int64_t rows) {
     T* logits = a.logits + row * a.vocab;
     const std::int32_t target = a.targets[first + row];
     if (target >= 0) {
-      a.token_loss[first + row] =
-          row_loss(logits, a.vocab, target, a.d_weight == nullptr ? T{0} : a.scale);
+      a.token_loss[first + row] = row_loss(logits, a.vocab, target, a.gradient, a.scale);
     } else {
       a.token_loss[first + row] = 0;
+      std::fill_n(logits, a.vocab, T{0});
     }
-    // With a scale of zero the row's exponentials are still there.
-    if (target < 0 || a.scale == T{0}) std::fill_n(logits, a.vocab, T{0});
   }
 }
 
@@ -111,7 +112,7 @@ void run(const OutputLoss<T>& a) {
     gemm(rows, a.vocab, a.hidden, T{1}, {x, a.hidden, false}, {a.weight, a.hidden, true}, T{0},
          a.logits, a.vocab);
     chunk_rows(a, first, rows);
-    if (a.d_weight == nullptr) continue;
+    if (!a.gradient) continue;
     // The weights' gradient first: d_x may take the place of x.
     gemm(a.vocab, a.hidden, rows, T{1}, {a.logits, a.vocab, true}, {x, a.hidden, false}, T{1},
          a.d_weight, a.hidden);
@@ -131,7 +132,8 @@ void output_loss_forward(CpuBackend, const Tensor& x, const Tensor& weight, cons
   cpu::with_real(x.dtype(), [&]<class T>(T) {
     cpu::run(cpu::OutputLoss<T>{x.dim(0), logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
                                 weight.data<T>(), targets.data<std::int32_t>(),
-                                token_loss.data<T>(), logits.data<T>(), T{0}, nullptr, nullptr});
+                                token_loss.data<T>(), logits.data<T>(), false, T{0}, nullptr,
+                                nullptr});
   });
 }
 
@@ -142,7 +144,7 @@ void output_loss_forward_backward(CpuBackend, const Tensor& x, const Tensor& wei
   cpu::with_real(x.dtype(), [&]<class T>(T) {
     cpu::run(cpu::OutputLoss<T>{x.dim(0), logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
                                 weight.data<T>(), targets.data<std::int32_t>(),
-                                token_loss.data<T>(), logits.data<T>(), static_cast<T>(scale),
+                                token_loss.data<T>(), logits.data<T>(), true, static_cast<T>(scale),
                                 d_x.data<T>(), d_weight.data<T>()});
   });
 }
