@@ -3,11 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "parallel/checkpoint_manifest.h"
 #include "parallel/communicator.h"
 #include "runtime/tensor.h"
 
@@ -21,47 +21,41 @@ struct TensorPiece {
   Tensor data;             // any shape; data.elements() elements from `begin` on
 };
 
-/// What a checkpoint says of itself beside its tensors.
-struct CheckpointInfo {
-  std::int64_t step = 0;
-  std::int64_t tokens = 0;
-  int ranks = 1;
-  int expert_parallel = 1;
-  std::string config;  // the resolved configuration, INI text
-  std::string state;   // JSON object: data position and whatever else the trainer resumes by
-};
-
 /// "step-00000100".
 std::string checkpoint_name(std::int64_t step);
 
-/// Writes `root/step-XXXXXXXX`: one HDF5 shard per rank and manifest.json. Collective. The
-/// directory appears under its name only when every file is complete and synced; on failure every
-/// rank throws OutputFileError and what was there before stays.
+/// Writes `root/step-XXXXXXXX`: one HDF5 shard per rank and manifest.json. Collective; all ranks
+/// see one file system, rank 0 gives the info. The pieces of all ranks together cover each tensor
+/// once. The directory appears under its name only when every file is complete and synced, in place
+/// of an older one of that step; on failure every rank throws OutputFileError and what was there
+/// before stays.
 void save_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
                      const std::vector<TensorPiece>& pieces, Communicator& world);
 
-/// A committed checkpoint, opened for reading. Any rank of any layout may hold one.
+/// A committed checkpoint, opened for reading. Any rank of any layout may hold one; one thread uses
+/// it.
 class CheckpointReader {
  public:
   /// Reads and checks the manifest, the size of every file, and that the pieces cover each tensor
   /// completely without overlap. Throws InputFileError.
   explicit CheckpointReader(const std::filesystem::path& directory);
-  ~CheckpointReader();
-  CheckpointReader(CheckpointReader&&) noexcept;
 
-  const CheckpointInfo& info() const { return info_; }
-  bool has(const std::string& tensor) const;
+  const CheckpointInfo& info() const { return manifest_.info; }
+  const CheckpointManifest& manifest() const { return manifest_; }
+  bool has(const std::string& tensor) const { return manifest_.find(tensor) != nullptr; }
   /// Checks the hash of every file. Throws InputFileError naming the first bad one.
   void verify_hashes() const;
-  /// Fills every piece from the files that hold it; a file's hash is checked before HDF5 opens it.
-  /// Throws InputFileError when a tensor is missing or has another shape or dtype.
+  /// Fills every piece from the files that hold it; a file's hash is checked before HDF5 opens it,
+  /// once per reader. Throws InputFileError when a tensor is missing or has another shape or dtype,
+  /// before anything is read.
   void read(const std::vector<TensorPiece>& pieces) const;
 
  private:
-  struct Manifest;
-  CheckpointInfo info_;
+  void verify(std::size_t file) const;
+
   std::filesystem::path directory_;
-  std::unique_ptr<Manifest> manifest_;
+  CheckpointManifest manifest_;
+  mutable std::vector<bool> verified_;  // per file
 };
 
 /// The newest committed and valid checkpoint under `root`, hashes included; nothing if there is
@@ -69,8 +63,8 @@ class CheckpointReader {
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over);
 
-/// Removes all but the newest `keep` committed checkpoints (0 keeps all), and abandoned `.partial`
-/// directories. One rank calls it.
+/// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), and abandoned
+/// `.partial` directories. One rank calls it, while none writes. Throws OutputFileError.
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep);
 
 }  // namespace polymoe

@@ -187,9 +187,6 @@ std::string Json::dump_indented() const {
 }
 
 void Json::append_to(std::string& text, int indent, int level) const {
-  const auto new_line = [&](int at) {
-    if (indent > 0) text.append(1, '\n').append(static_cast<std::size_t>(indent * at), ' ');
-  };
   if (is_null()) {
     text += "null";
   } else if (const bool* flag = std::get_if<bool>(&value_)) {
@@ -202,28 +199,43 @@ void Json::append_to(std::string& text, int indent, int level) const {
     append_number(text, *number);
   } else if (const auto* string = std::get_if<std::string>(&value_)) {
     append_string(text, *string);
-  } else if (const auto* items = std::get_if<Items>(&value_)) {
-    text += '[';
-    for (std::size_t i = 0; i < items->size(); ++i) {
-      if (i > 0) text += ',';
-      new_line(level + 1);
-      (*items)[i].append_to(text, indent, level + 1);
-    }
-    if (!items->empty()) new_line(level);
-    text += ']';
   } else {
-    const auto& members = std::get<Members>(value_);
-    text += '{';
-    for (std::size_t i = 0; i < members.size(); ++i) {
-      if (i > 0) text += ',';
-      new_line(level + 1);
-      append_string(text, members[i].key);
-      text += indent > 0 ? ": " : ":";
-      members[i].value.append_to(text, indent, level + 1);
-    }
-    if (!members.empty()) new_line(level);
-    text += '}';
+    append_container(text, indent, level);
   }
+}
+
+void Json::append_container(std::string& text, int indent, int level) const {
+  const auto* items = std::get_if<Items>(&value_);
+  const auto* members = std::get_if<Members>(&value_);
+  const auto nested = [](const Json& value) { return value.is_array() || value.is_object(); };
+  const bool flat = items != nullptr
+                        ? std::none_of(items->begin(), items->end(), nested)
+                        : std::none_of(members->begin(), members->end(),
+                                       [&](const Member& member) { return nested(member.value); });
+  const auto new_line = [&](int at) {
+    if (indent > 0) text.append(1, '\n').append(static_cast<std::size_t>(indent * at), ' ');
+  };
+  const auto separate = [&](bool first) {
+    if (!first) text += flat && indent > 0 ? ", " : ",";
+    if (!flat) new_line(level + 1);
+  };
+  text += items != nullptr ? '[' : '{';
+  bool first = true;
+  if (items != nullptr) {
+    for (const Json& item : *items) {
+      separate(std::exchange(first, false));
+      item.append_to(text, indent, level + 1);
+    }
+  } else {
+    for (const Member& member : *members) {
+      separate(std::exchange(first, false));
+      append_string(text, member.key);
+      text += indent > 0 ? ": " : ":";
+      member.value.append_to(text, indent, level + 1);
+    }
+  }
+  if (!flat) new_line(level);
+  text += items != nullptr ? ']' : '}';
 }
 
 Json parse_json(std::string_view text, const std::string& origin) {

@@ -68,7 +68,8 @@ class Json {
   /// and at least one after the point; JSON has no NaN and infinity, they become null. Bytes that
   /// are not UTF-8 become U+FFFD.
   std::string dump() const;
-  /// Indented by two spaces per level.
+  /// Indented by two spaces per level; what holds no array or object stays on one line. Ends with a
+  /// new line.
   std::string dump_indented() const;
 
  private:
@@ -79,6 +80,7 @@ class Json {
   explicit Json(Members members) : value_(std::move(members)) {}
   [[noreturn]] void fail(const std::string& expected) const;
   void append_to(std::string& text, int indent, int level) const;
+  void append_container(std::string& text, int indent, int level) const;
 
   std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Items,
                Members>

@@ -33,6 +33,9 @@ TEST(Json, KeepsOrderKindsAndBits) {
   EXPECT_EQ(value.members()[0].key, "z");
   EXPECT_EQ(value.find("nothing"), nullptr);
   EXPECT_EQ(parse_json(value.dump_indented(), "origin").dump(), text);
+  EXPECT_EQ(parse_json(R"({"a":[1,2],"b":[{"c":"x","d":null},[]],"e":{}})", "o").dump_indented(),
+            "{\n  \"a\": [1, 2],\n  \"b\": [\n    {\"c\": \"x\", \"d\": null},\n    []\n  ],\n"
+            "  \"e\": {}\n}\n");
 }
 
 TEST(Json, NumbersReadBackAsTheSameBits) {

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstddef>
+
+#include "parallel/checkpoint.h"
+#include "runtime/error.h"
+#include "runtime/file.h"
+#include "runtime/hash.h"
+#include "runtime/hdf5_file.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
+
+CheckpointManifest read_manifest(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / CheckpointManifest::file_name;
+  return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
+}
+
+/// Elements of a stored piece to be copied to this rank's memory.
+struct Transfer {
+  const CheckpointManifest::Piece* from;
+  std::int64_t begin;  // within the dataset
+  Tensor to;
+};
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
+    : directory_(directory),
+      manifest_(read_manifest(directory)),
+      verified_(manifest_.files.size(), false) {
+  for (const auto& file : manifest_.files) {
+    const std::int64_t bytes = size_of_file(directory_ / file.name);
+    if (bytes != file.bytes) {
+      throw InputFileError((directory_ / file.name).string(), "has " + std::to_string(bytes) +
+                                                                  " bytes, the manifest says " +
+                                                                  std::to_string(file.bytes));
+    }
+  }
+}
+
+void CheckpointReader::verify(std::size_t file) const {
+  if (verified_[file]) return;
+  const auto& expected = manifest_.files[file];
+  const std::string found = xxh3_of_file(directory_ / expected.name);
+  if (found != expected.xxh3) {
+    throw InputFileError(
+        (directory_ / expected.name).string(),
+        "is damaged: its content has hash " + found + ", the manifest says " + expected.xxh3);
+  }
+  verified_[file] = true;
+}
+
+void CheckpointReader::verify_hashes() const {
+  for (std::size_t file = 0; file < manifest_.files.size(); ++file) verify(file);
+}
+
+void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
+  const std::string manifest_path = (directory_ / CheckpointManifest::file_name).string();
+  std::vector<Transfer> transfers;
+  for (const TensorPiece& piece : pieces) {
+    const auto* stored = manifest_.find(piece.name);
+    if (stored == nullptr) {
+      throw InputFileError(manifest_path, "holds no tensor " + piece.name);
+    }
+    if (stored->shape != piece.shape || stored->dtype != piece.data.dtype()) {
+      throw InputFileError(manifest_path, "tensor " + piece.name + " is " + name_of(stored->dtype) +
+                                              to_string(stored->shape) + ", expected " +
+                                              name_of(piece.data.dtype()) + to_string(piece.shape));
+    }
+    const std::int64_t end = piece.begin + piece.data.elements();
+    if (piece.begin < 0 || end > piece.shape.elements()) {
+      throw InvalidArgument("elements " + std::to_string(piece.begin) + " to " +
+                            std::to_string(end) + " of tensor " + piece.name + ", which is " +
+                            to_string(piece.shape));
+    }
+    const Tensor flat = piece.data.view({piece.data.elements()});
+    auto from = std::upper_bound(stored->pieces.begin(), stored->pieces.end(), piece.begin,
+                                 [](std::int64_t element, const auto& other) {
+                                   return element < other.begin + other.count;
+                                 });
+    for (std::int64_t next = piece.begin; next < end; ++from) {
+      const std::int64_t stop = std::min(end, from->begin + from->count);
+      transfers.push_back(
+          {&*from, next - from->begin, flat.rows(next - piece.begin, stop - piece.begin)});
+      next = stop;
+    }
+  }
+  // File by file, each opened once.
+  std::stable_sort(transfers.begin(), transfers.end(), [](const Transfer& a, const Transfer& b) {
+    return a.from->file < b.from->file;
+  });
+  for (auto transfer = transfers.begin(); transfer != transfers.end();) {
+    const auto index = static_cast<std::size_t>(transfer->from->file);
+    verify(index);
+    const Hdf5Reader file(directory_ / manifest_.files[index].name);
+    for (; transfer != transfers.end() && transfer->from->file == static_cast<std::int64_t>(index);
+         ++transfer) {
+      file.read(transfer->from->dataset, transfer->begin, transfer->to);
+    }
+  }
+}
+
+}  // namespace polymoe
