@@ -14,7 +14,8 @@ class GradientReducer {
   explicit GradientReducer(ParameterStore& store);
 
   /// The segment's gradients are complete on this rank: starts the reduce-scatter of its buckets.
-  /// Each segment once a step, the same order on every rank.
+  /// Each segment once a step, the same order on every rank. Throws InvalidArgument on a segment
+  /// that does not exist or was started already.
   void start(int segment, Stream& stream);
   /// Returns when every started bucket is reduced: the owned slices then hold the sums.
   /// Throws InvalidArgument if a segment was never started.
@@ -23,7 +24,7 @@ class GradientReducer {
  private:
   ParameterStore& store_;
   std::vector<Pending> pending_;
-  int started_ = 0;
+  std::vector<bool> started_;  // per segment
 };
 
 }  // namespace polymoe

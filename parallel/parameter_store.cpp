@@ -2,8 +2,8 @@
 #include "parallel/parameter_store.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "kernels/reduction.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 
@@ -138,10 +138,8 @@ void ParameterStore::initialize(std::uint64_t seed) {
 }
 
 void ParameterStore::zero_gradients() {
-  if (device_.type == DeviceType::meta) return;
-  for (const Flat& flat : flat_) {
-    if (flat.gradients->bytes() > 0) std::memset(flat.gradients->raw(), 0, flat.gradients->bytes());
-  }
+  Stream stream(device_);
+  for (const Flat& flat : flat_) fill(0.0, *flat.gradients, stream);
 }
 
 Communicator& ParameterStore::group(ParameterScope scope) const {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/adamw.h"
 #include "parallel/checkpoint.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"
@@ -23,10 +24,12 @@ struct AdamWOptions {
 /// updates the slices it owns, then all gather the new values.
 class ShardedOptimizer {
  public:
+  /// After the store's allocate(). The moments start at zero.
   ShardedOptimizer(ParameterStore& store, const AdamWOptions& options);
 
   /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
   /// The same on every rank. Collective over `world`.
+  /// 0 on the meta device.
   double gradient_norm(Communicator& world, ExecutionContext& context);
 
   /// One update with gradients scaled by gradient_scale; then the new values reach all ranks.
@@ -43,10 +46,21 @@ class ShardedOptimizer {
   std::vector<TensorPiece> pieces_to_load(bool with_moments) const;
 
  private:
-  struct Shard {
-    OwnedTensor m, v;                 // the owned slices of all segments, one behind the other
-    std::vector<std::int64_t> begin;  // per segment
+  /// Part of an owned slice whose parameters all decay or all do not.
+  struct Run {
+    ParameterStore::Range range;  // of the flat buffer
+    bool decay;
   };
+  struct Shard {
+    OwnedTensor m, v;                    // the owned slices of all segments, one behind the other
+    std::vector<std::int64_t> begin;     // per segment, in m and v
+    std::vector<std::vector<Run>> runs;  // per segment
+  };
+
+  const Shard& shard(ParameterScope scope) const {
+    return shards_[static_cast<std::size_t>(scope)];
+  }
+  void update_segment(ParameterScope scope, int segment, const AdamWStep& step, Stream& stream);
 
   ParameterStore& store_;
   AdamWOptions options_;
