@@ -17,7 +17,8 @@ namespace polymoe {
 struct CommandContext {
   int rank = 0;
   int ranks = 1;
-  int ranks_on_node = 1;  // that share this machine's cores
+  int ranks_on_node = 1;    // that share this machine's cores
+  std::string mpi_library;  // in its own words; empty where Command::ranks is false
   /// All ranks; for the command to move into a ProcessMesh. Null where Command::ranks is false.
   std::unique_ptr<Communicator> world;
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/commands/command.h"
+#include "launch/exit_code.h"
+#include "launch/version.h"
+#include "parallel/mpi/environment.h"
+#include "runtime/random.h"
+
+namespace polymoe {
+namespace {
+
+/// How a rank's work ended.
+struct Ending {
+  int code = exit_done;
+  std::string message;  // what goes to stderr; empty without an error
+};
+
+void report(const Ending& ending) {
+  if (ending.message.empty()) return;
+  std::cout.flush();
+  // One write, so that lines of several ranks do not mix.
+  const std::string line = "polymoe: " + ending.message + "\n";
+  std::fwrite(line.data(), 1, line.size(), stderr);
+}
+
+template <class Body>
+Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
+  try {
+    const int code = body();
+    std::cout.flush();
+    if (!std::cout) throw OutputFileError("standard output", "could not be written");
+    return {code, ""};
+  } catch (const std::exception& error) {
+    std::string message;
+    if (name_rank) message = "rank " + std::to_string(context.rank);
+    if (context.step > 0) message += ", step " + std::to_string(context.step);
+    if (!message.empty()) message += ": ";
+    if (dynamic_cast<const Error*>(&error) == nullptr) message += "internal error: ";
+    return {exit_code_of(error), message + error.what()};
+  }
+}
+
+/// Whether all ranks ended in the same way. A rank that is not there within the communicator's
+/// timeout did not.
+bool all_ended_alike(const Ending& ending, const std::string& cause, Communicator& ranks) {
+  const auto digest =
+      static_cast<std::int64_t>(hash_of(std::to_string(ending.code) + " " + cause) >> 2);
+  std::int64_t bounds[] = {digest, -digest};
+  Stream stream(Device::cpu());
+  try {
+    ranks.all_reduce(Tensor(bounds, {2}, DType::i64, Device::cpu()), Reduction::max, stream);
+  } catch (const CommunicationError&) {
+    return false;
+  }
+  return bounds[0] == -bounds[1];
+}
+
+/// Every rank of an mpirun runs this. An error that all ranks share, as of a bad configuration, is
+/// reported by the first; an error of some ends them all, so that no peer waits for ever.
+int run_on_ranks(const Command& command, const std::vector<std::string>& args) {
+  constexpr double seconds_for_peers_to_end_alike = 3.0;
+  MpiEnvironment mpi;
+  const std::unique_ptr<Communicator> at_the_end = mpi.make_world(seconds_for_peers_to_end_alike);
+  CommandContext context{.rank = mpi.rank(),
+                         .ranks = mpi.size(),
+                         .ranks_on_node = mpi.ranks_on_node(),
+                         .mpi_library = mpi.library_version(),
+                         .world = mpi.make_world(),
+                         .step = 0};
+  const Ending ending = run_and_catch(context, true, [&] { return command.run(context, args); });
+  context.world.reset();
+  // The digest leaves out the rank's own number.
+  const std::size_t colon = ending.message.find(": ");
+  const std::string cause =
+      ending.message.empty() ? "" : ending.message.substr(colon == std::string::npos ? 0 : colon);
+  const bool failed = !ending.message.empty();
+  if (failed && !all_ended_alike(ending, cause, *at_the_end)) {
+    report(ending);
+    mpi.abort(ending.code);
+  }
+  if (mpi.rank() == 0) report(ending);
+  at_the_end->shutdown();
+  mpi.finalize();
+  return ending.code;
+}
+
+/// A number that mpirun tells its processes before MPI starts.
+int launched(const char* variable, int otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
+
+int run_alone(const Command& command, const std::vector<std::string>& args) {
+  if (launched("OMPI_COMM_WORLD_SIZE", 1) > 1)
+    throw InvalidArgument("'" + command.name + "' runs in one process; start it without mpirun");
+  CommandContext context;
+  const Ending ending = run_and_catch(context, false, [&] { return command.run(context, args); });
+  report(ending);
+  return ending.code;
+}
+
+bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }
+
+int run_program(const std::vector<std::string>& args) {
+  if (args.empty()) throw InvalidArgument("no command given; polymoe --help lists them");
+  if (asks_for_help(args.front())) {
+    std::cout << program_help();
+  } else if (args.front() == "--version") {
+    std::cout << version_text();
+  } else {
+    const Command& command = find_command(args.front());
+    const std::vector<std::string> rest(args.begin() + 1, args.end());
+    for (const std::string& argument : rest) {
+      if (!asks_for_help(argument)) continue;
+      std::cout << command_help(command);
+      return exit_done;
+    }
+    return command.ranks ? run_on_ranks(command, rest) : run_alone(command, rest);
+  }
+  return exit_done;
+}
+
+}  // namespace
+}  // namespace polymoe
+
+int main(int argc, char** argv) {
+  using namespace polymoe;
+  const std::vector<std::string> args(argv + 1, argv + argc);
+  const CommandContext before_ranks;
+  const Ending ending = run_and_catch(before_ranks, false, [&] { return run_program(args); });
+  if (launched("OMPI_COMM_WORLD_RANK", 0) == 0) report(ending);
+  return ending.code;
+}
