@@ -44,7 +44,9 @@ std::string spelling(const CommandOption& option) {
 }  // namespace
 
 const std::vector<const Command*>& commands() {
-  static const std::vector<const Command*> all = {};
+  static const std::vector<const Command*> all = {
+      &tokenize_command(),
+  };
   return all;
 }
 
