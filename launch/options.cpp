@@ -95,8 +95,9 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
   }
   for (std::size_t i = positional; i < positional_.size(); ++i)
     lines.push_back("'" + positional_[i] + "': unexpected argument");
+  const bool all_read = lines.empty();  // otherwise a misspelled option would be missed as well
   for (const CommandOption& option : options)
-    if (option.required && lines.empty() && !has(option.name))
+    if (option.required && all_read && !has(option.name))
       lines.push_back("--" + option.name + " " + option.value + ": must be given");
   if (!lines.empty()) throw InvalidArgument(list_violations("arguments", lines));
 }
