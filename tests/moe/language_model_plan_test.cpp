@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/planning/planning_communicator.h"
 #include "tests/moe/model_harness.h"
+#include "tests/support/run_ranks.h"
 
 namespace polymoe::test {
 namespace {
@@ -63,9 +64,9 @@ TEST(ParameterCount, ActiveOnesWithAllExpertsChosenAreAll) {
 }
 
 /// Bytes of the arena that a step needs, on either device.
-std::size_t high_water(const ModelConfig& config, Device device, std::int64_t sequences,
+std::size_t high_water(const ModelConfig& config, ModelRank& rank, std::int64_t sequences,
                        std::int64_t length, Recompute recompute) {
-  ModelRank rank(config, DType::f32, device);
+  const Device device = rank.arena.device();
   if (device.type != DeviceType::meta) rank.store.initialize(5);
   const bool meta = device.type == DeviceType::meta;
   const OwnedTensor tokens = meta ? OwnedTensor({sequences * length}, DType::i32, device)
@@ -76,6 +77,11 @@ std::size_t high_water(const ModelConfig& config, Device device, std::int64_t se
   rank.model.forward_backward(batch, global, recompute, {}, rank.context);
   rank.model.finish_step(rank.context);
   return rank.arena.high_water();
+}
+std::size_t high_water(const ModelConfig& config, Device device, std::int64_t sequences,
+                       std::int64_t length, Recompute recompute) {
+  ModelRank rank(config, DType::f32, device);
+  return high_water(config, rank, sequences, length, recompute);
 }
 
 TEST(Plan, OfADenseModelIsExact) {
@@ -103,6 +109,22 @@ TEST(Plan, OfAMoeModelIsCloseToTheRealNeed) {
     const auto real = static_cast<double>(high_water(config, Device::cpu(), 4, 128, recompute));
     EXPECT_NEAR(planned, real, 0.03 * real);
   }
+}
+
+TEST(Plan, OfAnExpertParallelRankIsCloseToTheRealNeed) {
+  ModelConfig config;
+  config.layers = 2;
+  config.hidden = 64;
+  config.moe.experts = 8;
+  config.moe.top_k = 2;
+  ModelRank meta(config, make_planning_world(1, 2, 2), 2, DType::f32, Device::meta());
+  const auto planned = static_cast<double>(high_water(config, meta, 4, 128, Recompute::none));
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    ModelRank rank(config, std::move(world), 2, DType::f32);
+    const auto real = static_cast<double>(high_water(config, rank, 4, 128, Recompute::none));
+    EXPECT_NEAR(planned, real, 0.1 * real);  // the load is random, not even
+    rank.mesh.shutdown();
+  });
 }
 
 TEST(Plan, OfTheMoe7BModelRunsWithoutMemory) {

@@ -117,6 +117,34 @@ TEST_P(Layouts, RouterBiasesMoveTheSameWay) {
   expect_the_same_as_one_rank("moe", config, GetParam());
 }
 
+TEST(ExpertParallel, TokenLossesAndCachedLogitsEqualThoseOfOneRank) {
+  const ModelConfig config = reference_config("moe");
+  const ReferenceBatch batch("moe", config.vocab);
+  const auto logits_of = [&](ModelRank& rank) {
+    DecodingCache cache(config, ReferenceBatch::length, DType::f64, Device::cpu());
+    rank.model.next_token_logits(batch.tokens->rows(0, 4), cache, rank.context);
+    return values_of(rank.model.next_token_logits(batch.tokens->rows(4, 5), cache, rank.context));
+  };
+  ModelRank single(config, DType::f64);
+  single.fill_with_reference_values();
+  const std::vector<double> losses =
+      values_of(single.model.token_losses(batch.slice(1, 4), single.context));
+  const std::vector<double> logits = logits_of(single);
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    const int self = world->rank();
+    ModelRank rank(config, std::move(world), 2, DType::f64);
+    rank.fill_with_reference_values();
+    const TokenBatch own = self == 0 ? batch.slice(1, 4) : batch.slice(0, 0);
+    const Tensor own_losses = rank.model.token_losses(own, rank.context);
+    EXPECT_EQ(own_losses.dim(0), own.sequences * own.length);
+    if (self == 0) {
+      EXPECT_LT(norm_wise_error(values_of(own_losses), losses), 1e-12);
+    }
+    EXPECT_LT(norm_wise_error(logits_of(rank), logits), 1e-12);
+    rank.mesh.shutdown();
+  });
+}
+
 TEST(FinishStep, CountsEverySlotOnceAndStartsAnew) {
   const ModelConfig config = reference_config("moe");
   const ReferenceBatch batch("moe", config.vocab);

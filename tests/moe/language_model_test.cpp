@@ -176,6 +176,36 @@ TEST_P(WholeModel, CachedLogitsEqualTheFullForwardPass) {
                InvalidArgument);
 }
 
+// Theorem 1 of arXiv:2411.03884: a ReLU network is a PolyReLU network of the same size. Lemma 1
+// gives ReLU squared and, in the same way, every other polynomial of ReLU.
+TEST(LanguageModel, OfReluEqualsThatOfPolyReluWithTheSameWeights) {
+  struct Special {
+    ActivationKind kind;
+    std::vector<double> coefficients;
+  };
+  for (const bool mixture : {false, true}) {
+    for (const Special& special : {Special{ActivationKind::relu, {0, 1, 0, 0}},
+                                   Special{ActivationKind::relu2, {0, 0, 1, 0}}}) {
+      ModelConfig config = reference_config(mixture ? "moe" : "dense");
+      config.activation.kind = special.kind;
+      ModelRank plain(config, DType::f64);
+      plain.fill_with_reference_values();
+      config.activation.kind = ActivationKind::polyrelu;
+      ModelRank poly(config, DType::f64);
+      poly.fill_with_reference_values();
+      poly.for_each_tensor([&](const LogicalTensor& tensor, const Tensor& value, const Tensor&) {
+        if (!tensor.name.ends_with("coefficients")) return;
+        std::copy(special.coefficients.begin(), special.coefficients.end(), value.data<double>());
+      });
+      EXPECT_EQ(poly.store.total_elements(), plain.store.total_elements() + 2 * 4);
+      const ReferenceBatch batch("relu", config.vocab);
+      const Tensor expected = plain.model.token_losses(batch.slice(0, 4), plain.context);
+      const Tensor losses = poly.model.token_losses(batch.slice(0, 4), poly.context);
+      EXPECT_LT(relative_error(losses, expected), 1e-14) << name_of(special.kind);
+    }
+  }
+}
+
 TEST(LanguageModel, ListsEveryViolationOfItsConfiguration) {
   ModelConfig config = reference_config("moe");
   config.layers = 0;
