@@ -66,6 +66,7 @@ void attention_forward_f32(benchmark::State& state) {
 
 void attention_backward_f32(benchmark::State& state) {
   Problem problem(state);
+  problem.backward();  // touches every page
   for (auto _ : state) problem.backward();
   problem.count(state, 5.0);
 }
