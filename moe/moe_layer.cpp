@@ -90,9 +90,10 @@ struct MoeLayer::Impl {
   /// The same for every sequence, whatever the layout: what is dropped depends on the data alone.
   ExpertCapacity capacity_of(const BatchLayout& layout) const {
     if (moe.capacity_factor == 0.0) return {};
-    const double mean_load =
-        static_cast<double>(layout.length * moe.top_k) / static_cast<double>(moe.experts);
-    return {.slots = static_cast<std::int64_t>(std::ceil(moe.capacity_factor * mean_load)),
+    const double slots = moe.capacity_factor * static_cast<double>(layout.length * moe.top_k) /
+                         static_cast<double>(moe.experts);
+    // Less a few roundings: 1.1 times 10 is 11 slots, although it is a little more in binary.
+    return {.slots = static_cast<std::int64_t>(std::ceil(slots * (1.0 - 0x1p-50))),
             .segment_tokens = layout.length,
             .policy = moe.drop};
   }
