@@ -45,6 +45,9 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
+      &train_command(),
+      &eval_command(),
+      &generate_command(),
       &tokenize_command(),
   };
   return all;

@@ -44,8 +44,11 @@ struct Command {
 };
 
 /// Each is defined in its own file of this folder.
+const Command& eval_command();
+const Command& generate_command();
 const Command& plan_command();
 const Command& tokenize_command();
+const Command& train_command();
 
 /// All of them, in the order of the help.
 const std::vector<const Command*>& commands();

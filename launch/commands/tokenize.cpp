@@ -8,6 +8,7 @@
 #include "launch/commands/command.h"
 #include "launch/documents.h"
 #include "launch/exit_code.h"
+#include "launch/run_tokenizer.h"
 #include "launch/tokenizer.h"
 #include "launch/values.h"
 #include "runtime/error.h"
@@ -123,6 +124,7 @@ int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
   } else {
     write_tokens(*tokenizer, documents, settings.output, trains);
   }
+  leave_tokenizer(settings.tokenizer, settings.output);
   return exit_done;
 }
 
@@ -136,7 +138,9 @@ const Command& tokenize_command() {
       .options =
           {{"input", "FILE...", "text files; each is one document", true},
            {"output", "PREFIX",
-            "writes PREFIX.bin and PREFIX.idx (Megatron), or PREFIX-train and PREFIX-valid", true},
+            "writes PREFIX.bin and PREFIX.idx (Megatron), or PREFIX-train and PREFIX-valid; the "
+            "tokenizer is left beside them",
+            true},
            {"tokenizer", "bytes|MODEL",
             "ids 0 to 255 are the bytes and 256 ends a document (vocabulary 257), or a "
             "sentencepiece model"},

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/command.h"
+#include "launch/environment.h"
+#include "launch/exit_code.h"
+#include "launch/node_threads.h"
+#include "launch/preemption.h"
+#include "launch/progress.h"
+#include "launch/trainer.h"
+#include "runtime/error.h"
+#include "runtime/log.h"
+
+namespace polymoe {
+namespace {
+
+int run(CommandContext& context, const std::vector<std::string>& args) {
+  const PreemptionSignal preemption;
+  const CommandLine line = train_command().parse(args);
+  const Config config = read_config(line.value("config"), line.overrides());
+  const auto violations = training_violations(config, context.ranks);
+  if (!violations.empty()) throw InvalidArgument(list_violations("configuration", violations));
+  const Device device = select_device(config.run.device);
+  const int share = threads_per_rank(*context.world);
+  const int threads = config.run.threads > 0 ? config.run.threads : share;
+
+  ProcessMesh mesh(std::move(context.world), config.parallel.expert);
+  Trainer trainer(config, mesh,
+                  {.device = device,
+                   .threads = threads,
+                   .stop_requested = [&] { return preemption.raised(); },
+                   .step_begins = [&](std::int64_t step) { context.step = step; },
+                   .progress = stdout,
+                   .terminal = standard_output_is_terminal(),
+                   .environment = environment_text(config, {.ranks = context.ranks,
+                                                            .ranks_on_node = context.ranks_on_node,
+                                                            .threads_per_rank = threads})});
+  const RunEnd end = trainer.run();
+  mesh.shutdown();
+  Log log(context.rank);
+  switch (end) {
+    case RunEnd::preempted:
+      log.info("preempted after step " + std::to_string(trainer.steps_done()) +
+               ", checkpoint committed; the same command goes on from there");
+      return exit_preempted;
+    case RunEnd::stopped:
+      log.info("stopped by train.stop_after after step " + std::to_string(trainer.steps_done()));
+      return exit_done;
+    case RunEnd::finished:
+      break;
+  }
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& train_command() {
+  static const Command command = {
+      .name = "train",
+      .summary = "Trains a model, or goes on with a run",
+      .arguments = "",
+      .options = {{.name = "config",
+                   .value = "FILE",
+                   .help = "the configuration; keys on the command line win over it"}},
+      .overrides = true,
+      .ranks = true,
+      .run = run};
+  return command;
+}
+
+}  // namespace polymoe

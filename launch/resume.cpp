@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/resume.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "launch/options.h"
+#include "runtime/error.h"
+#include "runtime/json.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Names of the committed checkpoints of a run, valid or not, oldest first.
+std::vector<std::string> committed(const fs::path& run) {
+  std::vector<std::string> names;
+  const fs::path root = run / "checkpoints";
+  if (!fs::is_directory(root)) return names;
+  for (const auto& entry : fs::directory_iterator(root)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory() && name.starts_with("step-") && entry.path().extension().empty())
+      names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+bool is_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.json"); }
+
+std::optional<fs::path> newest_valid(const fs::path& run, std::vector<std::string>& notes) {
+  std::vector<std::string> passed_over;
+  const auto newest = newest_checkpoint(run / "checkpoints", passed_over);
+  if (!newest && !passed_over.empty())
+    throw InputFileError((run / "checkpoints").string(),
+                         fmt::format("no checkpoint is valid ({}); name another one by "
+                                     "checkpoint.resume = PATH, or start in a new run.dir",
+                                     fmt::join(passed_over, "; ")));
+  for (const std::string& line : passed_over) notes.push_back("passed over " + line);
+  return newest;
+}
+
+}  // namespace
+
+fs::path resolve_checkpoint(const fs::path& path, std::vector<std::string>& notes) {
+  if (!fs::exists(path)) throw InputFileError(path.string(), "no such checkpoint");
+  if (is_checkpoint(path)) return path;
+  if (const auto newest = newest_valid(path, notes)) return *newest;
+  throw InputFileError(path.string(),
+                       "neither a checkpoint (no manifest.json) nor a run directory with one");
+}
+
+StartPoint choose_start(const CheckpointConfig& config, const fs::path& run) {
+  StartPoint start;
+  const std::vector<std::string> present = committed(run);
+  if (config.resume == "none") {
+    if (!present.empty())
+      throw InvalidArgument(
+          fmt::format("checkpoint.resume = none: {} holds {}; set checkpoint.resume = auto to go "
+                      "on from it, or run.dir to a new directory to start anew",
+                      (run / "checkpoints").string(), present.back()));
+    return start;
+  }
+  if (config.resume == "auto") {
+    start.checkpoint = newest_valid(run, start.notes);
+    return start;
+  }
+  start.checkpoint = resolve_checkpoint(config.resume, start.notes);
+  const CheckpointReader reader(*start.checkpoint);
+  reader.verify_hashes();
+  if (!present.empty() && present.back() > checkpoint_name(reader.info().step))
+    throw InvalidArgument(
+        fmt::format("checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
+                    "run.dir to a new directory",
+                    config.resume, (run / "checkpoints").string(), present.back()));
+  return start;
+}
+
+void check_same_model(const Config& config, const CheckpointInfo& info,
+                      const fs::path& checkpoint) {
+  const Config there = parse_config(info.config, checkpoint.string(), {});
+  const std::vector<std::string> lines = model_differences(config, there);
+  if (!lines.empty())
+    throw InvalidArgument(
+        list_violations(checkpoint.string() + " is a checkpoint of another model", lines));
+}
+
+std::vector<std::string> changed_settings(const Config& config, const CheckpointInfo& info,
+                                          const fs::path& checkpoint) {
+  const Config there = parse_config(info.config, checkpoint.string(), {});
+  std::vector<std::string> lines;
+  for (const Option& option : options()) {
+    const std::string section = option.key.substr(0, option.key.find('.'));
+    if (section != "data" && section != "train" && section != "optimizer") continue;
+    const std::string here = option.print(config);
+    const std::string before = option.print(there);
+    if (here != before)
+      lines.push_back(fmt::format("{} = {} (checkpoint: {})", option.key, here, before));
+  }
+  return lines;
+}
+
+std::string TrainingState::to_text() const {
+  Json state = Json::object();
+  state.set("next_sample", next_sample);
+  return state.dump();
+}
+
+TrainingState TrainingState::from_text(const std::string& text, const std::string& origin) {
+  try {
+    return {.next_sample = parse_json(text, origin).at("next_sample").as_integer(0)};
+  } catch (const InvalidArgument& error) {
+    throw InputFileError(origin, fmt::format("its trainer state: {}", error.what()));
+  }
+}
+
+}  // namespace polymoe

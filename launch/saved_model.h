@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "launch/config.h"
+#include "moe/language_model.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_mesh.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// A model read from a checkpoint, for use without training: parameters and router biases, no
+/// optimizer. The ranks share out the experts as far as their number allows, whatever the layout
+/// that wrote the checkpoint.
+class SavedModel {
+ public:
+  /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Sets the number
+  /// of threads of the calling thread: `threads`, 0 = the node's cores shared by its ranks.
+  /// Collective over `world`. Throws InputFileError.
+  SavedModel(const std::filesystem::path& path, std::unique_ptr<Communicator> world, int threads);
+  ~SavedModel();
+
+  const std::filesystem::path& checkpoint() const { return checkpoint_; }
+  const Config& config() const { return config_; }
+  const ProcessMesh& mesh() const { return mesh_; }
+  LanguageModel& model() { return model_; }
+  ExecutionContext& context() { return context_; }
+
+  /// The orderly, collective end.
+  void shutdown() { mesh_.shutdown(); }
+
+ private:
+  std::filesystem::path checkpoint_;
+  Config config_;
+  ProcessMesh mesh_;
+  ParameterStore store_;
+  LanguageModel model_;
+  Stream stream_;
+  Arena arena_;
+  Timeline timeline_;
+  ExecutionContext context_{stream_, arena_, timeline_};
+};
+
+}  // namespace polymoe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "moe/routing_statistics.h"
+#include "runtime/json.h"
+#include "runtime/tensorboard_writer.h"
+#include "runtime/timeline.h"
+
+namespace polymoe {
+
+/// What a step is reported by: a row of metrics.jsonl, and the scalars of TensorBoard.
+struct StepMetrics {
+  std::int64_t step = 0;    // done, from 1
+  std::int64_t tokens = 0;  // predicted since the start of training
+  double loss = 0.0;        // cross-entropy, mean over the global batch
+  double aux_loss = 0.0;    // load balance, coefficient included
+  double z_loss = 0.0;      // likewise
+  double lr = 0.0;
+  double grad_norm = 0.0;  // before clipping
+  double tokens_per_second = 0.0;
+  double mfu = 0.0;  // share of the matrix-product rate measured at start
+  std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank
+  std::vector<RoutingStatistics> routing = {};                           // per MoE layer
+  std::optional<double> valid_loss = {};
+};
+
+/// The row of metrics.jsonl. The values of the MoE layers are arrays, a number per layer.
+Json metrics_row(const StepMetrics& metrics);
+
+/// Every number of the row with its TensorBoard tag: "train/loss", "layers.3/routing_entropy", ...
+std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metrics);
+
+}  // namespace polymoe

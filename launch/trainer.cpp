@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/trainer.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <ctime>
+
+#include "launch/exit_code.h"
+#include "launch/first_rank.h"
+#include "launch/options.h"
+#include "launch/product_rate.h"
+#include "launch/run_tokenizer.h"
+#include "launch/validation.h"
+#include "runtime/error.h"
+#include "runtime/file.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+Config checked(const Config& config, int ranks) {
+  const auto lines = training_violations(config, ranks);
+  if (!lines.empty()) throw InvalidArgument(list_violations("configuration", lines));
+  return config;
+}
+
+/// Null on all ranks but the first.
+std::unique_ptr<RunDirectory> open_directory(const Config& config, Communicator& world) {
+  std::unique_ptr<RunDirectory> directory;
+  on_first_rank(world, [&] {
+    directory = std::make_unique<RunDirectory>(config.run.dir);
+    return std::string();
+  });
+  return directory;
+}
+
+std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int token_bytes) {
+  std::vector<TokenFile> opened;
+  for (const WeightedFile& file : files) opened.push_back(TokenFile::open(file.path, token_bytes));
+  return opened;
+}
+
+double wall_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOptions& options)
+    : config_(checked(config, mesh.world().size())),
+      mesh_(mesh),
+      options_(options),
+      log_(mesh.world().rank()),
+      directory_(open_directory(config_, mesh.world())),
+      data_(config_.data, config_.model.context, config_.train.seed),
+      valid_(open_files(config_.data.valid, config_.data.token_bytes)),
+      store_(mesh),
+      model_(config_.model, mesh, store_),
+      reducer_(store_),
+      learning_rate_(config_.optimizer, config_.train.steps,
+                     config_.train.global_batch * config_.model.context),
+      stream_(options.device),
+      arena_(
+          {.device = options.device, .capacity = static_cast<std::size_t>(usable_memory_bytes())}) {
+  omp_set_num_threads(options_.threads);
+  on_first_rank(mesh_.world(), [&] {
+    data_.check_vocabulary(config_.model.vocab);
+    for (const TokenFile& file : valid_) file.check_vocabulary(config_.model.vocab);
+    return std::string();
+  });
+  start();
+  open_outputs();
+  product_rate_ = measure_product_rate(mesh_.world(), options_.rate_extent, context_);
+}
+
+Trainer::~Trainer() = default;
+
+void Trainer::start() {
+  const fs::path checkpoint = on_first_rank(mesh_.world(), [&] {
+    const StartPoint chosen = choose_start(config_.checkpoint, directory_->path());
+    for (const std::string& note : chosen.notes) log_.warning(note);
+    return chosen.checkpoint.value_or("").string();
+  });
+  store_.allocate(DType::f32, options_.device);
+  optimizer_ = std::make_unique<ShardedOptimizer>(store_, config_.optimizer.adamw);
+  if (checkpoint.empty()) {
+    store_.initialize(config_.train.seed);
+  } else {
+    load(checkpoint);
+  }
+}
+
+void Trainer::load(const fs::path& checkpoint) {
+  const CheckpointReader reader(checkpoint);
+  const CheckpointInfo& info = reader.info();
+  check_same_model(config_, info, checkpoint);
+  std::vector<TensorPiece> wanted = optimizer_->pieces_to_load(true);
+  for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
+  reader.read(wanted);
+  step_ = info.step;
+  tokens_ = info.tokens;
+  state_ = TrainingState::from_text(info.state, checkpoint.string());
+  optimizer_->set_steps_done(step_);
+  if (fs::weakly_canonical(checkpoint.parent_path()) ==
+      fs::weakly_canonical(fs::path(config_.run.dir) / "checkpoints"))
+    committed_ = step_;
+  log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
+                        checkpoint.string(), info.step, info.ranks, info.expert_parallel));
+  for (const std::string& line : changed_settings(config_, info, checkpoint))
+    log_.info("changed since that checkpoint: " + line);
+}
+
+void Trainer::open_outputs() {
+  on_first_rank(mesh_.world(), [&] {
+    const fs::path& run = directory_->path();
+    replace_file(run / "config.ini", to_ini(config_));
+    replace_file(run / "environment.json", options_.environment);
+    remember_tokenizer(config_.data.train, run);
+    metrics_.emplace(run / "metrics.jsonl", step_);
+    scalars_.emplace(run / "tensorboard", step_, wall_time());
+    return std::string();
+  });
+}
+
+std::vector<TensorPiece> Trainer::pieces() {
+  std::vector<TensorPiece> all = optimizer_->pieces_to_save();
+  // The biases are the same on every rank; a checkpoint holds each element once.
+  if (first_rank())
+    for (TensorPiece& piece : model_.router_bias_pieces()) all.push_back(std::move(piece));
+  return all;
+}
+
+void Trainer::commit() {
+  if (committed_ == step_) return;
+  const fs::path root = fs::path(config_.run.dir) / "checkpoints";
+  save_checkpoint(root,
+                  {.step = step_,
+                   .tokens = tokens_,
+                   .ranks = mesh_.world().size(),
+                   .expert_parallel = mesh_.expert_parallel(),
+                   .config = to_ini(config_),
+                   .state = state_.to_text()},
+                  pieces(), mesh_.world());
+  committed_ = step_;
+  if (first_rank()) prune_checkpoints(root, config_.checkpoint.keep);
+}
+
+void Trainer::forward_backward(LossTerms& losses) {
+  const TrainConfig& train = config_.train;
+  const Communicator& world = mesh_.world();
+  const std::int64_t length = config_.model.context;
+  const std::int64_t per_rank = train.global_batch / world.size();
+  const GlobalBatch global{.tokens = train.global_batch * length,
+                           .sequences = train.global_batch,
+                           .micro_batches = train.global_batch / train.micro_batch};
+  const auto segment_done = [this](int segment) {
+    const Timeline::Scope phase(timeline_, Phase::gradient_reduction);
+    reducer_.start(segment, stream_);
+  };
+  for (std::int64_t done = 0; done < per_rank; done += train.micro_batch) {
+    const Arena::Scope scope(arena_);
+    const std::int64_t rows = train.micro_batch * length;
+    const TokenBatch batch{.tokens = arena_.allocate({rows}, DType::i32),
+                           .targets = arena_.allocate({rows}, DType::i32),
+                           .sequences = train.micro_batch,
+                           .length = length};
+    {
+      const Timeline::Scope phase(timeline_, Phase::data);
+      for (std::int64_t i = 0; i < train.micro_batch; ++i)
+        data_.sample(state_.next_sample + world.rank() * per_rank + done + i,
+                     batch.tokens.data<std::int32_t>() + i * length,
+                     batch.targets.data<std::int32_t>() + i * length);
+    }
+    const bool last = done + train.micro_batch == per_rank;
+    const LossTerms terms = model_.forward_backward(
+        batch, global, train.recompute, last ? segment_done : std::function<void(int)>(), context_);
+    losses.cross_entropy += terms.cross_entropy;
+    losses.balance += terms.balance;
+    losses.z += terms.z;
+  }
+  const Timeline::Scope phase(timeline_, Phase::gradient_reduction);
+  reducer_.finish(stream_);
+}
+
+Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
+  const bool stop = options_.stop_requested && options_.stop_requested();
+  const Arena::Scope scope(arena_);
+  const Tensor values = arena_.allocate({4}, DType::f64);
+  double* value = values.data<double>();
+  value[0] = losses.cross_entropy;
+  value[1] = losses.balance;
+  value[2] = losses.z;
+  value[3] = stop ? 1.0 : 0.0;
+  mesh_.world().all_reduce(values, Reduction::sum, stream_);
+  return {.losses = {.cross_entropy = value[0], .balance = value[1], .z = value[2]},
+          .stop = value[3] > 0.0};
+}
+
+/// One optimizer step. Returns whether a rank was asked to stop.
+bool Trainer::step(StepMetrics& metrics) {
+  const auto begin = Timeline::Clock::now();
+  timeline_.reset();
+  if (options_.step_begins) options_.step_begins(step_ + 1);
+  store_.zero_gradients();
+  LossTerms own;
+  forward_backward(own);
+  const Sums sums = sum_over_ranks(own);
+  {
+    const Timeline::Scope phase(timeline_, Phase::optimizer);
+    metrics.grad_norm = optimizer_->gradient_norm(mesh_.world(), context_);
+  }
+  metrics.step = step_ + 1;
+  metrics.loss = sums.losses.cross_entropy;
+  metrics.aux_loss = sums.losses.balance;
+  metrics.z_loss = sums.losses.z;
+  if (!std::isfinite(metrics.loss + metrics.aux_loss + metrics.z_loss) ||
+      !std::isfinite(metrics.grad_norm))
+    throw NotFiniteError(fmt::format(
+        "step {} is not applied: loss {}, load-balance loss {}, router z-loss {}, gradient norm {} "
+        "must be finite; the newest checkpoint is of step {}: resume from it with a lower "
+        "optimizer.lr or a smaller optimizer.clip",
+        metrics.step, metrics.loss, metrics.aux_loss, metrics.z_loss, metrics.grad_norm,
+        committed_ < 0 ? std::string("(none)") : std::to_string(committed_)));
+  metrics.lr = learning_rate_.at(metrics.step);
+  const double clip = config_.optimizer.clip;
+  const double scale = clip > 0.0 && metrics.grad_norm > clip ? clip / metrics.grad_norm : 1.0;
+  {
+    const Timeline::Scope phase(timeline_, Phase::optimizer);
+    optimizer_->step(metrics.lr, scale, context_);
+  }
+  metrics.routing = model_.finish_step(context_);
+  stream_.synchronize();
+
+  const std::int64_t step_tokens = config_.train.global_batch * config_.model.context;
+  ++step_;
+  tokens_ += step_tokens;
+  state_.next_sample += config_.train.global_batch;
+  metrics.tokens = tokens_;
+  // The last phase ends here, so that the phases add up to the step.
+  { const Timeline::Scope phase(timeline_, Phase::other); }
+  for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
+    metrics.seconds[i] = timeline_.seconds(static_cast<Phase>(i));
+  const double seconds = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
+  metrics.tokens_per_second = static_cast<double>(step_tokens) / seconds;
+  metrics.mfu = metrics.tokens_per_second * LanguageModel::training_flops_per_token(config_.model) /
+                product_rate_;
+  return sums.stop;
+}
+
+double Trainer::validate() {
+  const TrainConfig& train = config_.train;
+  double weight = 0.0;
+  for (const WeightedFile& file : config_.data.valid) weight += file.weight;
+  double loss = 0.0;
+  for (std::size_t i = 0; i < valid_.size(); ++i) {
+    const double share = config_.data.valid[i].weight / weight;
+    const auto windows = static_cast<double>(train.valid_batches * train.global_batch) * share;
+    const Evaluation result =
+        evaluate(model_, valid_[i],
+                 {.context = config_.model.context,
+                  .per_batch = train.micro_batch,
+                  .max_windows = static_cast<std::int64_t>(std::ceil(windows))},
+                 mesh_, context_);
+    loss += share * result.loss();
+  }
+  return loss;
+}
+
+void Trainer::report(StepMetrics& metrics) {
+  if (!first_rank()) return;
+  metrics_->write(metrics_row(metrics));
+  scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
+}
+
+RunEnd Trainer::run() {
+  const TrainConfig& train = config_.train;
+  const std::int64_t last =
+      train.stop_after > 0 ? std::min(train.steps, step_ + train.stop_after) : train.steps;
+  if (step_ >= train.steps)
+    log_.info(fmt::format("nothing to do: {} of {} steps are done", step_, train.steps));
+  Progress progress(first_rank() ? options_.progress : nullptr, options_.terminal, step_ + 1, last);
+  bool stop = false;
+  while (step_ < last && !stop) {
+    const auto begin = Timeline::Clock::now();
+    StepMetrics metrics;
+    stop = step(metrics);
+    const bool ends = stop || step_ == last;
+    if (!valid_.empty() && train.valid_every > 0 &&
+        (step_ % train.valid_every == 0 || step_ == train.steps)) {
+      metrics.valid_loss = validate();
+      progress.note(fmt::format("step {}  validation loss {:.4f}  perplexity {:.2f}", step_,
+                                *metrics.valid_loss, std::exp(*metrics.valid_loss)));
+    }
+    report(metrics);
+    if (ends || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) commit();
+    const double seconds = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
+    progress.step_done(step_, metrics.loss, metrics.tokens_per_second, seconds);
+  }
+  if (step_ >= train.steps) return RunEnd::finished;
+  return stop ? RunEnd::preempted : RunEnd::stopped;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+#include "launch/progress.h"
+#include "launch/resume.h"
+#include "launch/run_directory.h"
+#include "launch/schedule.h"
+#include "launch/step_metrics.h"
+#include "launch/token_data.h"
+#include "moe/language_model.h"
+#include "parallel/gradient_reducer.h"
+#include "parallel/parameter_store.h"
+#include "parallel/process_mesh.h"
+#include "parallel/sharded_optimizer.h"
+#include "runtime/context.h"
+#include "runtime/log.h"
+#include "runtime/metrics_writer.h"
+#include "runtime/tensorboard_writer.h"
+#include "runtime/token_file.h"
+
+namespace polymoe {
+
+/// What a rank of a run is given beside the configuration.
+struct TrainerOptions {
+  Device device = Device::cpu();
+  int threads = 1;  // of this rank
+  /// Asked once a step: end here with a checkpoint? One rank that says so ends all. May be empty.
+  std::function<bool()> stop_requested = {};
+  /// Told the step under way, from 1. May be empty.
+  std::function<void(std::int64_t)> step_begins = {};
+  std::FILE* progress = nullptr;    // of rank 0; null = none
+  bool terminal = false;            // progress goes to a terminal
+  std::string environment = {};     // content of RUN/environment.json
+  std::int64_t rate_extent = 1024;  // of the matrix product whose rate mfu is a share of
+};
+
+enum class RunEnd : std::uint8_t {
+  finished,   // train.steps are done
+  stopped,    // by train.stop_after
+  preempted,  // by stop_requested
+};
+
+/// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
+/// the beginning.
+class Trainer {
+ public:
+  /// Everything that can be refused is refused here, before the first step: layout, run directory,
+  /// token files, checkpoint. Sets the number of threads of the calling thread. Collective.
+  /// Throws InvalidArgument, InputFileError, OutputFileError.
+  Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOptions& options);
+  ~Trainer();
+
+  /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
+  /// last step is committed on return. Collective.
+  /// Throws NotFiniteError, on every rank, when a step's loss or gradient norm is not finite: that
+  /// step is not applied and no checkpoint is written.
+  RunEnd run();
+
+  std::int64_t steps_done() const { return step_; }
+  const ParameterStore& parameters() const { return store_; }
+  /// What a checkpoint of this rank holds.
+  std::vector<TensorPiece> pieces();
+
+ private:
+  struct Sums {  // of a step, over all ranks
+    LossTerms losses;
+    bool stop = false;
+  };
+
+  bool first_rank() const { return mesh_.world().rank() == 0; }
+  void start();
+  void load(const std::filesystem::path& checkpoint);
+  void open_outputs();
+  void commit();
+  void forward_backward(LossTerms& losses);
+  Sums sum_over_ranks(const LossTerms& losses);
+  bool step(StepMetrics& metrics);
+  double validate();
+  void report(StepMetrics& metrics);
+
+  const Config config_;
+  const ProcessMesh& mesh_;
+  const TrainerOptions options_;
+  Log log_;
+  std::unique_ptr<RunDirectory> directory_;  // rank 0
+  TokenData data_;
+  std::vector<TokenFile> valid_;
+  ParameterStore store_;
+  LanguageModel model_;
+  std::unique_ptr<ShardedOptimizer> optimizer_;
+  GradientReducer reducer_;
+  LearningRate learning_rate_;
+  Stream stream_;
+  Arena arena_;
+  Timeline timeline_;
+  ExecutionContext context_{stream_, arena_, timeline_};
+  double product_rate_ = 0.0;
+
+  std::int64_t step_ = 0;    // done
+  std::int64_t tokens_ = 0;  // predicted so far
+  TrainingState state_;
+  std::int64_t committed_ = -1;  // step of the newest checkpoint of this run
+
+  std::optional<MetricsWriter> metrics_;      // rank 0
+  std::optional<TensorBoardWriter> scalars_;  // rank 0
+};
+
+}  // namespace polymoe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "moe/language_model.h"
+#include "parallel/process_mesh.h"
+#include "runtime/context.h"
+#include "runtime/token_file.h"
+
+namespace polymoe {
+
+/// Cross-entropy over part of a token file, in nats.
+struct Evaluation {
+  double loss_sum = 0.0;
+  std::int64_t tokens = 0;  // predicted ones
+
+  double loss() const;  // mean
+  double perplexity() const;
+};
+
+/// How a token file is cut for evaluation: consecutive windows of `context` predictions, stride
+/// `context`, the last one shorter. The first token of the file is never predicted.
+struct EvaluationWindows {
+  std::int64_t context = 0;
+  std::int64_t per_batch = 1;    // windows of one rank's pass
+  std::int64_t max_windows = 0;  // only the first ones; 0 = all
+};
+
+/// The model's cross-entropy over `file`; the windows are split over the ranks, the result is the
+/// same on every rank. Collective over the mesh: every rank joins every pass, with no sequences
+/// once its windows have run out.
+/// Throws InputFileError when the file has fewer than two tokens.
+Evaluation evaluate(LanguageModel& model, const TokenFile& file, const EvaluationWindows& windows,
+                    const ProcessMesh& mesh, ExecutionContext& context);
+
+}  // namespace polymoe
