@@ -8,9 +8,6 @@
 namespace polymoe {
 namespace {
 
-// Large enough to hide a thread's start, small enough to spread a micro-batch over many threads.
-constexpr std::int64_t tile_rows = 64;
-
 // Below this many elements a second thread costs more than it saves.
 constexpr std::int64_t serial_elements = 1 << 14;
 
@@ -28,7 +25,7 @@ const T* coefficients_of(const Tensor& coefficients, const Activation& activatio
 template <class T>
 void forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
              const std::vector<std::int64_t>& group_offsets, const Tensor& y) {
-  const RowTiles tiles(group_offsets, tile_rows);
+  const RowTiles tiles(group_offsets, RowTiles::unit);
   const std::int64_t width = y.dim(1);
   const bool streaming = exceeds_caches(y);
 #pragma omp parallel for schedule(static) if (y.elements() > serial_elements)
@@ -42,6 +39,7 @@ void forward(const Activation& activation, const Tensor& x, const Tensor& coeffi
                         .x = x.data<T>() + tile.begin * x.dim(1),
                         .row_scale = nullptr,
                         .y = y.data<T>() + tile.begin * width,
+                        .y_stride = width,
                         .streaming = streaming});
   }
 }
@@ -50,7 +48,7 @@ template <class T>
 void backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
               const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
               const Tensor& d_x, const Tensor& d_coefficients, const Tensor& partial_sums) {
-  const RowTiles tiles(group_offsets, tile_rows);
+  const RowTiles tiles(group_offsets, RowTiles::unit);
   const std::int64_t width = d_y.dim(1), count = coefficient_count(activation);
   const bool streaming = exceeds_caches(d_x);
 #pragma omp parallel for schedule(static) if (d_y.elements() > serial_elements)
@@ -66,8 +64,10 @@ void backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
                         .x = x.data<T>() + tile.begin * x.dim(1),
                         .row_scale = nullptr,
                         .d_y = d_y.data<T>() + tile.begin * width,
+                        .d_y_stride = width,
                         .d_x = d_x.data<T>() + tile.begin * x.dim(1),
                         .y = nullptr,
+                        .y_stride = 0,
                         .d_row_scale = nullptr,
                         .d_coefficients = sums,
                         .streaming = streaming});
@@ -116,7 +116,7 @@ namespace detail {
 
 Shape activation_partial_sums(const Activation& activation, std::int64_t rows,
                               std::int64_t groups) {
-  return {RowTiles::max_count(rows, groups, tile_rows), coefficient_count(activation)};
+  return {RowTiles::max_count(rows, groups, RowTiles::unit), coefficient_count(activation)};
 }
 
 void activation_forward(CpuBackend, const Activation& activation, const Tensor& x,

@@ -19,10 +19,10 @@ namespace {
 template <class T, class Function>
 void forward(const Function& f, const ActivationForwardRows<T>& a) {
   const hn::ScalableTag<T> d;
-  const bool streaming = can_stream(d, a.streaming, a.y, a.width);
+  const bool streaming = can_stream(d, a.streaming, a.y, a.y_stride);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
-    T* y = a.y + r * a.width;
+    T* y = a.y + r * a.y_stride;
     const auto scale = hn::Set(d, a.row_scale == nullptr ? T{1} : a.row_scale[r]);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
       store(d, hn::Mul(scale, f.value(load(d, x + i, lanes))), y + i, lanes, streaming);
@@ -38,9 +38,9 @@ void backward(const Function& f, const ActivationBackwardRows<T>& a) {
   const bool wants_sums = Function::coefficients > 0 && a.d_coefficients != nullptr;
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
-    const T* d_y = a.d_y + r * a.width;
+    const T* d_y = a.d_y + r * a.d_y_stride;
     T* d_x = a.d_x + r * a.width;
-    T* y = a.y == nullptr ? nullptr : a.y + r * a.width;
+    T* y = a.y == nullptr ? nullptr : a.y + r * a.y_stride;
     const auto scale = hn::Set(d, a.row_scale == nullptr ? T{1} : a.row_scale[r]);
     auto d_scale = hn::Zero(d);
     hn::Vec<decltype(d)> sums[std::max(Function::coefficients, 1)];
@@ -71,11 +71,11 @@ template <class T>
 void swiglu_forward(const ActivationForwardRows<T>& a) {
   const hn::ScalableTag<T> d;
   const Silu<decltype(d)> silu(d, nullptr);
-  const bool streaming = can_stream(d, a.streaming, a.y, a.width);
+  const bool streaming = can_stream(d, a.streaming, a.y, a.y_stride);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* gate = a.x + 2 * r * a.width;
     const T* up = gate + a.width;
-    T* y = a.y + r * a.width;
+    T* y = a.y + r * a.y_stride;
     const auto scale = hn::Set(d, a.row_scale == nullptr ? T{1} : a.row_scale[r]);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
       const auto product = hn::Mul(silu.value(load(d, gate + i, lanes)), load(d, up + i, lanes));
@@ -93,10 +93,10 @@ void swiglu_backward(const ActivationBackwardRows<T>& a) {
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* gate = a.x + 2 * r * a.width;
     const T* up = gate + a.width;
-    const T* d_y = a.d_y + r * a.width;
+    const T* d_y = a.d_y + r * a.d_y_stride;
     T* d_gate = a.d_x + 2 * r * a.width;
     T* d_up = d_gate + a.width;
-    T* y = a.y == nullptr ? nullptr : a.y + r * a.width;
+    T* y = a.y == nullptr ? nullptr : a.y + r * a.y_stride;
     const auto scale = hn::Set(d, a.row_scale == nullptr ? T{1} : a.row_scale[r]);
     auto d_scale = hn::Zero(d);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {

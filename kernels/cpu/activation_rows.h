@@ -15,7 +15,8 @@ struct ActivationForwardRows {
   const T* coefficients;  // [coefficient_count]; null where there are none
   const T* x;             // [rows, factor * width]
   const T* row_scale;     // [rows]; null = 1
-  T* y;                   // [rows, width]; may alias x where factor is 1
+  T* y;                   // [rows, width]; may alias x where the factor is 1
+  std::int64_t y_stride;  // elements from one row of y to the next
   bool streaming;         // write y past the caches: for outputs that exceed them
 };
 
@@ -26,13 +27,15 @@ struct ActivationBackwardRows {
   std::int64_t width;
   const T* coefficients;
   const T* x;
-  const T* row_scale;      // [rows]; null = 1
-  const T* d_y;            // [rows, width]
-  T* d_x;                  // [rows, factor * width]  may alias x, and d_y where factor is 1
-  T* y;                    // [rows, width] the forward output once more; null = not wanted
-  T* d_row_scale;          // [rows] <d_y[r], activation(x[r])>; null = not wanted
-  double* d_coefficients;  // [coefficient_count], added to; null = not wanted
-  bool streaming;          // write d_x past the caches
+  const T* row_scale;       // [rows]; null = 1
+  const T* d_y;             // [rows, width]
+  std::int64_t d_y_stride;  // elements from one row of d_y to the next
+  T* d_x;                   // [rows, factor * width]; may alias x, and d_y where the factor is 1
+  T* y;                     // [rows, width] the forward output once more; may alias d_y; null = not
+  std::int64_t y_stride;    // wanted
+  T* d_row_scale;           // [rows] <d_y[r], activation(x[r])>; null = not wanted
+  double* d_coefficients;   // [coefficient_count], added to; null = not wanted
+  bool streaming;           // write d_x past the caches
 };
 
 /// Every activation, on the calling thread alone, with the widest vectors of the machine.

@@ -101,10 +101,10 @@ class PolyNormRow {
 template <template <class> class Inner, int order, class T>
 void forward(double epsilon, const ActivationForwardRows<T>& a) {
   const hn::ScalableTag<T> d;
-  const bool streaming = can_stream(d, a.streaming, a.y, a.width);
+  const bool streaming = can_stream(d, a.streaming, a.y, a.y_stride);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
-    T* y = a.y + r * a.width;
+    T* y = a.y + r * a.y_stride;
     PolyNormRow<decltype(d), Inner, order> row(d);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
       row.add_even_powers(row.inner_value(load(d, x + i, lanes)));
@@ -125,9 +125,9 @@ void backward(double epsilon, const ActivationBackwardRows<T>& a) {
   const bool streaming = can_stream(d, a.streaming, a.d_x, a.width);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
-    const T* d_y = a.d_y + r * a.width;
+    const T* d_y = a.d_y + r * a.d_y_stride;
     T* d_x = a.d_x + r * a.width;
-    T* y = a.y == nullptr ? nullptr : a.y + r * a.width;
+    T* y = a.y == nullptr ? nullptr : a.y + r * a.y_stride;
     const double scale = a.row_scale == nullptr ? 1.0 : static_cast<double>(a.row_scale[r]);
     PolyNormRow<decltype(d), Inner, order> row(d);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {

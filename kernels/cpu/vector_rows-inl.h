@@ -58,12 +58,12 @@ HWY_INLINE void store(D d, hn::Vec<D> value, T* to, FirstLanes lanes, bool) {
   std::memcpy(to, buffer, lanes.count * sizeof(T));
 }
 
-// Whether every row of `width` elements from `begin` on can be written by streaming stores.
+// Whether every row from `begin` on, `stride` elements apart, can be written by streaming stores.
 template <class D, class T = hn::TFromD<D>>
-HWY_INLINE bool can_stream(D d, bool wanted, const T* begin, std::int64_t width) {
+HWY_INLINE bool can_stream(D d, bool wanted, const T* begin, std::int64_t stride) {
   const std::size_t bytes = hn::Lanes(d) * sizeof(T);
   return wanted && reinterpret_cast<std::uintptr_t>(begin) % bytes == 0 &&
-         static_cast<std::size_t>(width) * sizeof(T) % bytes == 0;
+         static_cast<std::size_t>(stride) * sizeof(T) % bytes == 0;
 }
 
 // body(i, lanes) for the vectors that start at element i of a row.

@@ -78,4 +78,5 @@ def main():
     write_fixture("activations.txt", entries)
 
 
-main()
+if __name__ == "__main__":
+    main()
