@@ -12,7 +12,7 @@ namespace {
 constexpr std::size_t small_reduction_bytes = std::size_t{64} << 10;
 constexpr std::size_t largest_chunk_bytes = std::size_t{1} << 20;  // per peer
 constexpr std::size_t smallest_chunk_bytes = std::size_t{64} << 10;
-constexpr std::size_t staging_bytes = std::size_t{8} << 20;  // for all peers together
+constexpr std::size_t most_staging_bytes = std::size_t{8} << 20;  // for all peers together
 
 std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tensor.raw()); }
 
@@ -59,7 +59,18 @@ std::size_t slice_begin(std::size_t elements, std::size_t p, std::size_t ranks) 
   return elements / ranks * p + std::min(p, elements % ranks);
 }
 
+/// Bytes of one peer's part of a large reduction that are received at a time.
+std::size_t chunk_bytes_of(std::size_t ranks) {
+  return std::clamp(most_staging_bytes / ranks, smallest_chunk_bytes, largest_chunk_bytes) / 64 *
+         64;
+}
+
 }  // namespace
+
+std::size_t staging_bytes(int ranks) {
+  const auto peers = static_cast<std::size_t>(ranks);
+  return ranks > 1 ? peers * chunk_bytes_of(peers) : 0;
+}
 
 std::byte* Collectives::staging(std::size_t bytes) {
   if (staging_.bytes() < bytes) staging_ = Buffer(bytes, Device::cpu());
@@ -99,8 +110,7 @@ void Collectives::reduce_slices(const Tensor& values, Reduction reduction) {
   const auto self = static_cast<std::size_t>(transport_.rank());
   const auto elements = static_cast<std::size_t>(values.elements());
   const std::size_t width = size_of(values.dtype());
-  const std::size_t chunk_bytes =
-      std::clamp(staging_bytes / ranks, smallest_chunk_bytes, largest_chunk_bytes) / 64 * 64;
+  const std::size_t chunk_bytes = chunk_bytes_of(ranks);
   const std::size_t chunk = chunk_bytes / width;
   std::byte* const received = staging(ranks * chunk_bytes);
   // Elements of chunk `first` of slice p; the last ones may be shorter or empty.

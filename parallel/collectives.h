@@ -10,6 +10,10 @@
 
 namespace polymoe {
 
+/// Bytes that a communicator of `ranks` ranks keeps for the reductions under way, once it has
+/// reduced something large; 0 for one rank.
+std::size_t staging_bytes(int ranks);
+
 /// The collective operations of Communicator, by pairwise exchange over a transport of at least two
 /// ranks. Reductions receive every rank's contribution and combine them in rank order, so that the
 /// same inputs give the same bits.

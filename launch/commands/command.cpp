@@ -49,6 +49,7 @@ const std::vector<const Command*>& commands() {
       &eval_command(),
       &generate_command(),
       &tokenize_command(),
+      &plan_command(),
   };
   return all;
 }
