@@ -82,7 +82,7 @@ int run_plan(CommandContext&, const std::vector<std::string>& args) {
 const Command& plan_command() {
   static const Command command = {
       .name = "plan",
-      .summary = "Print parameter counts and the memory of each rank, without allocating it",
+      .summary = "Prints parameter counts and the memory of each rank, without allocating it",
       .arguments = "",
       .options = {{"config", "FILE", "the configuration; without one, defaults"},
                   {"ranks", "N", "of the planned run; default parallel.expert"},

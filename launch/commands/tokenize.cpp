@@ -133,7 +133,7 @@ int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
 const Command& tokenize_command() {
   static const Command command = {
       .name = "tokenize",
-      .summary = "Turn text files into token files, with a tokenizer given or trained on them",
+      .summary = "Turns text files into token files, with a tokenizer given or trained on them",
       .arguments = "",
       .options =
           {{"input", "FILE...", "text files; each is one document", true},
