@@ -45,11 +45,7 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
-      &train_command(),
-      &eval_command(),
-      &generate_command(),
-      &tokenize_command(),
-      &plan_command(),
+      &train_command(), &eval_command(), &generate_command(), &tokenize_command(), &plan_command(),
   };
   return all;
 }
