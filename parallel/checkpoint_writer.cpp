@@ -184,7 +184,12 @@ void commit(const fs::path& root, const CheckpointInfo& info,
     }
   }
   OutputFile file(partial / CheckpointManifest::file_name);
-  file.write(manifest.to_text());
+  const std::string text = manifest.to_text();
+  // What a reader would refuse or see changed must not be committed.
+  if (CheckpointManifest::parse(text, file.path().string()).info.config != info.config) {
+    throw InvalidArgument("the configuration is not UTF-8");
+  }
+  file.write(text);
   file.sync();
   file.close();
   sync_directory(partial);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/hdf5_file.h"
 
+// Newer libraries keep this version's functions under these names.
+#define H5_USE_110_API
 #include <hdf5.h>
 
 #include <algorithm>
@@ -164,7 +166,7 @@ std::vector<std::string> Hdf5Reader::datasets() const {
   prepare_library();
   std::vector<std::string> names;
   // Visits hard links only, each object once.
-  const herr_t status = H5Ovisit2(
+  const herr_t status = H5Ovisit(
       file_.id(), H5_INDEX_NAME, H5_ITER_INC,
       [](hid_t, const char* name, const H5O_info_t* info, void* out) -> herr_t {
         try {
@@ -176,7 +178,7 @@ std::vector<std::string> Hdf5Reader::datasets() const {
           return -1;  // no exception may pass through the C library
         }
       },
-      &names, H5O_INFO_BASIC);
+      &names);
   if (status < 0) fail("cannot list the datasets");
   std::sort(names.begin(), names.end());
   return names;
