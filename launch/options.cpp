@@ -4,6 +4,7 @@
 #include <boost/program_options.hpp>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "launch/values.h"
 #include "runtime/error.h"
@@ -77,8 +78,11 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
             .allow_unregistered()
             .run();
     std::set<std::string> seen;
+    bool after_unknown = false;  // a word there is its value, not an argument too many
     for (const auto& given : parsed.options) {
+      const bool is_value = std::exchange(after_unknown, given.unregistered);
       if (given.position_key >= 0) {
+        if (is_value) continue;
         positional_.insert(positional_.end(), given.value.begin(), given.value.end());
       } else if (given.unregistered) {
         const std::string best = nearest(given.string_key, names);

@@ -102,7 +102,7 @@ int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
   if (settings.held_out > 0.0)
     held_out = choose_held_out(documents.size(), settings.held_out, settings.seed);
   const std::filesystem::path directory = std::filesystem::path(settings.output).parent_path();
-  if (!directory.empty()) create_directories(directory);
+  if (!directory.empty()) make_directories(directory);
 
   std::cout << with_separators(static_cast<std::int64_t>(documents.size())) << " documents, "
             << with_separators(documents.bytes()) << " bytes\n";
