@@ -94,6 +94,7 @@ std::vector<std::string> changed_settings(const Config& config, const Checkpoint
   for (const Option& option : options()) {
     const std::string section = option.key.substr(0, option.key.find('.'));
     if (section != "data" && section != "train" && section != "optimizer") continue;
+    if (option.key == "train.stop_after") continue;  // says nothing of the course
     const std::string here = option.print(config);
     const std::string before = option.print(there);
     if (here != before)

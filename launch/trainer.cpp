@@ -172,9 +172,12 @@ void Trainer::forward_backward(LossTerms& losses) {
                            .length = length};
     {
       const Timeline::Scope phase(timeline_, Phase::data);
+      // The ranks' micro-batches follow one another, so that the samples which all ranks work on at
+      // the same time are the same wherever ranks * micro_batch is.
+      const std::int64_t first =
+          state_.next_sample + done * world.size() + world.rank() * train.micro_batch;
       for (std::int64_t i = 0; i < train.micro_batch; ++i)
-        data_.sample(state_.next_sample + world.rank() * per_rank + done + i,
-                     batch.tokens.data<std::int32_t>() + i * length,
+        data_.sample(first + i, batch.tokens.data<std::int32_t>() + i * length,
                      batch.targets.data<std::int32_t>() + i * length);
     }
     const bool last = done + train.micro_batch == per_rank;
