@@ -19,7 +19,7 @@ struct MoeSaved final : FeedForward::Saved {
   Tensor x;  // [rows, hidden], the caller's
   Router::Saved routing;
   TokenExchange::Plan plan;
-  Tensor expert_x;     // [received, hidden]
+  Tensor expert_x;     // [received, hidden], only of rows that came from other ranks
   Tensor row_weights;  // [received, 1]
   Tensor pre;          // [received, factor * width]
   std::unique_ptr<Saved> shared;
@@ -134,22 +134,27 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   TokenExchange::Plan& plan = kept.plan;
   layer.exchange.make_plan(routing.expert_ids, routing.weights, layer.capacity_of(layout), plan,
                            context);
-  kept.expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
+  const Shape expert_shape{plan.received, layer.hidden};
+  // In a group of one the experts' rows are copies of x's: to gather them again costs less than the
+  // memory to keep them.
+  kept.expert_x = layer.exchange.sends() ? arena.allocate(expert_shape, dtype) : Tensor();
   kept.row_weights = arena.allocate({plan.received, 1}, dtype);
   kept.pre = layer.routed.allocate_pre(plan.received, dtype, arena);
   if (layer.shared) layer.shared->prepare(x, *kept.shared, context);
+
+  const Arena::Scope scope(arena);
+  const Tensor expert_x =
+      layer.exchange.sends() ? kept.expert_x : arena.allocate(expert_shape, dtype);
   {
-    const Arena::Scope scope(arena);
+    const Arena::Scope transfer(arena);
     auto weights = layer.exchange.start_dispatch(plan, by_slot(routing.weights), 1, context);
     auto rows = layer.exchange.start_dispatch(plan, x, plan.top_k, context);
     if (layer.shared) layer.shared->compute(*kept.shared, y, context);
     layer.exchange.finish_dispatch(plan, weights, kept.row_weights, context);
-    layer.exchange.finish_dispatch(plan, rows, kept.expert_x, context);
+    layer.exchange.finish_dispatch(plan, rows, expert_x, context);
   }
-  const Arena::Scope scope(arena);
-  const Tensor expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
-  layer.routed.forward(kept.expert_x, plan.offsets, flat(kept.row_weights), kept.pre, expert_y,
-                       context);
+  const Tensor expert_y = arena.allocate(expert_shape, dtype);
+  layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), kept.pre, expert_y, context);
   auto rows = layer.exchange.start_combine(plan, expert_y, context);
   layer.exchange.finish_combine(rows, plan.slot_rows,
                                 layer.shared ? Write::accumulate : Write::overwrite, y, context);
@@ -180,7 +185,13 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   }
   const Tensor d_expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
   const Tensor d_row_weights = arena.allocate({plan.received, 1}, dtype);
-  layer.routed.backward(d_expert_y, kept.expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
+  Tensor expert_x = kept.expert_x;
+  if (!layer.exchange.sends()) {
+    expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
+    auto own_rows = layer.exchange.start_dispatch(plan, kept.x, plan.top_k, context);
+    layer.exchange.finish_dispatch(plan, own_rows, expert_x, context);
+  }
+  layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
                         d_expert_x, flat(d_row_weights), context);
 
   // The weights' gradients first: the router's backward pass hides the rows' way home.

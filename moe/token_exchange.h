@@ -45,6 +45,9 @@ class TokenExchange {
   /// `experts` of the whole group.
   TokenExchange(Communicator& group, std::int64_t experts);
 
+  /// False in a group of one, where dispatching moves no row to another rank.
+  bool sends() const { return group_.size() > 1; }
+
   /// Fills `plan`, whose tensors outlive the call in the arena. On the meta device the slots are
   /// taken as spread evenly over the experts, rounded up.
   void make_plan(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
