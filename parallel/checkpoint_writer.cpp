@@ -218,8 +218,13 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
   fail_together(broadcast_text(error, world));
 
   std::string shard;
-  error = error_of(
-      [&] { shard = write_shard(partial / shard_name(world.rank(), world.size()), pieces); });
+  const fs::path path = partial / shard_name(world.rank(), world.size());
+  error = error_of([&] { shard = write_shard(path, pieces); });
+  if (!error.empty()) {
+    // HDF5 keeps a file open that it could not write: removing it would not free the full disk.
+    std::error_code ignored;
+    fs::resize_file(path, 0, ignored);
+  }
   // The first character tells a description from an error.
   const std::vector<std::string> shards =
       gather_text(error.empty() ? "+" + shard : "-" + error, world);

@@ -188,6 +188,7 @@ TEST(Checkpoint, AFullDiskLeavesWhatWasThere) {
     EXPECT_NE(message.find("step-00000006: not saved: rank "), std::string::npos) << message;
   }
   EXPECT_EQ(names_in(directory.path()), std::vector<std::string>{"step-00000005"});
+  EXPECT_EQ(wrong_after_reading(save(directory.path(), 6, 2)), 0);  // once there is room
 }
 
 TEST(Checkpoint, PathsThatCannotBeWrittenAreNamed) {
