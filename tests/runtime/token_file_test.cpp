@@ -114,9 +114,10 @@ TEST_F(DamagedTokenFile, EveryTruncationIsFound) {
                   read_bytes(fixtures / "megatron_u16.bin"));
     }
     const std::string whole = read_bytes(fixtures / name);
-    for (std::size_t size = 0; size < whole.size(); ++size) {
+    for (std::size_t size = 0; size < whole.size(); size += 1 + size / 20) {
       EXPECT_NE(error_of(name, whole.substr(0, size)), "") << name << " cut to " << size;
     }
+    EXPECT_NE(error_of(name, whole.substr(0, whole.size() - 1)), "") << name << " without its end";
     EXPECT_NE(error_of(name, whole + "x"), "") << name << " with a byte more";
   }
   const std::string tokens = read_bytes(fixtures / "megatron_i32.bin");
@@ -130,7 +131,8 @@ TEST_F(DamagedTokenFile, NoFlippedBitOfAnIndexReadsBeyondTheTokens) {
   write_bytes(directory_.path() / "megatron_u16.bin", read_bytes(fixtures / "megatron_u16.bin"));
   const std::string whole = read_bytes(fixtures / "megatron_u16.idx");
   int refused = 0, read = 0;
-  for (std::size_t bit = 0; bit < whole.size() * 8; ++bit) {
+  // Every bit of the header, then every third.
+  for (std::size_t bit = 0; bit < whole.size() * 8; bit += bit < 34 * 8 ? 1 : 3) {
     std::string damaged = whole;
     damaged[bit / 8] = static_cast<char>(damaged[bit / 8] ^ (1 << (bit % 8)));
     write_bytes(directory_.path() / "megatron_u16.idx", damaged);
