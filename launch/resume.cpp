@@ -33,7 +33,8 @@ bool is_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.js
 std::optional<fs::path> newest_valid(const fs::path& run, std::vector<std::string>& notes) {
   std::vector<std::string> passed_over;
   const auto newest = newest_checkpoint(run / "checkpoints", passed_over);
-  if (!newest && !passed_over.empty())
+  // A run that was killed while it saved for the first time has lost nothing by starting anew.
+  if (!newest && !committed(run).empty())
     throw InputFileError((run / "checkpoints").string(),
                          fmt::format("no checkpoint is valid ({}); name another one by "
                                      "checkpoint.resume = PATH, or start in a new run.dir",

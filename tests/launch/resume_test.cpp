@@ -172,6 +172,14 @@ TEST_F(ResumeTest, DamagedCheckpointIsPassedOver) {
   EXPECT_NE(message.find("no checkpoint is valid"), std::string::npos) << message;
 }
 
+TEST_F(ResumeTest, ARunKilledInItsFirstCheckpointStartsAnew) {
+  fs::create_directories(path("killed/checkpoints/step-00000004.partial"));
+  const StartPoint start = choose_start({.resume = "auto"}, path("killed"));
+  EXPECT_FALSE(start.checkpoint);
+  ASSERT_EQ(start.notes.size(), 1U);
+  EXPECT_NE(start.notes[0].find("was never committed"), std::string::npos) << start.notes[0];
+}
+
 TEST_F(ResumeTest, CheckpointOfAnotherModelIsRefused) {
   Config settings = config("run");
   settings.train.stop_after = 1;
