@@ -29,7 +29,7 @@ void add_rms_norm_forward(const Tensor& x, const Tensor& delta, const Tensor& we
 /// d_x (+)= inv_rms (d_y weight - xhat mean(d_y weight xhat)), xhat = x inv_rms;
 /// d_weight += sum over rows of d_y xhat, in a fixed order.
 ///
-/// d_y may alias d_x when overwriting. `scratch` holds per-thread partial sums.
+/// d_y may alias d_x when overwriting. `scratch` holds the partial sums of row blocks.
 void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms,
                        const Tensor& weight, Write write, Tensor d_x, Tensor d_weight,
                        Arena& scratch, Stream& stream);
