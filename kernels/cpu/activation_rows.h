@@ -31,10 +31,10 @@ struct ActivationBackwardRows {
   const T* d_y;             // [rows, width]
   std::int64_t d_y_stride;  // elements from one row of d_y to the next
   T* d_x;                   // [rows, factor * width]; may alias x, and d_y where the factor is 1
-  T* y;                     // [rows, width] the forward output once more; may alias d_y; null = not
-  std::int64_t y_stride;    // wanted
-  T* d_row_scale;           // [rows] <d_y[r], activation(x[r])>; null = not wanted
-  double* d_coefficients;   // [coefficient_count], added to; null = not wanted
+  T* y;                     // [rows, width] forward's output again; may alias d_y; null = unwanted
+  std::int64_t y_stride;    // elements from one row of y to the next
+  T* d_row_scale;           // [rows] <d_y[r], activation(x[r])>; null = unwanted
+  double* d_coefficients;   // [coefficient_count], added to; null = unwanted
   bool streaming;           // write d_x past the caches
 };
 
