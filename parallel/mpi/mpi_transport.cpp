@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 #include <sched.h>
+#include <sys/prctl.h>
 
 #include <algorithm>
 #include <atomic>
@@ -22,7 +23,8 @@ constexpr int tags = 32768;                                    // every MPI has 
 
 /// How a thread passes the time between two looks at its messages: at first it looks again at once;
 /// then, where it is all that its rank does, it offers the core to others after each look; then it
-/// sleeps. A background thread sleeps early, for its rank computes meanwhile.
+/// sleeps. A background thread sleeps early, for its rank computes meanwhile. Sleeping beats longer
+/// offering: who wakes up runs at once, who offered its core comes last.
 class Backoff {
  public:
   explicit Backoff(bool background) : background_(background) {}
@@ -32,19 +34,21 @@ class Backoff {
     if (++looks_ < 50) return;
     const auto now = std::chrono::steady_clock::now();
     if (looks_ == 50) start_ = now;
-    if (now - start_ < (background_ ? microseconds(20) : microseconds(2000))) {
+    const microseconds patience(background_ ? 20 : 200);
+    if (sleep_.count() == 0 && now - start_ < patience) {
       sched_yield();
       return;
     }
+    if (sleep_.count() == 0) prctl(PR_SET_TIMERSLACK, 1000UL);  // by default 50 microseconds
+    sleep_ = std::clamp(2 * sleep_, microseconds(10), microseconds(200));
     std::this_thread::sleep_for(sleep_);
-    sleep_ = std::min(2 * sleep_, microseconds(200));
   }
 
  private:
   bool background_;
   int looks_ = 0;
   std::chrono::steady_clock::time_point start_;
-  std::chrono::microseconds sleep_{10};
+  std::chrono::microseconds sleep_{0};
 };
 
 class MpiTransport final : public Transport {
