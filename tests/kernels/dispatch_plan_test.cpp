@@ -2,6 +2,7 @@
 #include "kernels/dispatch_plan.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <numeric>
@@ -239,6 +240,20 @@ TEST(DispatchPlan, RegroupingAndItsTransposeUndoEachOther) {
   const OwnedTensor both = poisoned_tensor({9}, DType::i32);
   gather_rows(*there, *back, 1, *both, stream);
   EXPECT_EQ(values_of(*both), (std::vector<double>{0, 1, 2, 3, 4, 5, 6, 7, 8}));
+}
+
+TEST(DispatchPlan, DoesNotDependOnTheNumberOfThreads) {
+  const std::int64_t tokens = 60, top_k = 3, experts = 9;
+  const OwnedTensor ids =
+      tensor_of({tokens, top_k}, DType::i32, random_ids(tokens, top_k, experts));
+  const ExpertCapacity capacity{3, 12, DropPolicy::position};
+  const int threads = omp_get_max_threads();
+  const Plan plan = plan_of(*ids, Tensor{}, capacity, experts);
+  for (const int used : {1, 3, 7}) {
+    omp_set_num_threads(used);
+    expect_equal(plan_of(*ids, Tensor{}, capacity, experts), plan, std::to_string(used));
+  }
+  omp_set_num_threads(threads);
 }
 
 TEST(DispatchPlan, RefusesWhatDoesNotFit) {

@@ -2,6 +2,7 @@
 #include "kernels/router.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
@@ -280,6 +281,24 @@ TEST(Router, StatisticsAreThoseOfTheirSegment) {
   }
   EXPECT_TRUE(all_close(values_of(router.state.segment_probability_sums), sums, {1e-13, 0.0}));
   EXPECT_EQ(values_of(router.state.segment_counts), counts);
+}
+
+TEST(Router, DoesNotDependOnTheNumberOfThreads) {
+  const OwnedTensor logits = random_tensor({900, 11}, DType::f32, "logits");
+  const int threads = omp_get_max_threads();
+  std::vector<std::vector<double>> sums, weights;
+  for (const int used : {1, 3}) {
+    omp_set_num_threads(used);
+    Router router{
+        .shape = {.tokens = 900, .experts = 11, .top_k = 4, .segments = 2, .segment_tokens = 450},
+        .dtype = DType::f32};
+    router.forward(*logits, Tensor{});
+    sums.push_back(values_of(router.state.segment_probability_sums));
+    weights.push_back(values_of(router.state.weights));
+  }
+  omp_set_num_threads(threads);
+  EXPECT_EQ(sums[0], sums[1]);
+  EXPECT_EQ(weights[0], weights[1]);
 }
 
 TEST(Router, RefusesWhatDoesNotFit) {
