@@ -104,7 +104,15 @@ TEST_P(RouterCases, AreThoseOfPyTorch) {
   EXPECT_TRUE(test::bitwise_equal(*logits, d_logits));
 }
 
-class RouterGradients : public RouterCases {};
+// Thousands of small calls: threads would only wait for each other.
+class RouterGradients : public RouterCases {
+ protected:
+  void SetUp() override { omp_set_num_threads(1); }
+  void TearDown() override { omp_set_num_threads(threads_); }
+
+ private:
+  int threads_ = omp_get_max_threads();
+};
 
 TEST_P(RouterGradients, AreCentralDifferences) {
   const std::int64_t segments = 2, length = 20, experts = 13, k = 4, tokens = segments * length;
