@@ -106,23 +106,22 @@ int run_alone(const Command& command, const std::vector<std::string>& args) {
   return ending.code;
 }
 
-bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }
-
-int run_program(const std::vector<std::string>& args) {
-  if (args.empty()) throw InvalidArgument("no command given; polymoe --help lists them");
-  if (asks_for_help(args.front())) {
+int run_program(std::vector<std::string> args) {
+  if (!args.empty() && asks_for_help(args.front())) {
     std::cout << program_help();
-  } else if (args.front() == "--version") {
+  } else if (!args.empty() && args.front() == "--version") {
     std::cout << version_text();
   } else {
-    const Command& command = find_command(args.front());
-    const std::vector<std::string> rest(args.begin() + 1, args.end());
-    for (const std::string& argument : rest) {
+    const Command& command = take_command(args);
+    for (const std::string& argument : args) {
       if (!asks_for_help(argument)) continue;
       std::cout << command_help(command);
       return exit_done;
     }
-    return command.ranks ? run_on_ranks(command, rest) : run_alone(command, rest);
+    if (!command.subcommands.empty())
+      throw InvalidArgument("'" + command.name + "' needs a command; polymoe " + command.name +
+                            " --help lists them");
+    return command.ranks ? run_on_ranks(command, args) : run_alone(command, args);
   }
   return exit_done;
 }

@@ -52,7 +52,7 @@ Json to_json(const CheckpointManifest& manifest) {
   }
   return Json::object()
       .set("format", format_name)
-      .set("version", CheckpointManifest::newest_version)
+      .set("version", manifest.version)
       .set("step", info.step)
       .set("tokens", info.tokens)
       .set("layout",
@@ -77,6 +77,7 @@ CheckpointManifest from_json(const Json& json) {
                           std::to_string(CheckpointManifest::newest_version));
   }
   CheckpointManifest manifest;
+  manifest.version = static_cast<int>(version);
   CheckpointInfo& info = manifest.info;
   info.step = json.at("step").as_integer(0);
   info.tokens = json.at("tokens").as_integer(0);

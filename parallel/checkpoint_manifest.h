@@ -44,6 +44,7 @@ struct CheckpointManifest {
   static constexpr const char* file_name = "manifest.json";
   static constexpr int newest_version = 1;
 
+  int version = newest_version;
   CheckpointInfo info;
   std::vector<File> files;            // one per rank
   std::vector<StoredTensor> tensors;  // by name

@@ -45,20 +45,45 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
-      &train_command(), &eval_command(), &generate_command(), &tokenize_command(), &plan_command(),
+      &train_command(),    &eval_command(), &generate_command(),
+      &tokenize_command(), &plan_command(), &checkpoint_command(),
   };
   return all;
 }
 
-const Command& find_command(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Command* command : commands()) {
-    if (command->name == name) return *command;
-    names.push_back(command->name);
-  }
-  throw InvalidArgument("'" + name + "': unknown command; did you mean '" + nearest(name, names) +
-                        "'? (polymoe --help lists them)");
+CommandLine Command::parse(const std::vector<std::string>& args) const {
+  CommandLine line(options, args, positional, overrides);
+  if (line.positional().size() < positional)
+    throw InvalidArgument("arguments: " + name + " needs " + arguments + "; polymoe " + name +
+                          " --help explains");
+  return line;
 }
+
+const Command& take_command(std::vector<std::string>& args) {
+  const std::vector<const Command*>* among = &commands();
+  const Command* found = nullptr;
+  std::string family;  // with a blank behind it
+  while (!among->empty() && !args.empty() && !asks_for_help(args.front())) {
+    const std::string word = args.front();
+    std::vector<std::string> names;
+    const Command* next = nullptr;
+    for (const Command* command : *among) {
+      names.push_back(command->name.substr(family.size()));
+      if (names.back() == word) next = command;
+    }
+    if (next == nullptr)
+      throw InvalidArgument("'" + family + word + "': unknown command; did you mean '" + family +
+                            nearest(word, names) + "'? (polymoe " + family + "--help lists them)");
+    args.erase(args.begin());
+    found = next;
+    family = found->name + " ";
+    among = &found->subcommands;
+  }
+  if (found == nullptr) throw InvalidArgument("no command given; polymoe --help lists them");
+  return *found;
+}
+
+bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }
 
 std::string program_help() {
   std::string text =
@@ -74,6 +99,12 @@ std::string program_help() {
 
 std::string command_help(const Command& command) {
   std::string text = command.summary + ".\n\n  polymoe " + command.name;
+  if (!command.subcommands.empty()) {
+    text += " COMMAND [OPTION...]\n\n";
+    for (const Command* member : command.subcommands)
+      text += two_columns(member->name.substr(command.name.size() + 1), member->summary, 14);
+    return text + "\npolymoe " + command.name + " COMMAND --help   its options\n";
+  }
   if (!command.arguments.empty()) text.append(" ").append(command.arguments);
   for (const CommandOption& option : command.options)
     if (option.required) text.append(" ").append(spelling(option));

@@ -26,24 +26,28 @@ struct CommandContext {
   std::int64_t step = 0;
 };
 
-/// A subcommand of `polymoe`. main() catches what run() throws and turns it into one line and an
-/// exit code; run() returns exit_done or one of the codes that are no errors.
+/// A subcommand of `polymoe`, or of one of its subcommands. main() catches what run() throws and
+/// turns it into one line and an exit code; run() returns exit_done or one of the codes that are no
+/// errors.
 struct Command {
-  std::string name;
+  std::string name;  // all its words: "train", "checkpoint inspect"
   std::string summary;
   std::string arguments;               // without names, as the help shows them: "DIR"; or empty
-  std::size_t positional = 0;          // how many of them are allowed
+  std::size_t positional = 0;          // how many of them there are; all must be given
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well
   bool ranks = false;                  // may run on several ranks
   int (*run)(CommandContext& context, const std::vector<std::string>& args) = nullptr;
+  /// Where there are some, a command is nothing but the family's name: no options, no run().
+  std::vector<const Command*> subcommands = {};
 
-  CommandLine parse(const std::vector<std::string>& args) const {
-    return CommandLine(options, args, positional, overrides);
-  }
+  /// Throws InvalidArgument on anything but its options and exactly its arguments.
+  CommandLine parse(const std::vector<std::string>& args) const;
 };
 
 /// Each is defined in its own file of this folder.
+const Command& checkpoint_command();
+const Command& checkpoint_inspect_command();
 const Command& eval_command();
 const Command& generate_command();
 const Command& plan_command();
@@ -52,12 +56,17 @@ const Command& train_command();
 
 /// All of them, in the order of the help.
 const std::vector<const Command*>& commands();
-/// Throws InvalidArgument with the nearest one if there is no command of that name.
-const Command& find_command(const std::string& name);
+/// The command that the first words of `args` name; takes them out of `args`. Of a family alone, or
+/// with --help behind it, the family. Throws InvalidArgument with the nearest name if there is
+/// none.
+const Command& take_command(std::vector<std::string>& args);
 
+/// Whether an argument is --help or -h.
+bool asks_for_help(const std::string& argument);
 /// "polymoe --help".
 std::string program_help();
-/// "polymoe NAME --help": its options, and every key of the configuration where it takes them.
+/// "polymoe NAME --help": its options, and every key of the configuration where it takes them; of a
+/// family its commands.
 std::string command_help(const Command& command);
 
 /// The device that run.device names. Throws InvalidArgument where this build or machine has none.

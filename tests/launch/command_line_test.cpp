@@ -84,12 +84,20 @@ TEST_F(CommandLineTest, HelpAndVersion) {
   const ProcessResult help = run({"--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_EQ(help.standard_error, "");
-  for (const char* command : {"train", "eval", "generate", "tokenize", "plan"}) {
+  for (const char* command : {"train", "eval", "generate", "tokenize", "plan", "checkpoint"}) {
     EXPECT_NE(help.standard_output.find("\n  " + std::string(command) + " "), std::string::npos);
     const ProcessResult its_help = run({command, "--help"});
     EXPECT_EQ(its_help.exit_code, 0);
     EXPECT_NE(its_help.standard_output.find("polymoe " + std::string(command)), std::string::npos);
     EXPECT_EQ(its_help.standard_error, "");
+  }
+  const ProcessResult family = run({"checkpoint", "--help"});
+  for (const char* command : {"inspect"}) {
+    EXPECT_NE(family.standard_output.find("\n  " + std::string(command) + " "), std::string::npos);
+    const ProcessResult its_help = run({"checkpoint", command, "--help"});
+    EXPECT_EQ(its_help.exit_code, 0);
+    EXPECT_NE(its_help.standard_output.find("polymoe checkpoint " + std::string(command)),
+              std::string::npos);
   }
   const std::string keys = run({"train", "--help"}).standard_output;
   for (const char* key : {"model.activation", "moe.top_k", "optimizer.warmup", "run.threads"})
@@ -104,6 +112,11 @@ TEST_F(CommandLineTest, UsageErrors) {
   expect_line(run({}), 64, {"no command", "--help"});
   expect_line(run({"trian"}), 64, {"'trian'", "did you mean 'train'?"});
   expect_line(run({"--verbose"}), 64, {"--verbose"});
+  expect_line(run({"checkpoint"}), 64, {"'checkpoint'", "polymoe checkpoint --help"});
+  expect_line(run({"checkpoint", "inspcet", "x"}), 64, {"did you mean 'checkpoint inspect'?"});
+  expect_line(run({"checkpoint", "inspect"}), 64, {"checkpoint inspect needs DIR"});
+  expect_line(run({"checkpoint", "inspect", "a", "b"}), 64, {"'b'"});
+  expect_line(run({"checkpoint", "inspect", path("absent")}), 65, {"absent"});
   expect_line(run({"plan", "--confg", "x"}), 64, {"--confg", "did you mean --config?"});
   expect_line(run({"plan", "--conf", "x"}), 64, {"--conf: unknown option"});
   expect_line(run({"plan", "stray"}), 64, {"'stray'"});

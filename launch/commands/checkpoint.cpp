@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/command.h"
+
+namespace polymoe {
+
+const Command& checkpoint_command() {
+  static const Command command = {.name = "checkpoint",
+                                  .summary = "Looks into checkpoints, checks and converts them",
+                                  .arguments = "",
+                                  .options = {},
+                                  .subcommands = {&checkpoint_inspect_command()}};
+  return command;
+}
+
+}  // namespace polymoe
