@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <iostream>
-#include <optional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,8 +35,8 @@ template <class Body>
 Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
   try {
     const int code = body();
-    std::cout.flush();
-    if (!std::cout) throw OutputFileError("standard output", "could not be written");
+    if (code == exit_done && !std::cout.flush())
+      throw OutputFileError("standard output", "could not be written");
     return {code, ""};
   } catch (const std::exception& error) {
     std::string message;
@@ -47,11 +48,13 @@ Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
   }
 }
 
-/// Whether all ranks ended in the same way. A rank that is not there within the communicator's
+/// Whether all ranks failed in the same way. A rank that is not there within the communicator's
 /// timeout did not.
-bool all_ended_alike(const Ending& ending, const std::string& cause, Communicator& ranks) {
-  const auto digest =
-      static_cast<std::int64_t>(hash_of(std::to_string(ending.code) + " " + cause) >> 2);
+bool all_failed_alike(const Ending& ending, Communicator& ranks) {
+  // The message begins with the rank's own number.
+  const std::size_t cause = std::min(ending.message.find(": "), ending.message.size());
+  const auto digest = static_cast<std::int64_t>(
+      hash_of(std::to_string(ending.code) + ending.message.substr(cause)) >> 2);
   std::int64_t bounds[] = {digest, -digest};
   Stream stream(Device::cpu());
   try {
@@ -65,9 +68,11 @@ bool all_ended_alike(const Ending& ending, const std::string& cause, Communicato
 /// Every rank of an mpirun runs this. An error that all ranks share, as of a bad configuration, is
 /// reported by the first; an error of some ends them all, so that no peer waits for ever.
 int run_on_ranks(const Command& command, const std::vector<std::string>& args) {
-  constexpr double seconds_for_peers_to_end_alike = 3.0;
+  constexpr double seconds_for_peers_to_fail_alike = 5.0;
   MpiEnvironment mpi;
-  const std::unique_ptr<Communicator> at_the_end = mpi.make_world(seconds_for_peers_to_end_alike);
+  const std::unique_ptr<Communicator> failed_ranks =
+      mpi.make_world(seconds_for_peers_to_fail_alike);
+  const std::unique_ptr<Communicator> done_ranks = mpi.make_world();
   CommandContext context{.rank = mpi.rank(),
                          .ranks = mpi.size(),
                          .ranks_on_node = mpi.ranks_on_node(),
@@ -76,17 +81,16 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args) {
                          .step = 0};
   const Ending ending = run_and_catch(context, true, [&] { return command.run(context, args); });
   context.world.reset();
-  // The digest leaves out the rank's own number.
-  const std::size_t colon = ending.message.find(": ");
-  const std::string cause =
-      ending.message.empty() ? "" : ending.message.substr(colon == std::string::npos ? 0 : colon);
-  const bool failed = !ending.message.empty();
-  if (failed && !all_ended_alike(ending, cause, *at_the_end)) {
+  if (ending.message.empty()) {
+    // A peer that fails after all ends this rank while it waits here, and must not find it in
+    // MPI_Finalize: Open MPI 4.1's mpirun then never returns.
+    done_ranks->barrier();
+  } else if (all_failed_alike(ending, *failed_ranks)) {
+    if (mpi.rank() == 0) report(ending);
+  } else {
     report(ending);
     mpi.abort(ending.code);
   }
-  if (mpi.rank() == 0) report(ending);
-  at_the_end->shutdown();
   mpi.finalize();
   return ending.code;
 }

@@ -213,6 +213,22 @@ TEST_F(CommandLineTest, RanksReportOneLineAndNeverHang) {
   expect_line(run_on_ranks(2, training({"--data.train=" + path("ids")})), 65,
               {"rank 0", "ids.bin"});
   expect_line(run_on_ranks(2, {"plan"}), 64, {"'plan' runs in one process"});
+  ASSERT_EQ(run(training({})).exit_code, 0);
+  const std::vector<std::string> evaluation = {"eval",     "--checkpoint", path("run"),
+                                               "--tokens", path("tokens"), "--json"};
+  std::vector<std::string> unwritable = evaluation, writable = evaluation;
+  unwritable.push_back(path("absent/out.json"));
+  writable.push_back(path("out.json"));
+  expect_line(run_on_ranks(2, unwritable), 74, {"rank 0", "absent/out.json"});
+  const ProcessResult evaluated = run_on_ranks(2, writable);
+  EXPECT_EQ(evaluated.exit_code, 0) << evaluated.standard_error;
+  EXPECT_NE(read_bytes(path("out.json")).find("perplexity"), std::string::npos);
+}
+
+TEST_F(CommandLineTest, OutputThatCannotBeWritten) {
+  const ProcessResult full =
+      run_process({"sh", "-c", "exec '" POLYMOE_PROGRAM "' plan --json > /dev/full"});
+  expect_line(full, 74, {"standard output"});
 }
 
 TEST_F(CommandLineTest, TokenizeWritesAndRefuses) {
