@@ -99,6 +99,16 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::forget(const std::byte* begin, std::int64_t count) const {
+  const std::int64_t page = ::sysconf(_SC_PAGESIZE);
+  const std::int64_t first = (begin - data_ + page - 1) / page * page;
+  const std::int64_t last = (begin - data_ + count) / page * page;
+  if (first >= last) return;
+  // Only advice: where it is not taken, the pages go when memory gets short.
+  ::madvise(const_cast<std::byte*>(data_) + first, static_cast<std::size_t>(last - first),
+            MADV_DONTNEED);
+}
+
 OutputFile::OutputFile(const std::filesystem::path& path, Mode mode) : path_(path) {
   const int how = mode == Mode::create ? O_TRUNC : O_APPEND;
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);

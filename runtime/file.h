@@ -25,6 +25,9 @@ class MappedFile {
   /// Null for an empty file.
   const std::byte* data() const { return data_; }
   std::int64_t bytes() const { return bytes_; }
+  /// The pages within [begin, begin + count) leave this process's memory; who looks there again
+  /// reads them anew.
+  void forget(const std::byte* begin, std::int64_t count) const;
 
  private:
   std::filesystem::path path_;

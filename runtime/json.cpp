@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "runtime/error.h"
 
@@ -48,7 +49,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool end_object() override { return close(); }
   bool end_array() override { return close(); }
   bool key(string_t& name) override {
-    if (open_.back().value.find(name) != nullptr)
+    if (!open_.back().keys.insert(name).second)
       return refuse("the key " + Json(name).dump() + " repeats");
     key_ = std::move(name);
     return true;
@@ -65,7 +66,8 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
  private:
   struct Level {
     Json value;
-    std::string key;  // of the value itself within the level above
+    std::string key;                       // of the value itself within the level above
+    std::unordered_set<std::string> keys;  // of its members so far
   };
 
   bool refuse(const std::string& cause) {
@@ -76,7 +78,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     if (open_.size() == max_depth) {
       return refuse("nested deeper than " + std::to_string(max_depth) + " levels");
     }
-    open_.push_back({std::move(value), std::move(key_)});
+    open_.push_back({std::move(value), std::move(key_), {}});
     return true;
   }
   bool close() {
