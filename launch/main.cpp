@@ -68,7 +68,7 @@ bool all_failed_alike(const Ending& ending, Communicator& ranks) {
 /// Every rank of an mpirun runs this. An error that all ranks share, as of a bad configuration, is
 /// reported by the first; an error of some ends them all, so that no peer waits for ever.
 int run_on_ranks(const Command& command, const std::vector<std::string>& args) {
-  constexpr double seconds_for_peers_to_fail_alike = 5.0;
+  constexpr double seconds_for_peers_to_fail_alike = 3.0;
   MpiEnvironment mpi;
   const std::unique_ptr<Communicator> failed_ranks =
       mpi.make_world(seconds_for_peers_to_fail_alike);
