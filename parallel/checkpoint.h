@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,14 @@ std::string checkpoint_name(std::int64_t step);
 /// before stays.
 void save_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
                      const std::vector<TensorPiece>& pieces, Communicator& world);
+
+/// The same by one process for all ranks of a layout, one piece in memory at a time:
+/// pieces_of(rank) describes them with tensors on any device, meta among them, and fill(piece) puts
+/// the values into `piece.data`, which then lies in host memory. Throws OutputFileError, and what
+/// the functions throw; then nothing is left.
+void write_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
+                      const std::function<std::vector<TensorPiece>(int rank)>& pieces_of,
+                      const std::function<void(const TensorPiece& piece)>& fill);
 
 /// A committed checkpoint, opened for reading. Any rank of any layout may hold one; one thread uses
 /// it.

@@ -94,6 +94,31 @@ TEST(Checkpoint, TheSameStateGivesTheSameBytes) {
   }
 }
 
+TEST(Checkpoint, OneProcessWritesTheBytesThatRanksWrite) {
+  TemporaryDirectory directory;
+  const fs::path a = save(directory.path() / "a", 1, 4);
+  CheckpointInfo info = info_of(1);
+  info.ranks = info.expert_parallel = 4;
+  const auto pieces_of = [](int rank) {
+    std::vector<TensorPiece> pieces = slices(rank, 4, DType::f32).pieces;
+    for (TensorPiece& piece : pieces)
+      piece.data = Tensor(nullptr, piece.data.shape(), DType::f32, Device::meta());
+    return pieces;
+  };
+  write_checkpoint(directory.path() / "b", info, pieces_of, [](const TensorPiece& piece) {
+    for (std::int64_t i = 0; i < piece.data.elements(); ++i)
+      piece.data.data<float>()[i] = value_of<float>(piece.name, piece.begin + i);
+  });
+  const fs::path b = directory.path() / "b" / checkpoint_name(1);
+  ASSERT_EQ(names_in(a), names_in(b));
+  for (const std::string& name : names_in(a))
+    EXPECT_EQ(test::read_bytes(a / name), test::read_bytes(b / name)) << name;
+
+  const auto fail = [](const TensorPiece&) { throw InputFileError("there", "is damaged"); };
+  EXPECT_THROW(write_checkpoint(directory.path() / "c", info, pieces_of, fail), InputFileError);
+  EXPECT_TRUE(names_in(directory.path() / "c").empty());
+}
+
 TEST(Checkpoint, RefusesWhatDoesNotFit) {
   TemporaryDirectory directory;
   const CheckpointReader reader(save(directory.path(), 1, 2));
