@@ -5,11 +5,13 @@
 
 #include "runtime/device.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 
-/// Tag of the CPU backend; every operation's `detail` function has an overload on it.
+/// Tags of the backends; an operation's `detail` function has an overload on each it runs on.
 struct CpuBackend {};
+struct CudaBackend {};
 
 /// Whether an operation adds to its output or replaces it.
 enum class Write : bool { overwrite, accumulate };
@@ -27,7 +29,19 @@ void dispatch(Device device, Operation&& operation) {
     case DeviceType::cuda:
       break;
   }
-  throw DeviceError("no backend for " + name_of(device) + " in this build");
+  throw DeviceError("this operation has no kernel for " + name_of(device) + " yet");
+}
+
+/// dispatch() of the operations that run on GPUs too.
+template <class Operation>
+void dispatch_with_cuda(Device device, Operation&& operation) {
+#if POLYMOE_CUDA
+  if (device.type == DeviceType::cuda) {
+    std::forward<Operation>(operation)(CudaBackend{});
+    return;
+  }
+#endif
+  dispatch(device, std::forward<Operation>(operation));
 }
 
 }  // namespace polymoe

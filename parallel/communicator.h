@@ -5,7 +5,7 @@
 #include <memory>
 #include <span>
 
-#include "runtime/device.h"
+#include "runtime/stream.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -27,8 +28,11 @@ Arena::Arena(const Options& options) : device_(options.device), poison_(options.
     capacity_ = SIZE_MAX / 2;
     return;
   }
-  if (device_.type != DeviceType::cpu) {
-    throw DeviceError("no arena on " + name_of(device_) + ": this build has no CUDA backend");
+  if (device_.type == DeviceType::cuda) {
+    capacity_ = committed_ = round_up(std::max<std::size_t>(options.capacity, 1), alignment);
+    device_memory_ = Buffer(capacity_, device_);
+    base_ = static_cast<std::byte*>(device_memory_.data());
+    return;
   }
   capacity_ = round_up(std::max<std::size_t>(options.capacity, 1), commit_step);
   void* range =
@@ -41,7 +45,7 @@ Arena::Arena(const Options& options) : device_(options.device), poison_(options.
 }
 
 Arena::~Arena() {
-  if (base_ != nullptr) munmap(base_, capacity_);
+  if (device_.type == DeviceType::cpu) munmap(base_, capacity_);
 }
 
 void Arena::commit(std::size_t end) {
@@ -66,7 +70,15 @@ Tensor Arena::allocate(const Shape& shape, DType dtype) {
   if (device_.type == DeviceType::meta) return {nullptr, shape, dtype, device_};
   if (top_ > committed_) commit(top_);
   // Bytes of ones are NaN in every floating-point type and -1 in every integer type.
-  if (poison_ && bytes > 0) std::memset(base_ + begin, 0xff, bytes);
+  if (poison_ && bytes > 0) {
+    if (device_.type == DeviceType::cuda) {
+      // Any stream may have used this memory, and any may use it next.
+      cuda::fill_bytes(base_ + begin, 0xff, bytes, nullptr);
+      cuda::synchronize_device(device_.index);
+    } else {
+      std::memset(base_ + begin, 0xff, bytes);
+    }
+  }
   return {base_ + begin, shape, dtype, device_};
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 
+#include "runtime/buffer.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -16,7 +17,7 @@ namespace polymoe {
 ///
 /// On the CPU the address range is reserved at once and memory is taken from the system as the top
 /// first passes it, in large pages where the system gives them: capacity is an upper bound, not a
-/// cost. On the meta device only sizes are counted.
+/// cost. On a GPU the capacity is allocated at once. On the meta device only sizes are counted.
 class Arena {
  public:
   struct Options {
@@ -61,6 +62,7 @@ class Arena {
 
   Device device_;
   bool poison_ = false;
+  Buffer device_memory_;  // of a GPU
   std::byte* base_ = nullptr;
   std::size_t capacity_ = 0;
   std::size_t committed_ = 0;

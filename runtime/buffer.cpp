@@ -6,14 +6,16 @@
 #include <string>
 #include <utility>
 
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 
 namespace polymoe {
 
 Buffer::Buffer(std::size_t bytes, Device device) : bytes_(bytes), device_(device) {
   if (bytes == 0 || device.type == DeviceType::meta) return;
-  if (device.type != DeviceType::cpu) {
-    throw DeviceError("no memory on " + name_of(device) + ": this build has no CUDA backend");
+  if (device.type == DeviceType::cuda) {
+    data_ = cuda::allocate(bytes, device.index);
+    return;
   }
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
@@ -23,8 +25,15 @@ Buffer::Buffer(std::size_t bytes, Device device) : bytes_(bytes), device_(device
   data_ = memory;
 }
 
-Buffer::~Buffer() {
-  if (data_ != nullptr) munmap(data_, bytes_);
+Buffer::~Buffer() { release(); }
+
+void Buffer::release() noexcept {
+  if (data_ == nullptr) return;
+  if (device_.type == DeviceType::cuda) {
+    cuda::release(data_);
+  } else {
+    munmap(data_, bytes_);
+  }
 }
 
 Buffer::Buffer(Buffer&& other) noexcept
@@ -34,7 +43,7 @@ Buffer::Buffer(Buffer&& other) noexcept
 
 Buffer& Buffer::operator=(Buffer&& other) noexcept {
   if (this != &other) {
-    if (data_ != nullptr) munmap(data_, bytes_);
+    release();
     data_ = std::exchange(other.data_, nullptr);
     bytes_ = std::exchange(other.bytes_, 0);
     device_ = other.device_;

@@ -27,6 +27,8 @@ class Buffer {
   Tensor tensor(const Shape& shape, DType dtype, std::size_t offset) const;
 
  private:
+  void release() noexcept;
+
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
   Device device_;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "runtime/arena.h"
-#include "runtime/device.h"
+#include "runtime/stream.h"
 #include "runtime/timeline.h"
 
 namespace polymoe {

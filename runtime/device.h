@@ -22,17 +22,4 @@ struct Device {
 /// "cpu", "meta", "cuda:0".
 std::string name_of(Device device);
 
-/// Order in which a device's work happens. Operations are asynchronous on their stream; the CPU
-/// and meta backends are done when they return.
-class Stream {
- public:
-  explicit Stream(Device device) : device_(device) {}
-  Device device() const { return device_; }
-  /// Blocks until all work submitted so far is done.
-  void synchronize() {}
-
- private:
-  Device device_;
-};
-
 }  // namespace polymoe

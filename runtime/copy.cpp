@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/copy.h"
+
+#include <cstring>
+#include <string>
+
+#include "runtime/cuda/cuda_device.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+
+void copy(const Tensor& from, Tensor to, Stream& stream) {
+  if (from.elements() != to.elements() || from.dtype() != to.dtype()) {
+    throw InvalidArgument(std::string("copy of ") + name_of(from.dtype()) + " " +
+                          to_string(from.shape()) + " to " + name_of(to.dtype()) + " " +
+                          to_string(to.shape()));
+  }
+  const auto on = [&](DeviceType type) {
+    return from.device().type == type || to.device().type == type;
+  };
+  if (on(DeviceType::meta) || from.bytes() == 0) return;
+  if (on(DeviceType::cuda)) {
+    cuda::copy(to.raw(), from.raw(), from.bytes(), stream.native());
+  } else {
+    std::memcpy(to.raw(), from.raw(), from.bytes());
+  }
+}
+
+}  // namespace polymoe
