@@ -25,11 +25,11 @@ struct TensorPiece {
 /// "step-00000100".
 std::string checkpoint_name(std::int64_t step);
 
-/// Writes `root/step-XXXXXXXX`: one HDF5 shard per rank and manifest.json. Collective; all ranks
-/// see one file system, rank 0 gives the info. The pieces of all ranks together cover each tensor
-/// once. The directory appears under its name only when every file is complete and synced, in place
-/// of an older one of that step; on failure every rank throws OutputFileError and what was there
-/// before stays.
+/// Writes `root/step-XXXXXXXX`: one HDF5 shard per rank, the view of them, and manifest.json.
+/// Collective; all ranks see one file system, rank 0 gives the info. The pieces of all ranks
+/// together cover each tensor once. The directory appears under its name only when every file is
+/// complete and synced, in place of an older one of that step; on failure every rank throws
+/// OutputFileError and what was there before stays.
 void save_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
                      const std::vector<TensorPiece>& pieces, Communicator& world);
 
@@ -64,7 +64,8 @@ class CheckpointReader {
 
   std::filesystem::path directory_;
   CheckpointManifest manifest_;
-  mutable std::vector<bool> verified_;  // per file
+  std::vector<CheckpointManifest::File> files_;  // the shards by rank, then the view
+  mutable std::vector<bool> verified_;           // per file
 };
 
 /// The newest committed and valid checkpoint under `root`, hashes included; nothing if there is

@@ -23,13 +23,22 @@ Json to_json(const Shape& shape) {
   return extents;
 }
 
+Json to_json(const CheckpointManifest::File& file) {
+  return Json::object().set("name", file.name).set("bytes", file.bytes).set("xxh3", file.xxh3);
+}
+
+/// A file that must have that name.
+CheckpointManifest::File file_from_json(const Json& json, const std::string& name) {
+  if (json.at("name").as_string() != name) {
+    throw InvalidArgument("names the file " + json.at("name").dump() + ", expected " + name);
+  }
+  return {name, json.at("bytes").as_integer(0), json.at("xxh3").as_string()};
+}
+
 Json to_json(const CheckpointManifest& manifest) {
   const CheckpointInfo& info = manifest.info;
   Json files = Json::array();
-  for (const auto& file : manifest.files) {
-    files.add(
-        Json::object().set("name", file.name).set("bytes", file.bytes).set("xxh3", file.xxh3));
-  }
+  for (const auto& file : manifest.files) files.add(to_json(file));
   Json tensors = Json::array();
   for (const auto& tensor : manifest.tensors) {
     Json pieces = Json::array();
@@ -50,8 +59,8 @@ Json to_json(const CheckpointManifest& manifest) {
   if (!state.is_object()) {
     throw InvalidArgument("the state of a checkpoint is " + state.dump() + "; expected an object");
   }
-  return Json::object()
-      .set("format", format_name)
+  Json json = Json::object();
+  json.set("format", format_name)
       .set("version", manifest.version)
       .set("step", info.step)
       .set("tokens", info.tokens)
@@ -59,8 +68,9 @@ Json to_json(const CheckpointManifest& manifest) {
            Json::object().set("ranks", info.ranks).set("expert_parallel", info.expert_parallel))
       .set("config", info.config)
       .set("state", std::move(state))
-      .set("files", std::move(files))
-      .set("tensors", std::move(tensors));
+      .set("files", std::move(files));
+  if (manifest.view) json.set("view", to_json(*manifest.view));
+  return std::move(json.set("tensors", std::move(tensors)));
 }
 
 /// Throws InvalidArgument on anything that to_json() would not make.
@@ -87,16 +97,15 @@ CheckpointManifest from_json(const Json& json) {
   info.config = json.at("config").as_string();
   info.state = json.at("state").dump();
   for (const Json& file : json.at("files").items()) {
-    const std::string expected = shard_name(static_cast<int>(manifest.files.size()), info.ranks);
-    if (file.at("name").as_string() != expected) {
-      throw InvalidArgument("names the file " + file.at("name").dump() + ", expected " + expected);
-    }
-    manifest.files.push_back(
-        {expected, file.at("bytes").as_integer(0), file.at("xxh3").as_string()});
+    const int rank = static_cast<int>(manifest.files.size());
+    manifest.files.push_back(file_from_json(file, shard_name(rank, info.ranks)));
   }
   if (manifest.files.size() != static_cast<std::size_t>(info.ranks)) {
     throw InvalidArgument("names " + std::to_string(manifest.files.size()) + " files of " +
                           std::to_string(info.ranks) + " ranks");
+  }
+  if (version >= 2) {
+    manifest.view = file_from_json(json.at("view"), CheckpointManifest::view_name);
   }
   for (const Json& tensor : json.at("tensors").items()) {
     CheckpointManifest::StoredTensor stored;
@@ -156,6 +165,12 @@ Shape shape_of(const std::vector<std::int64_t>& extents) {
       throw InvalidArgument("a shape of " + std::to_string(extents.size()) +
                             " dimensions; at most 4 are allowed");
   }
+}
+
+std::vector<CheckpointManifest::File> CheckpointManifest::all_files() const {
+  std::vector<File> all = files;
+  if (view) all.push_back(*view);
+  return all;
 }
 
 const CheckpointManifest::StoredTensor* CheckpointManifest::find(std::string_view name) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,13 +43,18 @@ struct CheckpointManifest {
   };
 
   static constexpr const char* file_name = "manifest.json";
-  static constexpr int newest_version = 1;
+  static constexpr const char* view_name = "view.h5";
+  /// 1: shards and manifest. 2: the view beside them.
+  static constexpr int newest_version = 2;
 
   int version = newest_version;
   CheckpointInfo info;
   std::vector<File> files;            // one per rank
+  std::optional<File> view;           // from version 2 on
   std::vector<StoredTensor> tensors;  // by name
 
+  /// The shards, and the view where there is one.
+  std::vector<File> all_files() const;
   /// Null when there is none of that name.
   const StoredTensor* find(std::string_view name) const;
 

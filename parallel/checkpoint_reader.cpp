@@ -30,8 +30,9 @@ struct Transfer {
 CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
     : directory_(directory),
       manifest_(read_manifest(directory)),
-      verified_(manifest_.files.size(), false) {
-  for (const auto& file : manifest_.files) {
+      files_(manifest_.all_files()),
+      verified_(files_.size(), false) {
+  for (const auto& file : files_) {
     const std::int64_t bytes = size_of_file(directory_ / file.name);
     if (bytes != file.bytes) {
       throw InputFileError((directory_ / file.name).string(), "has " + std::to_string(bytes) +
@@ -43,7 +44,7 @@ CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
 
 void CheckpointReader::verify(std::size_t file) const {
   if (verified_[file]) return;
-  const auto& expected = manifest_.files[file];
+  const auto& expected = files_[file];
   const std::string found = xxh3_of_file(directory_ / expected.name);
   if (found != expected.xxh3) {
     throw InputFileError(
@@ -54,7 +55,7 @@ void CheckpointReader::verify(std::size_t file) const {
 }
 
 void CheckpointReader::verify_hashes() const {
-  for (std::size_t file = 0; file < manifest_.files.size(); ++file) verify(file);
+  for (std::size_t file = 0; file < files_.size(); ++file) verify(file);
 }
 
 void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {

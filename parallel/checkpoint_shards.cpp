@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "parallel/checkpoint_view.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/hash.h"
@@ -88,6 +89,14 @@ void put_in_place(const fs::path& partial, const fs::path& target) {
   fs::remove_all(replaced, error);
 }
 
+/// Writes the view beside the shards, and says what it is.
+CheckpointManifest::File add_view(const fs::path& directory, const CheckpointManifest& manifest) {
+  const fs::path path = directory / CheckpointManifest::view_name;
+  write_checkpoint_view(path, manifest);
+  sync_file(path);
+  return {CheckpointManifest::view_name, size_of_file(path), xxh3_of_file(path)};
+}
+
 }  // namespace
 
 fs::path partial_checkpoint(const fs::path& root, std::int64_t step) {
@@ -126,7 +135,7 @@ std::string ShardWriter::finish() {
 void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
                        const std::vector<std::string>& shards) {
   const fs::path partial = partial_checkpoint(root, info.step);
-  const CheckpointManifest manifest = make_manifest(info, shards);
+  CheckpointManifest manifest = make_manifest(info, shards);
   for (const auto& file : manifest.files) {
     // Another rank's file that this rank does not see lies on another file system.
     const std::int64_t bytes = size_of_file(partial / file.name);
@@ -136,6 +145,7 @@ void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
           "has " + std::to_string(bytes) + " bytes, its rank wrote " + std::to_string(file.bytes));
     }
   }
+  manifest.view = add_view(partial, manifest);
   OutputFile file(partial / CheckpointManifest::file_name);
   const std::string text = manifest.to_text();
   // What a reader would refuse or see changed must not be committed.

@@ -31,9 +31,9 @@ class ShardWriter {
 };
 
 /// Once the shards of all ranks are finished in partial_checkpoint(root, info.step): writes the
-/// manifest from their descriptions, by rank, and gives the directory its name, in place of an
-/// older one of that step. Throws InvalidArgument when the pieces do not cover every tensor once,
-/// OutputFileError.
+/// view and the manifest from their descriptions, by rank, and gives the directory its name, in
+/// place of an older one of that step. Throws InvalidArgument when the pieces do not cover every
+/// tensor once, OutputFileError.
 void commit_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
                        const std::vector<std::string>& shards);
 

@@ -6,32 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "runtime/hdf5_library.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
-
-/// Owner of one HDF5 identifier. Move-only; the destructor closes and ignores failures.
-class Hdf5Handle {
- public:
-  using Close = int (*)(std::int64_t);
-
-  Hdf5Handle() = default;
-  Hdf5Handle(std::int64_t id, Close close) : id_(id), close_(close) {}
-  ~Hdf5Handle() { reset(); }
-  Hdf5Handle(Hdf5Handle&& other) noexcept;
-  Hdf5Handle& operator=(Hdf5Handle&& other) noexcept;
-  Hdf5Handle(const Hdf5Handle&) = delete;
-  Hdf5Handle& operator=(const Hdf5Handle&) = delete;
-
-  std::int64_t id() const { return id_; }
-  bool valid() const { return id_ >= 0; }
-  /// Closes; false when the library reports a failure.
-  bool reset();
-
- private:
-  std::int64_t id_ = -1;
-  Close close_ = nullptr;
-};
 
 /// A new HDF5 file of one-dimensional, contiguous datasets. The same writes give the same bytes.
 /// Every failure throws OutputFileError with the path and the library's reason. Thread-safe across

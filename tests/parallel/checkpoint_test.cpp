@@ -49,7 +49,7 @@ TEST(Checkpoint, SaysOfItselfWhatWasSaved) {
   EXPECT_EQ(checkpoint.filename(), "step-00000100");
   EXPECT_EQ(names_in(checkpoint),
             (std::vector<std::string>{"manifest.json", "shard-00000-of-00002.h5",
-                                      "shard-00001-of-00002.h5"}));
+                                      "shard-00001-of-00002.h5", "view.h5"}));
   const CheckpointReader reader(checkpoint);
   const CheckpointInfo expected = info_of(100);
   EXPECT_EQ(reader.info().step, 100);
@@ -237,7 +237,7 @@ TEST(Checkpoint, ASecondSaveOfAStepReplacesTheFirst) {
   const fs::path checkpoint = save(directory.path(), 7, 2);
   EXPECT_EQ(names_in(directory.path()), std::vector<std::string>{"step-00000007"});
   EXPECT_EQ(CheckpointReader(checkpoint).info().ranks, 2);
-  EXPECT_EQ(names_in(checkpoint).size(), 3u);
+  EXPECT_EQ(names_in(checkpoint).size(), 4u);
   EXPECT_EQ(wrong_after_reading(checkpoint), 0);
 }
 

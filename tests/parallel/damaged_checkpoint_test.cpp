@@ -55,6 +55,24 @@ TEST_F(DamagedCheckpoint, FlippedBitsOfAShardAreFoundBeforeHdf5SeesThem) {
   EXPECT_EQ(error(), "");
 }
 
+TEST_F(DamagedCheckpoint, FlippedBitsOfTheViewAreFound) {
+  const fs::path view = checkpoint_ / "view.h5";
+  const std::string whole = test::read_bytes(view);
+  const auto hash_error = [&] {
+    return message_of<InputFileError>([&] { CheckpointReader(checkpoint_).verify_hashes(); });
+  };
+  for (std::size_t byte = 0; byte < whole.size(); byte += 97) {
+    std::string damaged = whole;
+    damaged[byte] = static_cast<char>(damaged[byte] ^ (1 << (byte % 8)));
+    test::write_bytes(view, damaged);
+    EXPECT_NE(hash_error().find("view.h5: is damaged"), std::string::npos) << byte;
+  }
+  test::write_bytes(view, whole);
+  EXPECT_EQ(hash_error(), "");
+  fs::remove(view);
+  EXPECT_NE(hash_error().find("view.h5: cannot open"), std::string::npos);
+}
+
 TEST_F(DamagedCheckpoint, TruncatedMissingAndSwappedShardsAreFound) {
   const fs::path first = checkpoint_ / "shard-00000-of-00002.h5";
   const fs::path second = checkpoint_ / "shard-00001-of-00002.h5";
@@ -96,8 +114,10 @@ TEST_F(DamagedCheckpoint, AManifestThatLiesWithAGoodHashIsRefused) {
     return message_of<InputFileError>([&] { CheckpointManifest::parse(text, "path"); });
   };
   EXPECT_EQ(error_with("\"step\": 9", "\"step\": 10"), "");
-  EXPECT_EQ(error_with("\"version\": 1", "\"version\": 2"),
-            "path: has format version 2; this program reads up to 1");
+  EXPECT_EQ(error_with("\"version\": 2", "\"version\": 3"),
+            "path: has format version 3; this program reads up to 2");
+  EXPECT_NE(error_with("\"version\": 2", "\"version\": 1"), "");
+  EXPECT_NE(error_with("\"view.h5\"", "\"../view.h5\""), "");
   EXPECT_NE(error_with("polymoe checkpoint", "something else"), "");
   EXPECT_NE(error_with("\"shard-00000-of-00002.h5\"", "\"../shard-00000-of-00002.h5\""), "");
   EXPECT_NE(error_with("\"ranks\": 2", "\"ranks\": 3"), "");
