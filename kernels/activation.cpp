@@ -96,11 +96,7 @@ std::vector<double> initial_coefficients(const Activation& activation) {
 }
 
 void check_floating(const char* operation, const char* name, const Tensor& tensor) {
-  const std::string where = std::string(operation) + ": " + name;
-  if (!tensor.defined()) throw InvalidArgument(where + " is missing");
-  if (tensor.dtype() != DType::f32 && tensor.dtype() != DType::f64) {
-    throw InvalidArgument(where + " is " + name_of(tensor.dtype()) + ", expected f32 or f64");
-  }
+  check_real(operation, name, tensor, tensor.defined() ? tensor.shape().rank() : 0);
 }
 
 void check_activation(const char* operation, const Activation& activation) {

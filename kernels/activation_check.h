@@ -22,7 +22,7 @@ void check_coefficients(const char* operation, const char* name, const Activatio
                         const Tensor& coefficients, std::int64_t groups, DType dtype,
                         Device device);
 
-/// Throws InvalidArgument unless the tensor is there and f32 or f64.
+/// check_real() for a tensor of any rank.
 void check_floating(const char* operation, const char* name, const Tensor& tensor);
 
 }  // namespace polymoe

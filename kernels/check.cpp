@@ -2,6 +2,15 @@
 #include "kernels/check.h"
 
 namespace polymoe {
+namespace {
+
+bool is_computed_in(DType dtype, DeviceType device) {
+  if (dtype == DType::f32) return true;
+  if (dtype == DType::f64) return device != DeviceType::cuda;
+  return dtype == DType::bf16 && device != DeviceType::cpu;
+}
+
+}  // namespace
 
 void check_tensors(const char* operation, Device device,
                    std::initializer_list<TensorCheck> checks) {
@@ -30,9 +39,12 @@ void check_real(const char* operation, const char* name, const Tensor& tensor, i
     throw InvalidArgument(where + " has shape " + to_string(tensor.shape()) + ", expected " +
                           std::to_string(rank) + " dimensions");
   }
-  if (tensor.dtype() != DType::f32 && tensor.dtype() != DType::f64) {
-    throw InvalidArgument(where + " is " + name_of(tensor.dtype()) + ", expected f32 or f64");
+  if (!is_computed_in(tensor.dtype(), tensor.device().type)) {
+    throw InvalidArgument(where + " is " + name_of(tensor.dtype()) + ", expected f32 or " +
+                          (tensor.device().type == DeviceType::cuda ? "bf16" : "f64"));
   }
 }
+
+DType accumulation_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 
 }  // namespace polymoe

@@ -21,8 +21,13 @@ struct TensorCheck {
 /// its shape and dtype and lies on `device`.
 void check_tensors(const char* operation, Device device, std::initializer_list<TensorCheck> checks);
 
-/// Throws InvalidArgument unless `tensor` is given, has `rank` dimensions and is f32 or f64. For
+/// Throws InvalidArgument unless `tensor` is given, has `rank` dimensions and a dtype that kernels
+/// compute in where it lies: f32 or f64 on the CPU, f32 or bf16 on CUDA, any of them on meta. For
 /// the argument that an operation takes its sizes and dtype from, before they are used.
 void check_real(const char* operation, const char* name, const Tensor& tensor, int rank);
+
+/// Dtype of statistics, coefficients and accumulated gradients beside tensors of `dtype`: f32 for
+/// bf16, else the same.
+DType accumulation_dtype(DType dtype);
 
 }  // namespace polymoe

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/random_tensor.h"
 
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 
 #include "runtime/error.h"
@@ -9,6 +11,25 @@
 namespace polymoe::test {
 namespace {
 
+// The upper half of an f32's bits, rounded to nearest even.
+struct Bfloat16 {
+  Bfloat16() = default;
+  explicit Bfloat16(double value) {
+    const auto single = static_cast<float>(value);
+    std::uint32_t word;
+    std::memcpy(&word, &single, sizeof word);
+    bits = static_cast<std::uint16_t>(
+        std::isnan(single) ? 0x7fff : (word + 0x7fff + (word >> 16 & 1)) >> 16);
+  }
+  explicit operator double() const {
+    const std::uint32_t word = std::uint32_t{bits} << 16;
+    float single;
+    std::memcpy(&single, &word, sizeof single);
+    return single;
+  }
+  std::uint16_t bits = 0;
+};
+
 template <class Operation>
 void with_type(DType dtype, Operation&& operation) {
   switch (dtype) {
@@ -16,6 +37,8 @@ void with_type(DType dtype, Operation&& operation) {
       return operation(float{});
     case DType::f64:
       return operation(double{});
+    case DType::bf16:
+      return operation(Bfloat16{});
     case DType::i32:
       return operation(std::int32_t{});
     case DType::i64:
@@ -35,7 +58,7 @@ OwnedTensor tensor_of(const Shape& shape, DType dtype, const std::vector<double>
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     for (std::size_t i = 0; i < values.size(); ++i) {
-      tensor->data<T>()[i] = static_cast<T>(values[i]);
+      static_cast<T*>(tensor->raw())[i] = static_cast<T>(values[i]);
     }
   });
   return tensor;
@@ -46,7 +69,7 @@ std::vector<double> values_of(const Tensor& tensor) {
   with_type(tensor.dtype(), [&](auto zero) {
     using T = decltype(zero);
     for (std::size_t i = 0; i < values.size(); ++i) {
-      values[i] = static_cast<double>(tensor.data<T>()[i]);
+      values[i] = static_cast<double>(static_cast<const T*>(tensor.raw())[i]);
     }
   });
   return values;
