@@ -170,7 +170,7 @@ std::vector<std::string> layout_violations(const Config& config, int ranks) {
   std::vector<std::string> lines;
   if (ranks % config.parallel.expert != 0)
     lines.push_back(violation("parallel.expert", std::to_string(config.parallel.expert),
-                              "a divisor of the " + std::to_string(ranks) + " ranks"));
+                              "a divisor of the number of ranks (" + std::to_string(ranks) + ")"));
   if (config.train.global_batch % (config.train.micro_batch * ranks) != 0)
     lines.push_back(violation("train.global_batch", std::to_string(config.train.global_batch),
                               "a multiple of train.micro_batch (" +

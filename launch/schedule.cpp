@@ -60,11 +60,7 @@ LearningRate::LearningRate(const OptimizerConfig& config, std::int64_t steps,
   };
   warmup_ = steps_of("optimizer.warmup", config.warmup);
   decay_ = schedule_ == Schedule::wsd ? steps_of("optimizer.decay", config.decay) : 0;
-  if (warmup_ > steps)
-    throw InvalidArgument("optimizer.warmup = " + config.warmup + ": its " +
-                          std::to_string(warmup_) + " steps must not exceed train.steps (" +
-                          std::to_string(steps) + ")");
-  if (warmup_ + decay_ > steps)
+  if (schedule_ == Schedule::wsd && warmup_ + decay_ > steps)
     throw InvalidArgument("optimizer.decay = " + config.decay + ": its " + std::to_string(decay_) +
                           " steps and the " + std::to_string(warmup_) +
                           " of warm-up must not exceed train.steps (" + std::to_string(steps) +

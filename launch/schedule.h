@@ -39,11 +39,12 @@ class Duration {
 ///   linear    min_lr + (lr - min_lr) * (1 - t)
 ///   constant  lr
 ///   wsd       lr up to step S - D, then min_lr + (lr - min_lr) * (S - s) / D
-/// so that all but `constant` end at lr(S) = min_lr. Steps beyond S keep lr(S).
-/// Source of wsd: MiniCPM, arXiv:2404.06395.
+/// so that all but `constant` end at lr(S) = min_lr. Steps beyond S keep lr(S). With W >= S, as in
+/// a short trial of a long run's configuration, the run ends within its warm-up. Source of wsd:
+/// MiniCPM, arXiv:2404.06395.
 class LearningRate {
  public:
-  /// Throws InvalidArgument if warm-up (and wsd's decay) do not fit into `steps`.
+  /// Throws InvalidArgument if wsd's decay does not fit into `steps` behind the warm-up.
   LearningRate(const OptimizerConfig& config, std::int64_t steps, std::int64_t tokens_per_step);
   double at(std::int64_t step) const;
   std::int64_t warmup_steps() const { return warmup_; }

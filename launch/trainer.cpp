@@ -74,6 +74,10 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
     for (const TokenFile& file : valid_) file.check_vocabulary(config_.model.vocab);
     return std::string();
   });
+  if (first_rank() && learning_rate_.warmup_steps() > config_.train.steps)
+    log_.warning(fmt::format(
+        "optimizer.warmup = {} is longer than train.steps = {}: the run ends within its warm-up",
+        config_.optimizer.warmup, config_.train.steps));
   start();
   open_outputs();
   product_rate_ = measure_product_rate(mesh_.world(), options_.rate_extent, context_);

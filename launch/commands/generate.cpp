@@ -114,9 +114,9 @@ void generate(SavedModel& saved, const Request& request, std::vector<std::int32_
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = generate_command().parse(args);
   const Request request = read_request(line);
+  SavedModel saved(line.value("checkpoint"), std::move(context.world), request.threads);
   const auto tokenizer =
       load_tokenizer(tokenizer_name(line.value("tokenizer"), line.value("checkpoint")));
-  SavedModel saved(line.value("checkpoint"), std::move(context.world), request.threads);
   const ModelConfig& model = saved.config().model;
   if (tokenizer->vocab() > model.vocab)
     throw InvalidArgument(fmt::format("--tokenizer: has {} tokens; the model has model.vocab = {}",

@@ -208,7 +208,8 @@ TEST(ConfigTest, AllViolationsAreListedAtOnce) {
 TEST(ConfigTest, KeysThatMustFitTogether) {
   EXPECT_NE(refusal("[model]\nhidden = 100\nheads = 3\n").find("model.heads = 3"),
             std::string::npos);
-  EXPECT_NE(refusal("[train]\nsteps = 10\n[optimizer]\nwarmup = 11\n").find("optimizer.warmup"),
+  EXPECT_NE(refusal("[train]\nsteps = 10\n[optimizer]\nschedule = wsd\ndecay = 11\n")
+                .find("optimizer.decay"),
             std::string::npos);
   EXPECT_NE(refusal("", {"--moe.experts=4", "--moe.top_k=5"}).find("moe.top_k = 5"),
             std::string::npos);
