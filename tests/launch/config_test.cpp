@@ -231,7 +231,8 @@ TEST(ConfigTest, LayoutAndTrainingChecks) {
   EXPECT_EQ(layout_violations(config, 4).size(), 0U);
   EXPECT_EQ(layout_violations(config, 2).size(), 1U);
   EXPECT_EQ(layout_violations(config, 3).size(), 2U);
-  EXPECT_NE(layout_violations(config, 2).front().find("divisor of the 2 ranks"), std::string::npos);
+  EXPECT_NE(layout_violations(config, 2).front().find("divisor of the number of ranks (2)"),
+            std::string::npos);
   EXPECT_EQ(training_violations(config, 4).size(), 3U);
   config = parse("", {"--train.steps=1", "--data.train=a", "--run.dir=b"});
   EXPECT_TRUE(training_violations(config, 8).empty());

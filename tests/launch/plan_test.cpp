@@ -105,7 +105,7 @@ TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
 TEST(PlanTest, RefusesLayoutsThatDoNotDivide) {
   const Config config = shipped("quickstart");
   const std::string message = test::message_of<InvalidArgument>([&] { plan_memory(config, 3, 1); });
-  EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the 3 ranks"),
+  EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the number of ranks (3)"),
             std::string::npos)
       << message;
   EXPECT_NE(message.find("train.global_batch"), std::string::npos) << message;
