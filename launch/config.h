@@ -50,10 +50,15 @@ struct ParallelConfig {
   int expert = 1;  // expert-parallel size; divides the ranks and the experts
 };
 
+/// What a checkpoint that cannot be written does to the run.
+enum class SaveFailure : std::uint8_t { stop, proceed };
+
 struct CheckpointConfig {
   std::int64_t every = 0;       // steps; 0 = at the end only
   std::int64_t keep = 2;        // newest ones kept; 0 = all
   std::string resume = "auto";  // auto | none | PATH
+  bool background = true;       // training goes on while a checkpoint is written
+  SaveFailure on_error = SaveFailure::stop;
 };
 
 struct RunConfig {

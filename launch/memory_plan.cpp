@@ -7,6 +7,7 @@
 
 #include "launch/options.h"
 #include "moe/language_model.h"
+#include "parallel/checkpoint_saver.h"
 #include "parallel/collectives.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/planning/planning_communicator.h"
@@ -69,6 +70,14 @@ void run_step(const Config& config, const ProcessMesh& mesh, LanguageModel& mode
 
 }  // namespace
 
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
+                          Device device) {
+  // Files are written from host memory; the copy for the last checkpoint alone is not worth it.
+  const bool background = config.checkpoint.background && config.checkpoint.every > 0;
+  const bool needed = background || device.type != DeviceType::cpu;
+  return needed ? CheckpointSaver::staging_bytes(pieces) : 0;
+}
+
 MemoryPlan plan_memory(const Config& config, int ranks, int threads) {
   const std::vector<std::string> violations = layout_violations(config, ranks);
   if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
@@ -100,6 +109,9 @@ MemoryPlan plan_memory(const Config& config, int ranks, int threads) {
   plan.activations = arena.high_water();
   plan.buffers = staging_bytes(mesh.world().size());
   if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
+  std::vector<TensorPiece> pieces = optimizer.pieces_to_save();
+  for (TensorPiece& piece : model.router_bias_pieces()) pieces.push_back(std::move(piece));
+  plan.staging = staging_bytes(config, pieces, Device::cpu());
   return plan;
 }
 

@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "launch/config.h"
+#include "parallel/checkpoint.h"
 
 namespace polymoe {
 
@@ -20,11 +22,17 @@ struct MemoryPlan {
   std::size_t optimizer = 0;    // its shard of the moments
   std::size_t activations = 0;  // the most that lives at once within a step, kernels' scratch too
   std::size_t buffers = 0;      // of the communicators
+  std::size_t staging = 0;      // host memory, for checkpoints that are written in the background
 
   std::size_t rank_total() const {
-    return parameters + gradients + optimizer + activations + buffers;
+    return parameters + gradients + optimizer + activations + buffers + staging;
   }
 };
+
+/// The host memory that a checkpoint of these pieces is copied to before it is written; 0 where a
+/// run needs no copy.
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
+                          Device device);
 
 /// Runs one optimizer step of the real program on the meta device, as one rank of `ranks`, and
 /// reads off what it would have allocated; nothing is. Experts are taken as loaded evenly, which

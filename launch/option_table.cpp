@@ -283,6 +283,12 @@ void add_run(std::vector<Option>& table) {
     return !value.empty() && read_resume(value, config);
   };
   add(std::move(resume));
+  add(flag("checkpoint.background", FIELD(checkpoint.background),
+           "train on while a checkpoint is written, from a copy in host memory"));
+  add(choice<SaveFailure>(
+      "checkpoint.on_error", {{"stop", SaveFailure::stop}, {"continue", SaveFailure::proceed}},
+      FIELD(checkpoint.on_error),
+      "what a checkpoint that cannot be written does; the last one of a run always stops it"));
   add(text("run.dir", FIELD(run.dir), "directory of checkpoints, metrics and configuration"));
   add(choice<std::string>("run.device", {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
                           FIELD(run.device), "auto = cuda where there is one, else cpu"));

@@ -32,6 +32,7 @@ Json metrics_row(const StepMetrics& metrics) {
   for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
     seconds.set(name_of(static_cast<Phase>(i)), metrics.seconds[i]);
   row.set("step_seconds", std::move(seconds));
+  row.set("checkpoint_seconds", metrics.checkpoint_seconds);
   if (!metrics.routing.empty()) {
     using Layer = RoutingStatistics;
     row.set("load_max_over_mean",
@@ -62,6 +63,7 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
   add("train/grad_norm", metrics.grad_norm);
   add("speed/tokens_per_second", metrics.tokens_per_second);
   add("speed/mfu", metrics.mfu);
+  add("speed/checkpoint_seconds", metrics.checkpoint_seconds);
   for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
     add(fmt::format("step_seconds/{}", name_of(static_cast<Phase>(i))), metrics.seconds[i]);
   for (const RoutingStatistics& layer : metrics.routing) {

@@ -23,7 +23,8 @@ struct StepMetrics {
   double lr = 0.0;
   double grad_norm = 0.0;  // before clipping
   double tokens_per_second = 0.0;
-  double mfu = 0.0;  // share of the matrix-product rate measured at start
+  double mfu = 0.0;                 // share of the matrix-product rate measured at start
+  double checkpoint_seconds = 0.0;  // that rank 0 waited for checkpoints since the row before
   std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank
   std::vector<RoutingStatistics> routing = {};                           // per MoE layer
   std::optional<double> valid_loss = {};

@@ -8,9 +8,11 @@
 #include <chrono>
 #include <cmath>
 #include <ctime>
+#include <utility>
 
 #include "launch/exit_code.h"
 #include "launch/first_rank.h"
+#include "launch/memory_plan.h"
 #include "launch/options.h"
 #include "launch/product_rate.h"
 #include "launch/run_tokenizer.h"
@@ -79,6 +81,12 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
         "optimizer.warmup = {} is longer than train.steps = {}: the run ends within its warm-up",
         config_.optimizer.warmup, config_.train.steps));
   start();
+  saver_ = std::make_unique<CheckpointSaver>(
+      CheckpointSaver::Options{.root = fs::path(config_.run.dir) / "checkpoints",
+                               .keep = config_.checkpoint.keep,
+                               .staging_bytes = staging_bytes(config_, pieces(), options_.device),
+                               .observer = options_.saves},
+      mesh_.world().split(0));
   open_outputs();
   product_rate_ = measure_product_rate(mesh_.world(), options_.rate_extent, context_);
 }
@@ -113,7 +121,7 @@ void Trainer::load(const fs::path& checkpoint) {
   optimizer_->set_steps_done(step_);
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
       fs::weakly_canonical(fs::path(config_.run.dir) / "checkpoints"))
-    committed_ = step_;
+    saved_ = found_ = step_;
   log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
                         checkpoint.string(), info.step, info.ranks, info.expert_parallel));
   for (const std::string& line : changed_settings(config_, info, checkpoint))
@@ -140,19 +148,32 @@ std::vector<TensorPiece> Trainer::pieces() {
   return all;
 }
 
-void Trainer::commit() {
-  if (committed_ == step_) return;
-  const fs::path root = fs::path(config_.run.dir) / "checkpoints";
-  save_checkpoint(root,
-                  {.step = step_,
-                   .tokens = tokens_,
-                   .ranks = mesh_.world().size(),
-                   .expert_parallel = mesh_.expert_parallel(),
-                   .config = to_ini(config_),
-                   .state = state_.to_text()},
-                  pieces(), mesh_.world());
-  committed_ = step_;
-  if (first_rank()) prune_checkpoints(root, config_.checkpoint.keep);
+void Trainer::save(bool last) {
+  if (saved_ == step_) return;
+  const auto begin = Timeline::Clock::now();
+  finish_save();
+  saved_ = step_;
+  saver_->start({.step = step_,
+                 .tokens = tokens_,
+                 .ranks = mesh_.world().size(),
+                 .expert_parallel = mesh_.expert_parallel(),
+                 .config = to_ini(config_),
+                 .state = state_.to_text()},
+                pieces(), stream_);
+  // A run must not end as if its last checkpoint were there.
+  if (last) saver_->wait();
+  checkpoint_seconds_ += std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
+}
+
+/// Returns when no checkpoint is under way.
+void Trainer::finish_save() {
+  try {
+    saver_->wait();
+  } catch (const OutputFileError& error) {
+    if (config_.checkpoint.on_error == SaveFailure::stop) throw;
+    if (first_rank())
+      log_.warning(fmt::format("{}; going on (checkpoint.on_error = continue)", error.what()));
+  }
 }
 
 void Trainer::forward_backward(LossTerms& losses) {
@@ -198,15 +219,17 @@ void Trainer::forward_backward(LossTerms& losses) {
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
   const bool stop = options_.stop_requested && options_.stop_requested();
   const Arena::Scope scope(arena_);
-  const Tensor values = arena_.allocate({4}, DType::f64);
+  const Tensor values = arena_.allocate({5}, DType::f64);
   double* value = values.data<double>();
   value[0] = losses.cross_entropy;
   value[1] = losses.balance;
   value[2] = losses.z;
   value[3] = stop ? 1.0 : 0.0;
+  value[4] = saver_->failed() ? 1.0 : 0.0;
   mesh_.world().all_reduce(values, Reduction::sum, stream_);
   return {.losses = {.cross_entropy = value[0], .balance = value[1], .z = value[2]},
-          .stop = value[3] > 0.0};
+          .stop = value[3] > 0.0,
+          .save_failed = value[4] > 0.0};
 }
 
 /// One optimizer step. Returns whether a rank was asked to stop.
@@ -218,6 +241,7 @@ bool Trainer::step(StepMetrics& metrics) {
   LossTerms own;
   forward_backward(own);
   const Sums sums = sum_over_ranks(own);
+  if (sums.save_failed) finish_save();
   {
     const Timeline::Scope phase(timeline_, Phase::optimizer);
     metrics.grad_norm = optimizer_->gradient_norm(mesh_.world(), context_);
@@ -227,13 +251,16 @@ bool Trainer::step(StepMetrics& metrics) {
   metrics.aux_loss = sums.losses.balance;
   metrics.z_loss = sums.losses.z;
   if (!std::isfinite(metrics.loss + metrics.aux_loss + metrics.z_loss) ||
-      !std::isfinite(metrics.grad_norm))
+      !std::isfinite(metrics.grad_norm)) {
+    finish_save();
+    const std::int64_t newest = std::max(found_, saver_->committed());
     throw NotFiniteError(fmt::format(
         "step {} is not applied: loss {}, load-balance loss {}, router z-loss {}, gradient norm {} "
         "must be finite; the newest checkpoint is of step {}: resume from it with a lower "
         "optimizer.lr or a smaller optimizer.clip",
         metrics.step, metrics.loss, metrics.aux_loss, metrics.z_loss, metrics.grad_norm,
-        committed_ < 0 ? std::string("(none)") : std::to_string(committed_)));
+        newest < 0 ? std::string("(none)") : std::to_string(newest)));
+  }
   metrics.lr = learning_rate_.at(metrics.step);
   const double clip = config_.optimizer.clip;
   const double scale = clip > 0.0 && metrics.grad_norm > clip ? clip / metrics.grad_norm : 1.0;
@@ -304,11 +331,13 @@ RunEnd Trainer::run() {
       progress.note(fmt::format("step {}  validation loss {:.4f}  perplexity {:.2f}", step_,
                                 *metrics.valid_loss, std::exp(*metrics.valid_loss)));
     }
+    metrics.checkpoint_seconds = std::exchange(checkpoint_seconds_, 0.0);
     report(metrics);
-    if (ends || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) commit();
+    if (ends || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save(ends);
     const double seconds = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
     progress.step_done(step_, metrics.loss, metrics.tokens_per_second, seconds);
   }
+  saver_->shutdown();
   if (step_ >= train.steps) return RunEnd::finished;
   return stop ? RunEnd::preempted : RunEnd::stopped;
 }

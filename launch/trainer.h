@@ -17,6 +17,7 @@
 #include "launch/step_metrics.h"
 #include "launch/token_data.h"
 #include "moe/language_model.h"
+#include "parallel/checkpoint_saver.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_mesh.h"
@@ -39,6 +40,7 @@ struct TrainerOptions {
   std::function<void(std::int64_t)> step_begins = {};
   std::FILE* progress = nullptr;    // of rank 0; null = none
   bool terminal = false;            // progress goes to a terminal
+  SaveObserver* saves = nullptr;    // told of this rank's checkpoints; null = none
   std::string environment = {};     // content of RUN/environment.json
   std::int64_t rate_extent = 1024;  // of the matrix product whose rate mfu is a share of
 };
@@ -60,9 +62,10 @@ class Trainer {
   ~Trainer();
 
   /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
-  /// last step is committed on return. Collective.
+  /// last step is committed on return. Collective, once.
   /// Throws NotFiniteError, on every rank, when a step's loss or gradient norm is not finite: that
-  /// step is not applied and no checkpoint is written.
+  /// step is not applied and no checkpoint is written. Throws OutputFileError, on every rank, when
+  /// a checkpoint could not be written and checkpoint.on_error = stop, or it was the last one.
   RunEnd run();
 
   std::int64_t steps_done() const { return step_; }
@@ -74,13 +77,15 @@ class Trainer {
   struct Sums {  // of a step, over all ranks
     LossTerms losses;
     bool stop = false;
+    bool save_failed = false;
   };
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
   void start();
   void load(const std::filesystem::path& checkpoint);
   void open_outputs();
-  void commit();
+  void save(bool last);
+  void finish_save();
   void forward_backward(LossTerms& losses);
   Sums sum_over_ranks(const LossTerms& losses);
   bool step(StepMetrics& metrics);
@@ -108,7 +113,10 @@ class Trainer {
   std::int64_t step_ = 0;    // done
   std::int64_t tokens_ = 0;  // predicted so far
   TrainingState state_;
-  std::int64_t committed_ = -1;  // step of the newest checkpoint of this run
+  std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
+  std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
+  std::unique_ptr<CheckpointSaver> saver_;
+  double checkpoint_seconds_ = 0.0;  // waited for since the last row
 
   std::optional<MetricsWriter> metrics_;      // rank 0
   std::optional<TensorBoardWriter> scalars_;  // rank 0

@@ -10,6 +10,7 @@
 
 #include "parallel/checkpoint_manifest.h"
 #include "parallel/communicator.h"
+#include "parallel/save_observer.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -29,9 +30,11 @@ std::string checkpoint_name(std::int64_t step);
 /// Collective; all ranks see one file system, rank 0 gives the info. The pieces of all ranks
 /// together cover each tensor once. The directory appears under its name only when every file is
 /// complete and synced, in place of an older one of that step; on failure every rank throws
-/// OutputFileError and what was there before stays.
+/// OutputFileError, the same one, and what was there before stays. A `refusal` that is not empty
+/// says why this rank cannot take part: nothing is saved then.
 void save_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
-                     const std::vector<TensorPiece>& pieces, Communicator& world);
+                     const std::vector<TensorPiece>& pieces, Communicator& world,
+                     SaveObserver* observer = nullptr, const std::string& refusal = "");
 
 /// The same by one process for all ranks of a layout, one piece in memory at a time:
 /// pieces_of(rank) describes them with tensors on any device, meta among them, and fill(piece) puts
@@ -75,6 +78,11 @@ std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::pa
 
 /// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), and abandoned
 /// `.partial` directories. One rank calls it, while none writes. Throws OutputFileError.
-void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep);
+void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep,
+                       SaveObserver* observer = nullptr);
+
+/// The same by rank 0 for all; every rank throws what it throws. Collective.
+void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep, Communicator& world,
+                       SaveObserver* observer);
 
 }  // namespace polymoe

@@ -95,7 +95,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& root,
   return std::nullopt;
 }
 
-void prune_checkpoints(const fs::path& root, std::int64_t keep) {
+void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* observer) {
   std::vector<Candidate> found = candidates(root);
   std::erase_if(found, [](const Candidate& candidate) {
     if (candidate.kind != Kind::partial) return false;
@@ -108,6 +108,7 @@ void prune_checkpoints(const fs::path& root, std::int64_t keep) {
       // A removal that is cut off must not leave something that looks committed.
       const fs::path partial = root / (checkpoint_name(candidate.step) + ".partial");
       rename_path(candidate.path, partial);
+      tell(observer, SavePoint::retention);
       remove_directory(partial);
     } else if (can_be_opened(candidate.path)) {
       ++kept;

@@ -133,7 +133,7 @@ std::string ShardWriter::finish() {
 }
 
 void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
-                       const std::vector<std::string>& shards) {
+                       const std::vector<std::string>& shards, SaveObserver* observer) {
   const fs::path partial = partial_checkpoint(root, info.step);
   CheckpointManifest manifest = make_manifest(info, shards);
   for (const auto& file : manifest.files) {
@@ -156,7 +156,9 @@ void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
   file.sync();
   file.close();
   sync_directory(partial);
+  tell(observer, SavePoint::before_rename);
   put_in_place(partial, root / checkpoint_name(info.step));
+  tell(observer, SavePoint::after_rename);
   sync_directory(root);
 }
 

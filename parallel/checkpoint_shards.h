@@ -35,6 +35,6 @@ class ShardWriter {
 /// place of an older one of that step. Throws InvalidArgument when the pieces do not cover every
 /// tensor once, OutputFileError.
 void commit_checkpoint(const std::filesystem::path& root, const CheckpointInfo& info,
-                       const std::vector<std::string>& shards);
+                       const std::vector<std::string>& shards, SaveObserver* observer = nullptr);
 
 }  // namespace polymoe

@@ -67,7 +67,8 @@ std::string broadcast_text(const std::string& text, Communicator& world) {
 }  // namespace
 
 void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
-                     const std::vector<TensorPiece>& pieces, Communicator& world) {
+                     const std::vector<TensorPiece>& pieces, Communicator& world,
+                     SaveObserver* observer, const std::string& refusal) {
   const fs::path target = root / checkpoint_name(info.step);
   const fs::path partial = partial_checkpoint(root, info.step);
   const auto fail_together = [&](const std::string& error) {
@@ -87,8 +88,12 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
   std::string shard;
   const fs::path path = partial / shard_name(world.rank(), world.size());
   error = error_of([&] {
+    if (!refusal.empty()) throw Error(refusal);
     ShardWriter file(path);
-    for (const TensorPiece& piece : pieces) file.add(piece);
+    for (const TensorPiece& piece : pieces) {
+      file.add(piece);
+      tell(observer, SavePoint::writing);
+    }
     shard = file.finish();
   });
   if (!error.empty()) {
@@ -110,7 +115,7 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
         }
         descriptions.push_back(shards[rank].substr(1));
       }
-      commit_checkpoint(root, info, descriptions);
+      commit_checkpoint(root, info, descriptions, observer);
     });
     if (!error.empty()) {
       std::error_code ignored;  // what stays has no manifest and counts as abandoned
@@ -118,6 +123,14 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
     }
   }
   fail_together(broadcast_text(error, world));
+}
+
+void prune_checkpoints(const fs::path& root, std::int64_t keep, Communicator& world,
+                       SaveObserver* observer) {
+  std::string error;
+  if (world.rank() == 0) error = error_of([&] { prune_checkpoints(root, keep, observer); });
+  error = broadcast_text(error, world);
+  if (!error.empty()) throw OutputFileError(root.string(), "old checkpoints stay: " + error);
 }
 
 void write_checkpoint(const fs::path& root, const CheckpointInfo& info,

@@ -85,6 +85,10 @@ class Communicator {
   /// New communicator of the ranks that gave the same color, ordered by rank. Collective.
   virtual std::unique_ptr<Communicator> split(int color) = 0;
 
+  /// Makes the operation under way on this rank, and later ones, throw CommunicationError. Any
+  /// thread may call it.
+  virtual void interrupt() = 0;
+
   /// The orderly, collective end. The destructor never waits for peers.
   virtual void shutdown() = 0;
 

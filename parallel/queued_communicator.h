@@ -55,6 +55,7 @@ class QueuedCommunicator final : public Communicator {
   void all_to_all_counts(std::span<const std::int64_t> send,
                          std::span<std::int64_t> receive) override;
   std::unique_ptr<Communicator> split(int color) override;
+  void interrupt() override { transport_->interrupt(); }
   void shutdown() override;
 
  private:

@@ -38,6 +38,7 @@ std::string as_text(const Config& config, const MemoryPlan& plan, int ranks, int
   text += line("optimizer", plan.optimizer);
   text += line("activations", plan.activations);
   text += line("buffers", plan.buffers);
+  if (plan.staging > 0) text += line("staging", plan.staging);
   text += line("total", plan.rank_total());
   return text;
 }
@@ -49,6 +50,7 @@ std::string as_json(const Config& config, const MemoryPlan& plan, int ranks) {
                                    .set("optimizer", plan.optimizer)
                                    .set("activations", plan.activations)
                                    .set("buffers", plan.buffers)
+                                   .set("staging", plan.staging)
                                    .set("total", plan.rank_total()));
   Json json = Json::object();
   json.set("total_parameters", plan.total_parameters)

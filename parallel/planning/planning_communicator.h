@@ -31,6 +31,7 @@ class PlanningCommunicator final : public Communicator {
                          std::span<std::int64_t> receive) override;
   /// Throws InvalidArgument when this call or color was not announced to the constructor.
   std::unique_ptr<Communicator> split(int color) override;
+  void interrupt() override {}
   void shutdown() override {}
 
  private:

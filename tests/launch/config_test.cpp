@@ -79,6 +79,8 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"checkpoint.every", "100"},
     {"checkpoint.keep", "5"},
     {"checkpoint.resume", "runs/a/checkpoints/step-00000010"},
+    {"checkpoint.background", "false"},
+    {"checkpoint.on_error", "continue"},
     {"run.dir", "runs/x"},
     {"run.device", "cpu"},
     {"run.threads", "3"},

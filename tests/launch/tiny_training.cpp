@@ -93,7 +93,9 @@ std::vector<Json> metrics_of(const fs::path& run) {
 std::string without_times(const Json& row) {
   Json kept = Json::object();
   for (const auto& [key, value] : row.members())
-    if (key != "step_seconds" && key != "tokens_per_second" && key != "mfu") kept.set(key, value);
+    if (key != "step_seconds" && key != "tokens_per_second" && key != "mfu" &&
+        key != "checkpoint_seconds")
+      kept.set(key, value);
   return kept.dump();
 }
 

@@ -67,8 +67,8 @@ TEST_F(TrainerTest, LossFallsAndEveryKeyIsReported) {
   for (const auto& member : rows[0].members()) keys.push_back(member.key);
   EXPECT_EQ(keys, (std::vector<std::string>{"step", "tokens", "loss", "aux_loss", "z_loss", "lr",
                                             "grad_norm", "tokens_per_second", "mfu", "step_seconds",
-                                            "load_max_over_mean", "dead_experts", "routing_entropy",
-                                            "dropped"}));
+                                            "checkpoint_seconds", "load_max_over_mean",
+                                            "dead_experts", "routing_entropy", "dropped"}));
   EXPECT_EQ(rows[59].at("step").as_integer(), 60);
   EXPECT_EQ(rows[59].at("tokens").as_integer(), 60 * 8 * 16);
   EXPECT_GT(number(rows[5], "mfu"), 0.0);
