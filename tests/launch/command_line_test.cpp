@@ -175,7 +175,7 @@ TEST_F(CommandLineTest, PlanPrintsTheCounts) {
 TEST_F(CommandLineTest, TrainingIsRefusedBeforeItStarts) {
   expect_line(run(training({"--run.device=cuda"})), 64, {"run.device = cuda", "cpu"});
   expect_line(run(training({"--train.steps=0"})), 64, {"train.steps = 0", "at least 1"});
-  expect_line(run(training({"--parallel.expert=2"})), 64, {"parallel.expert = 2", "1 ranks"});
+  expect_line(run(training({"--parallel.expert=2"})), 64, {"parallel.expert = 2", "ranks (1)"});
   expect_line(run(training({"--run.dir="})), 64, {"run.dir", "a directory"});
   write_bytes(path("file"), "");
   expect_line(run(training({"--run.dir=" + path("file") + "/run"})), 74, {"/file"});
@@ -205,7 +205,7 @@ TEST_F(CommandLineTest, RanksReportOneLineAndNeverHang) {
   expect_line(run_on_ranks(2, {"trian"}), 64, {"did you mean 'train'?"});
   expect_line(run_on_ranks(2, training({"--moe.topk=2"})), 64, {"rank 0", "moe.top_k"});
   expect_line(run_on_ranks(2, training({"--parallel.expert=4"})), 64,
-              {"rank 0", "parallel.expert = 4", "2 ranks"});
+              {"rank 0", "parallel.expert = 4", "ranks (2)"});
   expect_line(run_on_ranks(2, training({"--data.train=" + path("absent")})), 65,
               {"rank 0", "absent"});
   // What one rank sees alone ends all: the first one checks the tokens.
