@@ -6,12 +6,11 @@
 #include <algorithm>
 
 #include "launch/options.h"
+#include "launch/training_step.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint_saver.h"
 #include "parallel/collectives.h"
-#include "parallel/gradient_reducer.h"
 #include "parallel/planning/planning_communicator.h"
-#include "parallel/sharded_optimizer.h"
 #include "runtime/context.h"
 #include "runtime/error.h"
 
@@ -32,42 +31,6 @@ class ThreadCount {
   int outer_;
 };
 
-TokenBatch allocate_batch(std::int64_t sequences, std::int64_t length, Arena& arena) {
-  const std::int64_t rows = sequences * length;
-  return {.tokens = arena.allocate({rows}, DType::i32),
-          .targets = arena.allocate({rows}, DType::i32),
-          .sequences = sequences,
-          .length = length};
-}
-
-// One step as the trainer does it. Later micro-batches need what the second one needs.
-void run_step(const Config& config, const ProcessMesh& mesh, LanguageModel& model,
-              GradientReducer& reducer, ShardedOptimizer& optimizer, ExecutionContext& context) {
-  const TrainConfig& train = config.train;
-  const std::int64_t length = config.model.context;
-  const std::int64_t passes = train.global_batch / (train.micro_batch * mesh.world().size());
-  const GlobalBatch global{.tokens = train.global_batch * length,
-                           .sequences = train.global_batch,
-                           .micro_batches = passes * mesh.world().size()};
-  const std::int64_t first = std::max<std::int64_t>(passes - 2, 0);
-  for (std::int64_t pass = first; pass < passes; ++pass) {
-    const Arena::Scope scope(context.arena);
-    std::function<void(int)> segment_done;
-    if (pass + 1 == passes)
-      segment_done = [&](int segment) { reducer.start(segment, context.stream); };
-    model.forward_backward(allocate_batch(train.micro_batch, length, context.arena), global,
-                           train.recompute, segment_done, context);
-  }
-  reducer.finish(context.stream);
-  optimizer.gradient_norm(mesh.world(), context);
-  optimizer.step(config.optimizer.lr, 1.0, context);
-  model.finish_step(context);
-  if (!config.data.valid.empty() && train.valid_every > 0) {
-    const Arena::Scope scope(context.arena);
-    model.token_losses(allocate_batch(train.micro_batch, length, context.arena), context);
-  }
-}
-
 }  // namespace
 
 std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
@@ -84,33 +47,32 @@ MemoryPlan plan_memory(const Config& config, int ranks, int threads) {
   const ThreadCount thread_count(threads);
   const ProcessMesh mesh(make_planning_world(0, ranks, config.parallel.expert),
                          config.parallel.expert);
-  ParameterStore store(mesh);
-  LanguageModel model(config.model, mesh, store);
-  store.allocate(DType::f32, Device::meta());
-  ShardedOptimizer optimizer(store, config.optimizer.adamw);
-  GradientReducer reducer(store);
-
+  TrainingModel training(config, mesh, Device::meta());
   Stream stream(Device::meta());
   Arena arena({.device = Device::meta()});
   Timeline timeline;
   ExecutionContext context{stream, arena, timeline};
-  run_step(config, mesh, model, reducer, optimizer, context);
+  // Later micro-batches need what the second one needs.
+  training.step({}, 2, context);
+  if (!config.data.valid.empty() && config.train.valid_every > 0)
+    training.model().token_losses(
+        allocate_batch(config.train.micro_batch, config.model.context, arena), context);
 
   MemoryPlan plan;
-  plan.total_parameters = store.total_elements();
+  plan.total_parameters = training.parameters().total_elements();
   plan.active_parameters = LanguageModel::active_parameters(config.model);
+  ParameterStore& store = training.parameters();
   for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert}) {
     plan.parameters += store.values(scope).bytes();
     plan.gradients += store.gradients(scope).bytes();
-    for (int segment = 0; segment < store.segments(); ++segment)
-      plan.optimizer +=
-          2 * static_cast<std::size_t>(store.owned(scope, segment).size()) * size_of(store.dtype());
   }
+  plan.optimizer = training.optimizer_bytes();
   plan.activations = arena.high_water();
   plan.buffers = staging_bytes(mesh.world().size());
   if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
-  std::vector<TensorPiece> pieces = optimizer.pieces_to_save();
-  for (TensorPiece& piece : model.router_bias_pieces()) pieces.push_back(std::move(piece));
+  std::vector<TensorPiece> pieces = training.optimizer().pieces_to_save();
+  for (TensorPiece& piece : training.model().router_bias_pieces())
+    pieces.push_back(std::move(piece));
   plan.staging = staging_bytes(config, pieces, Device::cpu());
   return plan;
 }

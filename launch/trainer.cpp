@@ -12,9 +12,9 @@
 
 #include "launch/exit_code.h"
 #include "launch/first_rank.h"
+#include "launch/machine_rates.h"
 #include "launch/memory_plan.h"
 #include "launch/options.h"
-#include "launch/product_rate.h"
 #include "launch/run_tokenizer.h"
 #include "launch/validation.h"
 #include "runtime/error.h"

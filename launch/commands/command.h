@@ -46,6 +46,7 @@ struct Command {
 };
 
 /// Each is defined in its own file of this folder.
+const Command& bench_command();
 const Command& checkpoint_command();
 const Command& checkpoint_inspect_command();
 const Command& eval_command();

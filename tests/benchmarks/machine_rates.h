@@ -3,7 +3,7 @@
 
 namespace polymoe::benchmarks {
 
-/// Operations per second of an f32 matrix product 1024^3 with all threads, measured on first use:
+/// Operations per second of an f32 matrix product 2048^3 with all threads, measured on first use:
 /// what "share of the matrix-product rate" refers to.
 double matrix_product_rate();
 

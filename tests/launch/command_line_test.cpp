@@ -84,7 +84,8 @@ TEST_F(CommandLineTest, HelpAndVersion) {
   const ProcessResult help = run({"--help"});
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_EQ(help.standard_error, "");
-  for (const char* command : {"train", "eval", "generate", "tokenize", "plan", "checkpoint"}) {
+  for (const char* command :
+       {"train", "eval", "generate", "tokenize", "plan", "bench", "checkpoint"}) {
     EXPECT_NE(help.standard_output.find("\n  " + std::string(command) + " "), std::string::npos);
     const ProcessResult its_help = run({command, "--help"});
     EXPECT_EQ(its_help.exit_code, 0);

@@ -49,7 +49,8 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 TEST(PlanTest, EveryShippedConfigurationCanBePlanned) {
-  for (const char* name : {"bench-dense", "bench-moe", "dense-1b", "moe-7b", "quickstart"}) {
+  for (const char* name :
+       {"bench-dense", "bench-moe", "bench-small-experts", "dense-1b", "moe-7b", "quickstart"}) {
     const Config config = shipped(name);
     const MemoryPlan plan = plan_memory(config, config.parallel.expert, 1);
     EXPECT_GT(plan.total_parameters, 0) << name;

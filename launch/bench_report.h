@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/bench.h"
+#include "launch/bench_model.h"
+#include "launch/config.h"
+#include "launch/memory_plan.h"
+#include "runtime/json.h"
+
+namespace polymoe {
+
+/// Where and on what a benchmark ran.
+struct BenchSetting {
+  int ranks = 1;
+  int threads_per_rank = 1;
+  MachineRates rates = {};
+};
+
+/// All that `polymoe bench` measured.
+struct BenchReport {
+  BenchSetting setting = {};
+  std::vector<BenchResult> results = {};
+  std::optional<StepDetails> step = {};
+  MemoryPlan plan = {};
+};
+
+/// The lines above the table: machine, its rates, the table's head.
+std::string bench_head(const BenchSetting& setting);
+/// A line of the table.
+std::string bench_line(const BenchResult& result, const BenchSetting& setting);
+/// What follows on the table: the step in tokens per second, phases and memory.
+std::string step_text(const StepDetails& step, const MemoryPlan& plan);
+
+Json bench_json(const BenchReport& report, const Config& config);
+
+}  // namespace polymoe

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+
+#include "launch/bench_kernels.h"
+#include "launch/bench_report.h"
+#include "launch/commands/command.h"
+#include "launch/exit_code.h"
+#include "launch/first_rank.h"
+#include "launch/machine_rates.h"
+#include "launch/node_threads.h"
+#include "runtime/error.h"
+#include "runtime/file.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+/// What to run.
+struct Selection {
+  std::string filter = {};
+  bool step = false, generation = false;
+  std::vector<KernelCase> kernels = {};
+
+  bool takes(const std::string& name) const { return name.find(filter) != std::string::npos; }
+};
+
+Selection select(const std::string& filter, const Config& config, int ranks) {
+  Selection selection{.filter = filter};
+  std::vector<KernelCase> kernels = kernel_cases(config, ranks);
+  std::string names = "step, generation";
+  for (const KernelCase& kernel : kernels) names += ", " + kernel.name;
+  selection.step = selection.takes("step");
+  selection.generation = selection.takes("generation");
+  std::erase_if(kernels, [&](const KernelCase& kernel) { return !selection.takes(kernel.name); });
+  selection.kernels = std::move(kernels);
+  if (!selection.step && !selection.generation && selection.kernels.empty())
+    throw InvalidArgument("--filter " + filter +
+                          ": must be a part of one of these names: " + names);
+  return selection;
+}
+
+/// The system ends a process that takes more memory than there is without a word.
+void check_memory(const MemoryPlan& plan, int ranks_on_node) {
+  constexpr double gibi = 1024.0 * 1024.0 * 1024.0;
+  const double needed = static_cast<double>(plan.rank_total()) * ranks_on_node;
+  const auto usable = static_cast<double>(usable_memory_bytes());
+  if (needed > usable)
+    throw InvalidArgument(
+        fmt::format("configuration: a step needs {:.1f} GiB on this machine of {:.1f} GiB; with "
+                    "--filter NAME single kernels can be measured",
+                    needed / gibi, usable / gibi));
+}
+
+MachineRates measure_machine(Communicator& world, ExecutionContext& context) {
+  constexpr std::int64_t memory = std::int64_t{256} << 20, message = std::int64_t{16} << 20;
+  return {.copy = measure_copy_bandwidth(world, memory, context),
+          .read = measure_read_bandwidth(world, memory, context),
+          .product = measure_product_rate(world, 2048, context),
+          .all_to_all = measure_all_to_all_bandwidth(world, message, context)};
+}
+
+/// Shows each line as soon as it is there.
+BenchReport measure(const Config& config, const Selection& selection, const MemoryPlan& plan,
+                    const ProcessMesh& mesh) {
+  Communicator& world = mesh.world();
+  Stream stream(Device::cpu());
+  Arena arena(
+      {.device = Device::cpu(), .capacity = static_cast<std::size_t>(usable_memory_bytes())});
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+  BenchReport report{.plan = plan};
+  report.setting = {.ranks = world.size(), .threads_per_rank = omp_get_max_threads()};
+  const auto show = [&](const std::string& text) {
+    if (world.rank() == 0) std::cout << text << std::flush;
+  };
+  const auto add = [&](const BenchResult& result) {
+    report.results.push_back(result);
+    show(bench_line(result, report.setting));
+  };
+
+  // The step's memory is the process's as long as nothing else has taken any.
+  std::unique_ptr<ModelBench> model;
+  if (selection.step || selection.generation)
+    model = std::make_unique<ModelBench>(config, mesh, plan, context);
+  report.setting.rates = measure_machine(world, context);
+  show(bench_head(report.setting));
+  for (const KernelCase& kernel : selection.kernels) {
+    const Arena::Scope scope(arena);
+    const std::function<void()> run = kernel.prepare(context);
+    add({.name = kernel.name,
+         .shape = kernel.shape,
+         .floor = kernel.floor,
+         .timing = time_runs(world, run, {}, stream)});
+  }
+  if (selection.generation) add(model->time_generation(context));
+  if (selection.step) {
+    add(model->time_steps(context));
+    report.step = model->details();
+    show(step_text(*report.step, plan));
+  }
+  return report;
+}
+
+int run(CommandContext& context, const std::vector<std::string>& args) {
+  const CommandLine line = bench_command().parse(args);
+  Config config = read_config(line.value("config"), line.overrides());
+  config.checkpoint.every = 0;  // none is written here, and none takes memory
+  select_device(config.run.device);
+  const int threads =
+      config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
+  omp_set_num_threads(threads);
+  const MemoryPlan plan = plan_memory(config, context.ranks, threads);
+  const Selection selection = select(line.value("filter"), config, context.ranks);
+  if (selection.step || selection.generation) check_memory(plan, context.ranks_on_node);
+  const std::string path = line.value("json");
+  if (line.has("json"))
+    on_first_rank(*context.world, [&] {  // better now than after the work
+      OutputFile(path, OutputFile::Mode::append).close();
+      return std::string();
+    });
+
+  ProcessMesh mesh(std::move(context.world), config.parallel.expert);
+  const BenchReport report = measure(config, selection, plan, mesh);
+  if (line.has("json"))
+    on_first_rank(mesh.world(), [&] {
+      replace_file(path, bench_json(report, config).dump_indented());
+      return std::string();
+    });
+  mesh.shutdown();
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& bench_command() {
+  static const Command command = {
+      .name = "bench",
+      .summary = "Measures the machine, then the kernels and the training step against it",
+      .arguments = "",
+      .options = {{.name = "config",
+                   .value = "FILE",
+                   .help = "the model and its batch; without one, defaults"},
+                  {.name = "filter",
+                   .value = "NAME",
+                   .help = "only what has NAME in its name: a kernel, `generation`, `step`"},
+                  {.name = "json", .value = "FILE", .help = "writes the figures there as well"}},
+      .overrides = true,
+      .ranks = true,
+      .run = run};
+  return command;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "parallel/communicator.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+// What the machine can do: the ceilings that kernels and steps are measured against. Each is
+// measured on all ranks at the same time, with the threads that each of them has, as the best of a
+// few rounds, and summed over ranks; a rank's memory for it comes from the arena. Collective over
+// `world`.
+
+/// Operations per second of f32 matrix products [extent, extent] x [extent, extent].
+double measure_product_rate(Communicator& world, std::int64_t extent, ExecutionContext& context);
+
+/// Bytes per second, reads and writes counted, of copying `bytes` within each rank's memory.
+double measure_copy_bandwidth(Communicator& world, std::int64_t bytes, ExecutionContext& context);
+
+/// Bytes per second of reading `bytes` within each rank's memory.
+double measure_read_bandwidth(Communicator& world, std::int64_t bytes, ExecutionContext& context);
+
+/// Bytes per second that ranks send to other ranks when each sends `bytes` in equal parts to all;
+/// 0 for a rank without peers.
+double measure_all_to_all_bandwidth(Communicator& world, std::int64_t bytes,
+                                    ExecutionContext& context);
+
+}  // namespace polymoe
