@@ -107,12 +107,16 @@ std::vector<std::string> changed_settings(const Config& config, const Checkpoint
 std::string TrainingState::to_text() const {
   Json state = Json::object();
   state.set("next_sample", next_sample);
+  if (!moments) state.set("moments", false);
   return state.dump();
 }
 
 TrainingState TrainingState::from_text(const std::string& text, const std::string& origin) {
   try {
-    return {.next_sample = parse_json(text, origin).at("next_sample").as_integer(0)};
+    const Json state = parse_json(text, origin);
+    const Json* moments = state.find("moments");
+    return {.next_sample = state.at("next_sample").as_integer(0),
+            .moments = moments == nullptr || moments->as_bool()};
   } catch (const InvalidArgument& error) {
     throw InputFileError(origin, fmt::format("its trainer state: {}", error.what()));
   }

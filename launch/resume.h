@@ -46,6 +46,7 @@ std::vector<std::string> changed_settings(const Config& config, const Checkpoint
 /// What the trainer resumes by, beside step and tokens: the `state` of a checkpoint.
 struct TrainingState {
   std::int64_t next_sample = 0;  // data position: samples drawn so far
+  bool moments = true;           // the checkpoint holds the optimizer's moments
 
   std::string to_text() const;
   /// Throws InputFileError naming `origin`.

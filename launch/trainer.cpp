@@ -112,18 +112,21 @@ void Trainer::load(const fs::path& checkpoint) {
   const CheckpointReader reader(checkpoint);
   const CheckpointInfo& info = reader.info();
   check_same_model(config_, info, checkpoint);
-  std::vector<TensorPiece> wanted = optimizer_->pieces_to_load(true);
+  state_ = TrainingState::from_text(info.state, checkpoint.string());
+  std::vector<TensorPiece> wanted = optimizer_->pieces_to_load(state_.moments);
   for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
   reader.read(wanted);
   step_ = info.step;
   tokens_ = info.tokens;
-  state_ = TrainingState::from_text(info.state, checkpoint.string());
   optimizer_->set_steps_done(step_);
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
       fs::weakly_canonical(fs::path(config_.run.dir) / "checkpoints"))
     saved_ = found_ = step_;
   log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
                         checkpoint.string(), info.step, info.ranks, info.expert_parallel));
+  // What is saved from here on has moments.
+  if (!std::exchange(state_.moments, true))
+    log_.info("that checkpoint holds no optimizer state: the moments start at zero");
   for (const std::string& line : changed_settings(config_, info, checkpoint))
     log_.info("changed since that checkpoint: " + line);
 }

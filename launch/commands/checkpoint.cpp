@@ -4,11 +4,13 @@
 namespace polymoe {
 
 const Command& checkpoint_command() {
-  static const Command command = {.name = "checkpoint",
-                                  .summary = "Looks into checkpoints, checks and converts them",
-                                  .arguments = "",
-                                  .options = {},
-                                  .subcommands = {&checkpoint_inspect_command()}};
+  static const Command command = {
+      .name = "checkpoint",
+      .summary = "Looks into checkpoints, checks and converts them",
+      .arguments = "",
+      .options = {},
+      .subcommands = {&checkpoint_inspect_command(), &checkpoint_export_hf_command(),
+                      &checkpoint_import_hf_command()}};
   return command;
 }
 

@@ -48,6 +48,8 @@ struct Command {
 /// Each is defined in its own file of this folder.
 const Command& bench_command();
 const Command& checkpoint_command();
+const Command& checkpoint_export_hf_command();
+const Command& checkpoint_import_hf_command();
 const Command& checkpoint_inspect_command();
 const Command& eval_command();
 const Command& generate_command();

@@ -66,7 +66,7 @@ def main():
         model = model.to(dtype)
         model.save_pretrained(FOLDER / name, max_shard_size=shard_size)
         (FOLDER / name / "generation_config.json").unlink()
-        model = model.double().eval()
+        model = model_class.from_pretrained(FOLDER / name, dtype=torch.float64).eval()
         model.config._experts_implementation = "eager"  # the others do not compute in double
         loss = 0.0
         with torch.no_grad():

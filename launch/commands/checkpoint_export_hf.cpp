@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "launch/commands/command.h"
+#include "launch/exit_code.h"
+#include "launch/huggingface.h"
+#include "launch/values.h"
+#include "runtime/error.h"
+#include "runtime/log.h"
+
+namespace polymoe {
+namespace {
+
+SafetensorsDType parse_dtype(const std::string& text) {
+  if (text == "f32") return SafetensorsDType::f32;
+  if (text == "bf16") return SafetensorsDType::bf16;
+  throw InvalidArgument("--dtype " + text + ": must be bf16 or f32");
+}
+
+int run(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = checkpoint_export_hf_command().parse(args);
+  const InterchangeReport report =
+      export_huggingface({.from = line.value("from"),
+                          .to = line.value("to"),
+                          .dtype = parse_dtype(line.value("dtype", "f32"))});
+  Log log(0);
+  for (const std::string& note : report.notes) log.warning(note);
+  std::cout << fmt::format("checkpoint  {}\nwritten     {}\nmodel       {}, {} parameters\n",
+                           report.checkpoint.string(), line.value("to"), report.architecture,
+                           with_separators(report.parameters));
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& checkpoint_export_hf_command() {
+  static const Command command = {
+      .name = "checkpoint export-hf",
+      .summary = "Writes a model as safetensors for Hugging Face's transformers",
+      .arguments = "",
+      .options =
+          {{.name = "from",
+            .value = "DIR",
+            .help = "a checkpoint, or a run directory: then its newest valid one",
+            .required = true},
+           {.name = "to", .value = "OUT", .help = "a new or an empty directory", .required = true},
+           {.name = "dtype",
+            .value = "TYPE",
+            .help = "f32 as it is, or bf16 rounded to the nearest; default f32"}},
+      .run = run};
+  return command;
+}
+
+}  // namespace polymoe

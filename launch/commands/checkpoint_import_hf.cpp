@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "launch/commands/command.h"
+#include "launch/exit_code.h"
+#include "launch/huggingface.h"
+#include "launch/values.h"
+#include "runtime/error.h"
+#include "runtime/log.h"
+
+namespace polymoe {
+namespace {
+
+int parse_ranks(const std::string& option, const std::string& text) {
+  constexpr int most = 65536;
+  const auto value = parse_count(text);
+  if (!value || *value < 1 || *value > most)
+    throw InvalidArgument(
+        fmt::format("--{} {}: must be a whole number in [1, {}]", option, text, most));
+  return static_cast<int>(*value);
+}
+
+int run(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = checkpoint_import_hf_command().parse(args);
+  const InterchangeReport report = import_huggingface(
+      {.from = line.value("from"),
+       .to = line.value("to"),
+       .ranks = parse_ranks("ranks", line.value("ranks")),
+       .expert_parallel = parse_ranks("expert-parallel", line.value("expert-parallel", "1"))});
+  Log log(0);
+  for (const std::string& note : report.notes) log.warning(note);
+  std::cout << fmt::format("checkpoint  {}\nmodel       {}, {} parameters\n",
+                           report.checkpoint.string(), report.architecture,
+                           with_separators(report.parameters));
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& checkpoint_import_hf_command() {
+  static const Command command = {
+      .name = "checkpoint import-hf",
+      .summary = "Makes a run directory of an OLMoE or Llama model, or of an export",
+      .arguments = "",
+      .options =
+          {{.name = "from",
+            .value = "DIR",
+            .help = "a directory with config.json and model.safetensors, or its parts and their "
+                    "index",
+            .required = true},
+           {.name = "to", .value = "OUT", .help = "a new or an empty directory", .required = true},
+           {.name = "ranks",
+            .value = "N",
+            .help = "shards of the checkpoint; any number of ranks reads it",
+            .required = true},
+           {.name = "expert-parallel",
+            .value = "M",
+            .help = "ranks that hold the experts together; default 1"}},
+      .run = run};
+  return command;
+}
+
+}  // namespace polymoe
