@@ -44,6 +44,9 @@ void write_checkpoint(const std::filesystem::path& root, const CheckpointInfo& i
                       const std::function<std::vector<TensorPiece>(int rank)>& pieces_of,
                       const std::function<void(const TensorPiece& piece)>& fill);
 
+/// Reads and checks the manifest of a checkpoint. Throws InputFileError.
+CheckpointManifest read_manifest(const std::filesystem::path& directory);
+
 /// A committed checkpoint, opened for reading. Any rank of any layout may hold one; one thread uses
 /// it.
 class CheckpointReader {

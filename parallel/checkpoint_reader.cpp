@@ -13,11 +13,6 @@ namespace {
 
 constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
 
-CheckpointManifest read_manifest(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / CheckpointManifest::file_name;
-  return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
-}
-
 /// Elements of a stored piece to be copied to this rank's memory.
 struct Transfer {
   const CheckpointManifest::Piece* from;
@@ -26,6 +21,11 @@ struct Transfer {
 };
 
 }  // namespace
+
+CheckpointManifest read_manifest(const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / CheckpointManifest::file_name;
+  return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
+}
 
 CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
     : directory_(directory),
@@ -89,6 +89,8 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
       next = stop;
     }
   }
+  // Nothing is loaded of a checkpoint whose view is damaged either.
+  if (manifest_.view) verify(files_.size() - 1);
   // File by file, each opened once.
   std::stable_sort(transfers.begin(), transfers.end(), [](const Transfer& a, const Transfer& b) {
     return a.from->file < b.from->file;

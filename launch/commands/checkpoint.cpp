@@ -9,7 +9,9 @@ const Command& checkpoint_command() {
       .summary = "Looks into checkpoints, checks and converts them",
       .arguments = "",
       .options = {},
-      .subcommands = {&checkpoint_inspect_command(), &checkpoint_export_hf_command(),
+      .subcommands = {&checkpoint_inspect_command(), &checkpoint_verify_command(),
+                      &checkpoint_diff_command(), &checkpoint_convert_command(),
+                      &checkpoint_prune_command(), &checkpoint_export_hf_command(),
                       &checkpoint_import_hf_command()}};
   return command;
 }

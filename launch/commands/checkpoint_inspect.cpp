@@ -59,15 +59,15 @@ void print_text(const Inspection& inspection) {
   const CheckpointInfo& info = manifest.info;
   const auto config = parse_ini(info.config, inspection.path.string());
   std::int64_t file_bytes = 0;
-  for (const auto& file : manifest.files) file_bytes += file.bytes;
+  for (const auto& file : manifest.all_files()) file_bytes += file.bytes;
   std::cout << fmt::format("checkpoint  {}\n", inspection.path.string())
             << fmt::format("format      version {}\n", manifest.version)
             << fmt::format("step        {}\n", with_separators(info.step))
             << fmt::format("tokens      {}\n", with_separators(info.tokens))
             << fmt::format("layout      {} ranks, expert parallelism {}\n", info.ranks,
                            info.expert_parallel)
-            << fmt::format("files       {} shards, {} bytes\n", manifest.files.size(),
-                           with_separators(file_bytes))
+            << fmt::format("files       {} shards{}, {} bytes\n", manifest.files.size(),
+                           manifest.view ? " and view.h5" : "", with_separators(file_bytes))
             << fmt::format("model       {}\n", section_text(config, "model"))
             << fmt::format("moe         {}\n", section_text(config, "moe"));
   struct Sum {
@@ -108,7 +108,7 @@ Json as_json(const Inspection& inspection) {
   for (const auto& [key, value] : parse_ini(info.config, inspection.path.string()))
     config.set(key, value);
   Json files = Json::array();
-  for (const auto& file : manifest.files)
+  for (const auto& file : manifest.all_files())
     files.add(
         Json::object().set("name", file.name).set("bytes", file.bytes).set("xxh3", file.xxh3));
   Json tensors = Json::array();

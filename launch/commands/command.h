@@ -48,9 +48,13 @@ struct Command {
 /// Each is defined in its own file of this folder.
 const Command& bench_command();
 const Command& checkpoint_command();
+const Command& checkpoint_convert_command();
+const Command& checkpoint_diff_command();
 const Command& checkpoint_export_hf_command();
 const Command& checkpoint_import_hf_command();
 const Command& checkpoint_inspect_command();
+const Command& checkpoint_prune_command();
+const Command& checkpoint_verify_command();
 const Command& eval_command();
 const Command& generate_command();
 const Command& plan_command();

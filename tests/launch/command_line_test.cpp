@@ -93,7 +93,7 @@ TEST_F(CommandLineTest, HelpAndVersion) {
     EXPECT_EQ(its_help.standard_error, "");
   }
   const ProcessResult family = run({"checkpoint", "--help"});
-  for (const char* command : {"inspect"}) {
+  for (const char* command : {"inspect", "verify", "diff", "convert", "prune"}) {
     EXPECT_NE(family.standard_output.find("\n  " + std::string(command) + " "), std::string::npos);
     const ProcessResult its_help = run({"checkpoint", command, "--help"});
     EXPECT_EQ(its_help.exit_code, 0);

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/checkpoint_convert.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "launch/commands/command.h"
+#include "launch/exit_code.h"
+#include "launch/resume.h"
+#include "launch/values.h"
+#include "runtime/error.h"
+#include "runtime/log.h"
+
+namespace polymoe {
+namespace {
+
+int whole_number(const CommandLine& line, const std::string& option, int otherwise) {
+  constexpr std::int64_t most = 1'000'000;
+  if (!line.has(option)) return otherwise;
+  const auto value = parse_count(line.value(option));
+  if (!value || *value < 1 || *value > most)
+    throw InvalidArgument(fmt::format("--{} {}: must be a whole number in [1, {}]", option,
+                                      line.value(option), most));
+  return static_cast<int>(*value);
+}
+
+int run(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = checkpoint_convert_command().parse(args);
+  const int ranks = whole_number(line, "ranks", 1);
+  const int expert_parallel = whole_number(line, "expert-parallel", 1);
+  std::vector<std::string> notes;
+  const std::filesystem::path from = resolve_checkpoint(line.positional()[0], notes);
+  Log log(0);
+  for (const std::string& note : notes) log.warning(note);
+  std::filesystem::path to = std::filesystem::path(line.positional()[1]).lexically_normal();
+  if (!to.has_filename()) to = to.parent_path();  // a slash at the end
+  convert_checkpoint(from, to, ranks, expert_parallel);
+  std::cout << fmt::format("{}: written from {} for {} ranks, expert parallelism {}\n", to.string(),
+                           from.string(), ranks, expert_parallel);
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& checkpoint_convert_command() {
+  static const Command command = {
+      .name = "checkpoint convert",
+      .summary =
+          "Writes a checkpoint's content for another number of ranks, bit for bit, as the new "
+          "checkpoint OUT",
+      .arguments = "DIR OUT",
+      .positional = 2,
+      .options =
+          {{.name = "ranks", .value = "N", .help = "whose shards are written", .required = true},
+           {.name = "expert-parallel",
+            .value = "M",
+            .help = "ranks that share a layer's experts; divides the ranks and the experts; "
+                    "default 1"}},
+      .run = run};
+  return command;
+}
+
+}  // namespace polymoe
