@@ -20,23 +20,23 @@ class Json {
  public:
   struct Member;
 
-  Json() = default;
-  Json(bool value) : value_(value) {}
+  // What makes or ends a value is defined below, where Member is complete.
+  Json();
+  Json(const Json&);
+  Json(Json&&) noexcept;
+  Json& operator=(const Json&);
+  Json& operator=(Json&&) noexcept;
+  ~Json();
+  Json(bool value);
   template <std::integral T>
-  requires(!std::same_as<T, bool>) Json(T value) {
-    if (std::in_range<std::int64_t>(value)) {
-      value_ = static_cast<std::int64_t>(value);
-    } else {
-      value_ = static_cast<std::uint64_t>(value);
-    }
-  }
-  Json(double value) : value_(value) {}
-  Json(std::string value) : value_(std::move(value)) {}
-  Json(std::string_view value) : value_(std::string(value)) {}
-  Json(const char* value) : value_(std::string(value)) {}
+  requires(!std::same_as<T, bool>) Json(T value);
+  Json(double value);
+  Json(std::string value);
+  Json(std::string_view value);
+  Json(const char* value);
 
-  static Json array() { return Json(Items{}); }
-  static Json object() { return Json(Members{}); }
+  static Json array();
+  static Json object();
 
   /// Appends to an array.
   Json& add(Json value);
@@ -76,8 +76,8 @@ class Json {
   using Items = std::vector<Json>;
   using Members = std::vector<Member>;
 
-  explicit Json(Items items) : value_(std::move(items)) {}
-  explicit Json(Members members) : value_(std::move(members)) {}
+  explicit Json(Items items);
+  explicit Json(Members members);
   [[noreturn]] void fail(const std::string& expected) const;
   void append_to(std::string& text, int indent, int level) const;
   void append_container(std::string& text, int indent, int level) const;
@@ -91,6 +91,30 @@ struct Json::Member {
   std::string key;
   Json value;
 };
+
+inline Json::Json() = default;
+inline Json::Json(const Json&) = default;
+inline Json::Json(Json&&) noexcept = default;
+inline Json& Json::operator=(const Json&) = default;
+inline Json& Json::operator=(Json&&) noexcept = default;
+inline Json::~Json() = default;
+inline Json::Json(bool value) : value_(value) {}
+template <std::integral T>
+requires(!std::same_as<T, bool>) Json::Json(T value) {
+  if (std::in_range<std::int64_t>(value)) {
+    value_ = static_cast<std::int64_t>(value);
+  } else {
+    value_ = static_cast<std::uint64_t>(value);
+  }
+}
+inline Json::Json(double value) : value_(value) {}
+inline Json::Json(std::string value) : value_(std::move(value)) {}
+inline Json::Json(std::string_view value) : value_(std::string(value)) {}
+inline Json::Json(const char* value) : value_(std::string(value)) {}
+inline Json::Json(Items items) : value_(std::move(items)) {}
+inline Json::Json(Members members) : value_(std::move(members)) {}
+inline Json Json::array() { return Json(Items{}); }
+inline Json Json::object() { return Json(Members{}); }
 
 /// Parses one JSON text. Throws InputFileError(origin) on a syntax error, a repeated key, a number
 /// out of range, or arrays and objects nested deeper than 32.
