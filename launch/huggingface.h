@@ -34,7 +34,7 @@ struct InterchangeReport {
 };
 
 /// Writes the model of a checkpoint so that transformers loads it: config.json, safetensors files,
-/// tokenizer.model where the run has one, and the model's code where transformers has no such
+/// the tokenizer where the run has one, and the model's code where transformers has no such
 /// model. One tensor is in memory at a time. `to` appears when it is complete.
 /// Throws InputFileError, OutputFileError, InvalidArgument.
 InterchangeReport export_huggingface(const HuggingFaceExport& options);

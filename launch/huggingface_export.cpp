@@ -9,6 +9,7 @@
 #include "launch/resume.h"
 #include "launch/run_tokenizer.h"
 #include "launch/tokenizer.h"
+#include "launch/tokenizer_sentencepiece.h"
 #include "parallel/checkpoint.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
@@ -44,9 +45,28 @@ void write_tensors(const CheckpointReader& reader, const ModelConfig& model,
   });
 }
 
+/// How transformers' LlamaTokenizer encodes by a model of byte pairs as sentencepiece does.
+Json tokenizer_config(const SentencepieceTraits& traits, std::int64_t context) {
+  Json config = Json::object();
+  config.set("tokenizer_class", "LlamaTokenizer")
+      .set("legacy", false)
+      .set("add_prefix_space", traits.prefix_blank)
+      .set("add_bos_token", false)
+      .set("add_eos_token", false)
+      .set("clean_up_tokenization_spaces", false)
+      .set("model_max_length", context);
+  const auto piece = [&](const char* key, const std::string& text) {
+    config.set(key, text.empty() ? Json() : Json(text));
+  };
+  piece("bos_token", traits.begin);
+  piece("eos_token", traits.end);
+  piece("unk_token", traits.unknown);
+  return config;
+}
+
 /// Copies the run's tokenizer; the id that ends a document, where there is a tokenizer.
 std::optional<std::int64_t> export_tokenizer(const fs::path& from, const fs::path& to,
-                                             InterchangeReport& report) {
+                                             std::int64_t context, InterchangeReport& report) {
   std::string name;
   try {
     name = tokenizer_name("", from);
@@ -57,6 +77,12 @@ std::optional<std::int64_t> export_tokenizer(const fs::path& from, const fs::pat
   const fs::path model(name);
   if (model.filename() == "tokenizer.model") {
     replace_file(to / "tokenizer.model", read_file(model, max_tokenizer_bytes));
+    const SentencepieceTraits traits = sentencepiece_traits(name);
+    if (traits.byte_pairs)
+      replace_file(to / "tokenizer_config.json", tokenizer_config(traits, context).dump_indented());
+    else
+      report.notes.push_back(
+          "tokenizer.model is not of byte pairs: encode by sentencepiece itself");
   } else {
     report.notes.push_back("the run's tokenizer is '" + name +
                            "', which transformers does not have: none is exported");
@@ -84,7 +110,7 @@ InterchangeReport export_huggingface(const HuggingFaceExport& options) {
   const bool bf16 = options.dtype == SafetensorsDType::bf16;
   const HuggingFaceConfigOptions config{
       .dtype = bf16 ? "bfloat16" : "float32",
-      .end_of_document = export_tokenizer(report.checkpoint, to, report)};
+      .end_of_document = export_tokenizer(report.checkpoint, to, model.context, report)};
   replace_file(to / "config.json", huggingface_config(model, config).dump_indented());
   if (family == HuggingFaceFamily::polymoe)
     for (const HuggingFaceSource& source : huggingface_sources())

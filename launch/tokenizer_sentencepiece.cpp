@@ -5,6 +5,7 @@
 #include <sentencepiece_trainer.h>
 
 #include <algorithm>
+#include <cmath>
 #include <unordered_map>
 
 #include "runtime/error.h"
@@ -15,14 +16,17 @@ namespace {
 
 const std::string_view space_mark = "\xE2\x96\x81";  // U+2581, sentencepiece's spelling of a blank
 
+void load(const std::string& path, sentencepiece::SentencePieceProcessor& processor) {
+  constexpr std::int64_t max_bytes = std::int64_t{1} << 30;
+  const auto status = processor.LoadFromSerializedProto(read_file(path, max_bytes));
+  if (!status.ok() || processor.GetPieceSize() < 1)
+    throw InputFileError(path, "is not a sentencepiece model");
+}
+
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(const std::string& path) {
-    constexpr std::int64_t max_bytes = std::int64_t{1} << 30;
-    const std::string content = read_file(path, max_bytes);
-    const auto status = processor_.LoadFromSerializedProto(content);
-    if (!status.ok() || processor_.GetPieceSize() < 1)
-      throw InputFileError(path, "is not a sentencepiece model");
+    load(path, processor_);
     end_id_ = processor_.eos_id() >= 0 ? processor_.eos_id() : processor_.bos_id();
     if (end_id_ < 0)
       throw InputFileError(path, "has no end-of-sentence or begin-of-sentence id to end documents");
@@ -156,6 +160,24 @@ void train_sentencepiece(std::int64_t vocab, const std::string& path,
                           ": the text does not support it (sentencepiece: " + status.ToString() +
                           ")");
   replace_file(path, model);
+}
+
+SentencepieceTraits sentencepiece_traits(const std::string& path) {
+  sentencepiece::SentencePieceProcessor processor;
+  load(path, processor);
+  const auto piece = [&](int id) { return id < 0 ? std::string() : processor.IdToPiece(id); };
+  SentencepieceTraits traits{.byte_pairs = true,
+                             .prefix_blank = false,
+                             .begin = piece(processor.bos_id()),
+                             .end = piece(processor.eos_id()),
+                             .unknown = piece(processor.unk_id())};
+  // A merge's score is its rank, a whole number; a unigram's is a logarithm.
+  for (int id = 0; id < processor.GetPieceSize() && traits.byte_pairs; ++id)
+    traits.byte_pairs = processor.GetScore(id) == std::trunc(processor.GetScore(id));
+  std::vector<std::string> pieces;
+  if (processor.Encode("a", &pieces).ok() && !pieces.empty())
+    traits.prefix_blank = pieces.front().starts_with(space_mark);
+  return traits;
 }
 
 }  // namespace polymoe

@@ -231,6 +231,13 @@ TEST(HuggingFace, TheTokenizerTravelsWithTheModel) {
   import(directory.path() / "out", directory.path() / "again");
   EXPECT_EQ(read_bytes(directory.path() / "run" / "tokenizer.model"),
             read_bytes(directory.path() / "again" / "tokenizer.model"));
+  // What an independent LlamaTokenizer needs for the ids of sentencepiece on such a model.
+  const Json tokenizer =
+      parse_json(read_bytes(directory.path() / "out" / "tokenizer_config.json"), "tokenizer");
+  EXPECT_EQ(tokenizer.at("tokenizer_class").as_string(), "LlamaTokenizer");
+  EXPECT_FALSE(tokenizer.at("add_prefix_space").as_bool());
+  EXPECT_EQ(tokenizer.at("eos_token").as_string(), "</s>");
+  EXPECT_TRUE(tokenizer.at("bos_token").is_null());
   const Json config = parse_json(read_bytes(directory.path() / "out" / "config.json"), "config");
   EXPECT_EQ(
       config.at("eos_token_id").as_integer(),

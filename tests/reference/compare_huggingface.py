@@ -8,6 +8,8 @@ python3 tests/reference/compare_huggingface.py build/release/polymoe
 2. Models that polymoe trained, with every activation and kind of router: exported, transformers
    finds the loss of `polymoe eval`; import and export give the same bytes; the same in bf16 within
    its rounding. generate() runs.
+3. A tokenizer that polymoe trained: AutoTokenizer finds the ids of `polymoe tokenize`. Needs
+   Python's sentencepiece and protobuf.
 """
 import json
 import pathlib
@@ -17,7 +19,7 @@ import tempfile
 
 import numpy
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "huggingface"
 PROGRAM = pathlib.Path(sys.argv[1]).resolve()
@@ -119,6 +121,23 @@ def check_trained(options, folder):
     same("exported as bf16", loss, transformers_loss(load(folder / "bf16")), 0.1)
 
 
+def check_tokenizer(folder):
+    text = "\n".join(f"Line {i} has the square  {i * i}\tand a caf\u00e9." for i in range(500)) + "\n"
+    (folder / "text.txt").write_text(text)
+    polymoe("tokenize", "--train-vocabulary", 320, "--input", folder / "text.txt", "--output", folder / "tokens")
+    polymoe("train", *(f"--{key}={value}" for key, value in {
+        "model.layers": 1, "model.hidden": 16, "model.vocab": 320, "model.context": 16, "train.steps": 1,
+        "model.activation": "swiglu", "data.train": folder / "tokens", "run.dir": folder / "run",
+        "run.threads": 1}.items()))
+    polymoe("checkpoint", "export-hf", "--from", folder / "run", "--to", folder / "out")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "out")
+    expected = numpy.fromfile(folder / "tokens.bin", "<u2").tolist()
+    ids = tokenizer.encode(text) + [tokenizer.eos_token_id]
+    print(f"  {type(tokenizer).__name__}: {len(ids)} ids")
+    if ids != expected or tokenizer.decode(ids[:-1]) != text:
+        sys.exit("AutoTokenizer does not find the ids of polymoe tokenize")
+
+
 def main():
     with tempfile.TemporaryDirectory() as temporary:
         number = 0
@@ -130,7 +149,11 @@ def main():
                 folder = pathlib.Path(temporary) / str(number)
                 folder.mkdir()
                 check(case, folder)
+        print("tokenizer")
+        (pathlib.Path(temporary) / "tokenizer").mkdir()
+        check_tokenizer(pathlib.Path(temporary) / "tokenizer")
     print("all agree")
 
 
-main()
+if __name__ == "__main__":
+    main()
