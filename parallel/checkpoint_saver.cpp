@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/checkpoint_saver.h"
 
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -27,7 +28,10 @@ std::size_t CheckpointSaver::staging_bytes(const std::vector<TensorPiece>& piece
 CheckpointSaver::CheckpointSaver(Options options, std::unique_ptr<Communicator> ranks)
     : options_(std::move(options)),
       ranks_(std::move(ranks)),
-      staging_(options_.staging_bytes, Device::cpu()) {}
+      staging_(options_.staging_bytes, Device::cpu()) {
+  // The system hands out pages at the first touch, which would be in a step.
+  if (staging_.bytes() > 0) std::memset(staging_.data(), 0, staging_.bytes());
+}
 
 CheckpointSaver::~CheckpointSaver() {
   ranks_->interrupt();
