@@ -4,6 +4,7 @@
 #include "kernels/activation_check.h"
 #include "kernels/check.h"
 #include "kernels/cpu/poly_norm.h"
+#include "kernels/cuda/poly_norm.h"
 
 namespace polymoe {
 namespace {
@@ -23,11 +24,12 @@ void poly_norm_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coef
                        Stream& stream) {
   constexpr const char* operation = "poly_norm_forward";
   check(operation, norm, x);
-  check_tensors(operation, stream.device(),
-                {{"x", x, x.shape(), x.dtype()},
-                 {"coefficients", coefficients, Shape{norm.order + 1}, x.dtype()},
-                 {"y", y, x.shape(), x.dtype()}});
-  dispatch(stream.device(), [&](auto backend) {
+  check_tensors(
+      operation, stream.device(),
+      {{"x", x, x.shape(), x.dtype()},
+       {"coefficients", coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())},
+       {"y", y, x.shape(), x.dtype()}});
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::poly_norm_forward(backend, norm, x, coefficients, y, stream);
   });
 }
@@ -37,16 +39,17 @@ void poly_norm_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x
                         Arena& scratch, Stream& stream) {
   constexpr const char* operation = "poly_norm_backward";
   check(operation, norm, x);
-  check_tensors(operation, stream.device(),
-                {{"d_y", d_y, x.shape(), x.dtype()},
-                 {"x", x, x.shape(), x.dtype()},
-                 {"coefficients", coefficients, Shape{norm.order + 1}, x.dtype()},
-                 {"d_x", d_x, x.shape(), x.dtype()},
-                 {"d_coefficients", d_coefficients, Shape{norm.order + 1}, x.dtype()}});
+  check_tensors(
+      operation, stream.device(),
+      {{"d_y", d_y, x.shape(), x.dtype()},
+       {"x", x, x.shape(), x.dtype()},
+       {"coefficients", coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())},
+       {"d_x", d_x, x.shape(), x.dtype()},
+       {"d_coefficients", d_coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())}});
   const Arena::Scope scope(scratch);
   const Tensor partial_sums =
       scratch.allocate(detail::poly_norm_partial_sums(norm, x.dim(0)), DType::f64);
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::poly_norm_backward(backend, norm, d_y, x, coefficients, d_x, d_coefficients,
                                partial_sums, stream);
   });

@@ -19,7 +19,8 @@ struct PolyNorm {
 /// x, y         [rows, width]  y may alias x
 /// coefficients [order + 1]    a_0 first
 ///
-/// One read and one write of memory per element. f32 or f64; statistics in f32 at least.
+/// One read and one write of memory per element. f32 or f64 on the CPU, f32 or bf16 on CUDA, where
+/// coefficients are f32; statistics in f32 at least.
 /// Asynchronous on `stream`. Throws InvalidArgument on a shape, dtype or device mismatch.
 /// Source: Zhuo et al., ICLR 2025, arXiv:2411.03884, with the RMS of its reference code.
 void poly_norm_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coefficients, Tensor y,

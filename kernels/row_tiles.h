@@ -21,6 +21,9 @@ class RowTiles {
   /// which gradients are summed: they do not depend on how work is spread over threads.
   static constexpr std::int64_t unit = 64;
 
+  /// Blocks over which a GPU sums gradients, not counting one more for each group.
+  static constexpr std::int64_t max_partial_blocks = 2048;
+
   /// `offsets` holds groups + 1 ascending values and must outlive this object; tile_rows is a
   /// positive multiple of `unit`.
   RowTiles(const std::vector<std::int64_t>& offsets, std::int64_t tile_rows)

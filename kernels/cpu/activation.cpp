@@ -116,7 +116,10 @@ namespace detail {
 
 Shape activation_partial_sums(const Activation& activation, std::int64_t rows,
                               std::int64_t groups) {
-  return {RowTiles::max_count(rows, groups, RowTiles::unit), coefficient_count(activation)};
+  // Enough for either backend: the plan does not know which one it plans for.
+  const std::int64_t blocks = std::min(rows, RowTiles::max_partial_blocks) + groups;
+  return {std::max(RowTiles::max_count(rows, groups, RowTiles::unit), blocks),
+          coefficient_count(activation)};
 }
 
 void activation_forward(CpuBackend, const Activation& activation, const Tensor& x,

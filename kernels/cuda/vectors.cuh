@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+namespace polymoe::cuda {
+
+/// 16 bytes of a row, the widest access of a thread, and their values in f32.
+template <class T>
+struct Vector;
+
+template <>
+struct Vector<float> {
+  static constexpr int size = 4;
+  __device__ static void unpack(uint4 bits, float (&values)[size]) {
+    values[0] = __uint_as_float(bits.x);
+    values[1] = __uint_as_float(bits.y);
+    values[2] = __uint_as_float(bits.z);
+    values[3] = __uint_as_float(bits.w);
+  }
+  __device__ static uint4 pack(const float (&values)[size]) {
+    return {__float_as_uint(values[0]), __float_as_uint(values[1]), __float_as_uint(values[2]),
+            __float_as_uint(values[3])};
+  }
+};
+
+template <>
+struct Vector<__nv_bfloat16> {
+  static constexpr int size = 8;
+  __device__ static void unpack(uint4 bits, float (&values)[size]) {
+    const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      values[2 * i] = __uint_as_float(words[i] << 16);
+      values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
+    }
+  }
+  __device__ static uint4 pack(const float (&values)[size]) {
+    std::uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 pair = __floats2bfloat162_rn(values[2 * i], values[2 * i + 1]);
+      words[i] = *reinterpret_cast<const std::uint32_t*>(&pair);
+    }
+    return {words[0], words[1], words[2], words[3]};
+  }
+};
+
+/// Flips no bits, as `zero` is 0, but the compiler does not know: what was unpacked before is
+/// unpacked again after it, instead of being kept in several times the registers.
+__device__ inline void unpack_again(uint4& bits, std::uint32_t zero) {
+  bits.x ^= zero;
+  bits.y ^= zero;
+  bits.z ^= zero;
+  bits.w ^= zero;
+}
+
+__device__ inline float to_float(float value) { return value; }
+__device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
+template <class T>
+__device__ T from_float(float value) {
+  if constexpr (sizeof(T) == 4)
+    return value;
+  else
+    return __float2bfloat16_rn(value);
+}
+
+/// Whether rows of `width` elements can be taken in vectors.
+template <class T>
+bool in_vectors(std::int64_t width, std::initializer_list<const void*> pointers) {
+  if (width % Vector<T>::size != 0) return false;
+  for (const void* pointer : pointers) {
+    if (reinterpret_cast<std::uintptr_t>(pointer) % sizeof(uint4) != 0) return false;
+  }
+  return true;
+}
+
+constexpr int warp_size = 32;
+
+/// Every lane receives the sums over the warp, the same bits in all of them.
+template <int n, class T>
+__device__ void sum_over_warp(T (&values)[n]) {
+#pragma unroll
+  for (int offset = warp_size / 2; offset > 0; offset /= 2) {
+#pragma unroll
+    for (int i = 0; i < n; ++i) values[i] += __shfl_xor_sync(~0U, values[i], offset);
+  }
+}
+
+/// Sums over a block of at most 16 warps, called by all of its threads, any number of times. One
+/// barrier each: two buffers take turns.
+template <int n, class T = float>
+class BlockSum {
+ public:
+  static constexpr int max_warps = 16;
+  struct Storage {
+    T partial[2][n][max_warps];
+  };
+  __device__ explicit BlockSum(Storage& storage) : storage_(storage) {}
+
+  __device__ void operator()(T (&values)[n]) {
+    sum_over_warp(values);
+    const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+    const int warps = blockDim.x / warp_size;
+    if (lane == 0) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) storage_.partial[turn_][i][warp] = values[i];
+    }
+    __syncthreads();
+    const int source = lane % max_warps;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+      values[i] = source < warps ? storage_.partial[turn_][i][source] : T{0};
+    }
+#pragma unroll
+    for (int offset = max_warps / 2; offset > 0; offset /= 2) {
+#pragma unroll
+      for (int i = 0; i < n; ++i) values[i] += __shfl_xor_sync(~0U, values[i], offset);
+    }
+    turn_ ^= 1;
+  }
+
+ private:
+  Storage& storage_;
+  int turn_ = 0;
+};
+
+}  // namespace polymoe::cuda
