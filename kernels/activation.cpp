@@ -6,6 +6,7 @@
 #include "kernels/activation_check.h"
 #include "kernels/check.h"
 #include "kernels/cpu/activation.h"
+#include "kernels/cuda/activation.h"
 
 namespace polymoe {
 
@@ -71,11 +72,11 @@ void activation_forward(const Activation& activation, const Tensor& x, const Ten
   const Shape shape = output_shape(operation, activation, x);
   check_offsets(operation, group_offsets, x.dim(0));
   const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
-  check_coefficients(operation, "coefficients", activation, coefficients, groups, x.dtype(),
-                     stream.device());
+  check_coefficients(operation, "coefficients", activation, coefficients, groups,
+                     accumulation_dtype(x.dtype()), stream.device());
   check_tensors(operation, stream.device(),
                 {{"x", x, x.shape(), x.dtype()}, {"y", y, shape, x.dtype()}});
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::activation_forward(backend, activation, x, coefficients, group_offsets, y, stream);
   });
 }
@@ -88,11 +89,12 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
   const Shape shape = output_shape(operation, activation, x);
   check_offsets(operation, group_offsets, x.dim(0));
   const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
-  check_coefficients(operation, "coefficients", activation, coefficients, groups, x.dtype(),
-                     stream.device());
+  check_coefficients(operation, "coefficients", activation, coefficients, groups,
+                     accumulation_dtype(x.dtype()), stream.device());
   if (coefficient_count(activation) > 0) {
-    check_tensors(operation, stream.device(),
-                  {{"d_coefficients", d_coefficients, coefficients.shape(), x.dtype()}});
+    check_tensors(
+        operation, stream.device(),
+        {{"d_coefficients", d_coefficients, coefficients.shape(), accumulation_dtype(x.dtype())}});
   }
   check_tensors(operation, stream.device(),
                 {{"d_y", d_y, shape, x.dtype()},
@@ -101,7 +103,7 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
   const Arena::Scope scope(scratch);
   const Tensor partial_sums =
       scratch.allocate(detail::activation_partial_sums(activation, x.dim(0), groups), DType::f64);
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets, d_x,
                                 d_coefficients, partial_sums, stream);
   });

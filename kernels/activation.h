@@ -59,8 +59,9 @@ std::vector<double> initial_coefficients(const Activation& activation);
 /// group_offsets groups + 1 ascending values on the host, the last equal to rows
 /// y             [rows, width]
 ///
-/// y may alias x, except for swiglu. f32 or f64; row statistics in f32 at least. Asynchronous on
-/// `stream`. Throws InvalidArgument on a mismatch.
+/// y may alias x, except for swiglu. f32 or f64 on the CPU, f32 or bf16 on CUDA, where
+/// coefficients are f32; row statistics in f32 at least. Asynchronous on `stream`. Throws
+/// InvalidArgument on a mismatch.
 void activation_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
                         const std::vector<std::int64_t>& group_offsets, Tensor y, Stream& stream);
 

@@ -3,6 +3,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/adamw.h"
+#include "kernels/cuda/adamw.h"
 
 namespace polymoe {
 
@@ -19,13 +20,22 @@ void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tens
   };
   const Tensor p = flatten(parameter), g = flatten(gradient), m1 = flatten(m), v1 = flatten(v);
   const DType dtype = parameter.dtype();
+  if (dtype == DType::bf16) {
+    throw InvalidArgument("adamw: parameter is bf16, expected the f32 master copy");
+  }
+  // Beside an f32 parameter on a GPU.
+  const auto may_be_narrow = [&](const Tensor& tensor) {
+    const bool narrow = tensor.dtype() == DType::bf16 && dtype == DType::f32 &&
+                        stream.device().type != DeviceType::cpu;
+    return narrow ? DType::bf16 : dtype;
+  };
   check_tensors("adamw", stream.device(),
                 {{"parameter", p, flat, dtype},
-                 {"gradient", g, flat, dtype},
-                 {"m", m1, flat, dtype},
-                 {"v", v1, flat, dtype}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::adamw(backend, step, g, p, m1, v1, stream); });
+                 {"gradient", g, flat, may_be_narrow(g)},
+                 {"m", m1, flat, may_be_narrow(m1)},
+                 {"v", v1, flat, may_be_narrow(m1)}});
+  dispatch_with_cuda(stream.device(),
+                     [&](auto backend) { detail::adamw(backend, step, g, p, m1, v1, stream); });
 }
 
 }  // namespace polymoe

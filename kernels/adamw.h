@@ -23,8 +23,9 @@ struct AdamWStep {
 ///   p -= learning_rate * (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon)
 ///                         + weight_decay * p)
 ///
-/// parameter, gradient, m, v: equal element counts, f32 or f64, one dtype. Asynchronous on
-/// `stream`. Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
+/// parameter, gradient, m, v: equal element counts; f32 or f64, one dtype. On CUDA the parameter is
+/// f32, and the gradient, and m and v together, may be bf16. Asynchronous on `stream`. Source:
+/// Loshchilov & Hutter 2019, arXiv:1711.05101.
 void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m, Tensor v,
            Stream& stream);
 

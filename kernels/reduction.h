@@ -7,13 +7,14 @@
 
 namespace polymoe {
 
-/// result[0] = sum of the elements, in f64 and a fixed order. result [1] f64. x: f32 or f64.
+/// result[0] = sum of the elements, in f64 and a fixed order. result [1] f64. x: f32 or
+/// f64 on the CPU, f32 or bf16 on CUDA, as in all of these.
 void sum(const Tensor& x, Tensor result, Arena& scratch, Stream& stream);
 
 /// result[0] = sum of the squares of the elements, in f64 and a fixed order.
 void sum_of_squares(const Tensor& x, Tensor result, Arena& scratch, Stream& stream);
 
-/// y += x. Equal shapes, f32 or f64.
+/// y += x. Equal shapes.
 void add(const Tensor& x, Tensor y, Stream& stream);
 
 /// y = value everywhere.

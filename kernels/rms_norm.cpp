@@ -5,13 +5,14 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/rms_norm.h"
+#include "kernels/cuda/rms_norm.h"
 
 namespace polymoe {
 namespace {
 
 // The weight's gradient is summed per block of rows, then over the blocks. The number of blocks
 // depends on the rows alone, so that the order of the sum does not depend on the threads.
-constexpr std::int64_t max_row_blocks = 64;
+constexpr std::int64_t max_row_blocks = 256;
 constexpr std::int64_t min_rows_per_block = 16;
 
 std::int64_t row_block_count(std::int64_t rows) {
@@ -29,8 +30,8 @@ void rms_norm_forward(const Tensor& x, const Tensor& weight, double epsilon, Ten
                 {{"x", x, x.shape(), dtype},
                  {"weight", weight, {x.dim(1)}, dtype},
                  {"y", y, x.shape(), dtype},
-                 {"inv_rms", inv_rms, {x.dim(0)}, dtype}});
-  dispatch(stream.device(), [&](auto backend) {
+                 {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)}});
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::rms_norm_forward(backend, x, weight, epsilon, y, inv_rms, stream);
   });
 }
@@ -46,8 +47,8 @@ void add_rms_norm_forward(const Tensor& x, const Tensor& delta, const Tensor& we
                  {"weight", weight, {x.dim(1)}, dtype},
                  {"sum", sum, x.shape(), dtype},
                  {"y", y, x.shape(), dtype},
-                 {"inv_rms", inv_rms, {x.dim(0)}, dtype}});
-  dispatch(stream.device(), [&](auto backend) {
+                 {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)}});
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::add_rms_norm_forward(backend, x, delta, weight, epsilon, sum, y, inv_rms, stream);
   });
 }
@@ -61,13 +62,14 @@ void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms
   check_tensors(operation, stream.device(),
                 {{"x", x, x.shape(), dtype},
                  {"d_y", d_y, x.shape(), dtype},
-                 {"inv_rms", inv_rms, {x.dim(0)}, dtype},
+                 {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)},
                  {"weight", weight, {x.dim(1)}, dtype},
                  {"d_x", d_x, x.shape(), dtype},
-                 {"d_weight", d_weight, {x.dim(1)}, dtype}});
+                 {"d_weight", d_weight, {x.dim(1)}, accumulation_dtype(dtype)}});
   Arena::Scope scope(scratch);
-  const Tensor partials = scratch.allocate({row_block_count(x.dim(0)), x.dim(1)}, dtype);
-  dispatch(stream.device(), [&](auto backend) {
+  const Tensor partials =
+      scratch.allocate({row_block_count(x.dim(0)), x.dim(1)}, accumulation_dtype(dtype));
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::rms_norm_backward(backend, d_y, x, inv_rms, weight, write, d_x, d_weight, partials,
                               stream);
   });

@@ -3,6 +3,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/rotary.h"
+#include "kernels/cuda/rotary.h"
 
 namespace polymoe {
 namespace {
@@ -23,8 +24,8 @@ void rotate(const char* operation, const char* name, const RotaryPositions& posi
     throw InvalidArgument(std::string(operation) + ": first_position is " +
                           std::to_string(positions.first_position) + ", expected at least 0");
   }
-  dispatch(stream.device(),
-           [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
+  dispatch_with_cuda(stream.device(),
+                     [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ struct RotaryPositions {
 /// Rotates each pair (x_i, x_{i + d/2}), i < d/2, of every head by the angle
 /// position * theta^(-2i/d): the half-split form. In place; angles in f64.
 ///
-/// x [rows, heads, d], d even; f32 or f64. Asynchronous on `stream`.
-/// Source: Su et al. 2021, arXiv:2104.09864.
+/// x [rows, heads, d], d even; f32 or f64 on the CPU, f32 or bf16 on CUDA. Asynchronous on
+/// `stream`. Source: Su et al. 2021, arXiv:2104.09864.
 void rotary_forward(const RotaryPositions& positions, Tensor x, Stream& stream);
 
 /// The inverse rotation, which is also the transposed one: turns d_y into d_x in place.

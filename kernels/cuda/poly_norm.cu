@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/cuda/poly_norm_row.cuh"
+#include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_blocks.cuh"
 #include "kernels/cuda/row_shape.h"
 #include "kernels/cuda/vectors.cuh"
@@ -97,38 +98,49 @@ __device__ void write_partial_sums(const double (&totals)[n], bool has_total, in
   }
 }
 
-template <class T, int order, int held_vectors>
+// Each thread copies its vectors of x and d_y into its own places of shared memory, the next row's
+// while it works on one: loads are always under way, and few registers are held across the sums.
+template <class T, int order>
 __global__ void __launch_bounds__(RowShape::max_threads)
-    held_backward(const __grid_constant__ RowBlocks blocks, const Rows<T> rows, int row_threads) {
+    staged_backward(const __grid_constant__ RowBlocks blocks, const Rows<T> rows, int row_threads,
+                    int held_vectors) {
   using V = Vector<T>;
   constexpr int n = 2 * order + 1;
   __shared__ typename BlockSum<n>::Storage storage;
+  extern __shared__ uint4 staged[];  // [2, held_vectors, x and d_y, threads]
   BlockSum<n> sum_over_block(storage);
   const RowBlocks::Span span = blocks[blockIdx.x];
   const bool one_warp = row_threads == warp_size;
   const int thread = threadIdx.x % row_threads, vectors = rows.width / V::size;
   const int slot = threadIdx.x / row_threads, slots = blockDim.x / row_threads;
+  const int threads = blockDim.x, stage_size = 2 * held_vectors * threads;
   const float inverse_width = 1.0F / static_cast<float>(rows.width);
   const float* a = rows.coefficients + span.group * rows.set_stride;
-  double totals[order + 1] = {};
-  for (std::int64_t row = span.begin + slot; row < span.end; row += slots) {
+  // Places beyond the row's end stay zero and add nothing to the sums.
+  for (int k = 0; k < 4 * held_vectors; ++k) staged[k * threads + threadIdx.x] = {0, 0, 0, 0};
+  const auto copy_row = [&](std::int64_t row, uint4* stage) {
     const uint4* x = reinterpret_cast<const uint4*>(rows.x + row * rows.width);
     const uint4* d_y = reinterpret_cast<const uint4*>(rows.d_y + row * rows.width);
-    uint4* d_x = reinterpret_cast<uint4*>(rows.out + row * rows.width);
-    uint4 held_x[held_vectors], held_g[held_vectors];
-#pragma unroll
-    for (int k = 0; k < held_vectors; ++k) {
-      const int i = thread + k * row_threads;
-      const bool inside = i < vectors;
-      held_x[k] = inside ? __ldcs(x + i) : uint4{0, 0, 0, 0};
-      held_g[k] = inside ? __ldcs(d_y + i) : uint4{0, 0, 0, 0};
+    for (int i = thread; i < vectors; i += row_threads, stage += 2 * threads) {
+      copy_async(stage, x + i);
+      copy_async(stage + threads, d_y + i);
     }
+  };
+  uint4* stage = staged + threadIdx.x;
+  uint4* next_stage = stage + stage_size;
+  double totals[order + 1] = {};
+  if (span.begin + slot < span.end) copy_row(span.begin + slot, stage);
+  commit_copies();
+  for (std::int64_t row = span.begin + slot; row < span.end; row += slots) {
+    if (row + slots < span.end) copy_row(row + slots, next_stage);
+    commit_copies();
+    wait_for_copies<1>();
     float sums[n] = {};  // even powers, then gradient powers
-#pragma unroll
+#pragma unroll 2
     for (int k = 0; k < held_vectors; ++k) {
       float values[V::size], g[V::size];
-      V::unpack(held_x[k], values);
-      V::unpack(held_g[k], g);
+      V::unpack(load_shared(stage + 2 * k * threads), values);
+      V::unpack(load_shared(stage + (2 * k + 1) * threads), g);
 #pragma unroll
       for (int j = 0; j < V::size; ++j) {
         const float t = max_or_nan(values[j], rows.floor);
@@ -141,26 +153,27 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     else
       sum_over_block(sums);
     const Gradient<order> gradient(a, sums, sums + order, inverse_width, rows.epsilon);
-    const std::uint32_t zero = __float_as_uint(sums[0]) & rows.zero;
     if (thread == 0) {
 #pragma unroll
       for (int p = 0; p <= order; ++p) totals[p] += gradient.d_a[p];
     }
-#pragma unroll
+    uint4* d_x = reinterpret_cast<uint4*>(rows.out + row * rows.width);
+#pragma unroll 2
     for (int k = 0; k < held_vectors; ++k) {
-      const int i = thread + k * row_threads;
       float values[V::size], g[V::size];
-      unpack_again(held_x[k], zero);
-      unpack_again(held_g[k], zero);
-      V::unpack(held_x[k], values);
-      V::unpack(held_g[k], g);
+      V::unpack(load_shared(stage + 2 * k * threads), values);
+      V::unpack(load_shared(stage + (2 * k + 1) * threads), g);
 #pragma unroll
       for (int j = 0; j < V::size; ++j) {
         const float result = gradient(max_or_nan(values[j], rows.floor), g[j]);
         values[j] = values[j] <= rows.floor ? 0.0F : result;
       }
+      const int i = thread + k * row_threads;
       if (i < vectors) __stcs(d_x + i, V::pack(values));
     }
+    uint4* const done = stage;
+    stage = next_stage;
+    next_stage = done;
   }
   write_partial_sums(totals, thread == 0, slot, slots, rows.partial_sums);
 }
@@ -237,6 +250,12 @@ void launch_forward(const RowShape& shape, const RowBlocks& blocks, const Rows<T
   check_launch("poly_norm_forward");
 }
 
+// Bytes of shared memory of staged_backward.
+std::size_t staged_bytes(const RowShape& shape) {
+  return std::size_t{4} * static_cast<std::size_t>(shape.held_vectors * shape.block_threads) *
+         sizeof(uint4);
+}
+
 template <class T, int order>
 void launch_backward(const RowShape& shape, const RowBlocks& blocks, const Rows<T>& rows,
                      cudaStream_t stream) {
@@ -244,13 +263,45 @@ void launch_backward(const RowShape& shape, const RowBlocks& blocks, const Rows<
   if (shape.held_vectors == 0) {
     any_backward<T, order><<<grid, shape.block_threads, 0, stream>>>(blocks, rows);
   } else {
-    shape.with_held_vectors([&](auto held) {
-      held_backward<T, order, held.value>
-          <<<grid, shape.block_threads, 0, stream>>>(blocks, rows, shape.row_threads);
-    });
+    const std::size_t bytes = staged_bytes(shape);
+    check(
+        cudaFuncSetAttribute(staged_backward<T, order>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
+    staged_backward<T, order><<<grid, shape.block_threads, bytes, stream>>>(
+        blocks, rows, shape.row_threads, shape.held_vectors);
   }
   check_launch("poly_norm_backward");
 }
+
+// The backward pass's shape, and the rows of a block: the blocks fill the device once.
+struct BackwardPlan {
+  BackwardPlan(const Tensor& x, int vector_size, bool in_vectors)
+      : shape(x.dim(1), vector_size, in_vectors) {
+    const int device = x.device().index;
+    const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
+    const auto reserve = static_cast<std::size_t>(5 << 10);  // what a block has besides, and more
+    if (staged_bytes(shape) + reserve >
+        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))) {
+      shape = RowShape(x.dim(1), vector_size, false);
+    }
+    const auto available =
+        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
+    const auto blocks_of_memory = static_cast<int>(available / (staged_bytes(shape) + reserve));
+    const int blocks_of_threads = 1024 / shape.block_threads;
+    const int resident = std::max(1, std::min(blocks_of_memory, blocks_of_threads));
+    rows_per_block = shape.rows_per_block(
+        x.dim(0),
+        std::min<std::int64_t>(RowTiles::max_partial_blocks, std::int64_t{processors} * resident));
+  }
+  static int attribute(cudaDeviceAttr name, int device) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+    return value;
+  }
+  RowShape shape;
+  std::int64_t rows_per_block;
+};
 
 template <class Operation>
 void with_order(int order, Operation&& operation) {
@@ -260,14 +311,6 @@ void with_order(int order, Operation&& operation) {
     operation(std::integral_constant<int, 3>{});
   else
     operation(std::integral_constant<int, 4>{});
-}
-
-template <class Operation>
-void with_type(DType dtype, Operation&& operation) {
-  if (dtype == DType::f32)
-    operation(float{});
-  else
-    operation(__nv_bfloat16{});
 }
 
 // One set of coefficients makes one group of all rows.
@@ -295,7 +338,7 @@ void poly_norm_rows_forward(const PolyNorm& norm, const Tensor& x, const Tensor&
                             const std::vector<std::int64_t>& group_offsets, const Tensor& y,
                             Stream& stream) {
   if (x.elements() == 0) return;
-  with_type(x.dtype(), [&]<class T>(T) {
+  with_real(x.dtype(), [&]<class T>(T) {
     Rows<T> rows = rows_of<T>(norm, x, coefficients);
     rows.out = static_cast<T*>(y.raw());
     const RowShape shape(x.dim(1), Vector<T>::size, in_vectors<T>(x.dim(1), {x.raw(), y.raw()}));
@@ -317,20 +360,19 @@ void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tens
                              const Tensor& d_coefficients, const Tensor& partial_sums,
                              Stream& stream) {
   if (x.elements() == 0) return;
-  with_type(x.dtype(), [&]<class T>(T) {
+  with_real(x.dtype(), [&]<class T>(T) {
     Rows<T> rows = rows_of<T>(norm, x, coefficients);
     rows.d_y = static_cast<const T*>(d_y.raw());
     rows.out = static_cast<T*>(d_x.raw());
     rows.partial_sums = partial_sums.data<double>();
-    const RowShape shape(x.dim(1), Vector<T>::size,
-                         in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}));
-    for_each_part(groups_of(coefficients, group_offsets),
-                  shape.rows_per_block(x.dim(0), RowTiles::max_partial_blocks),
+    const BackwardPlan plan(x, Vector<T>::size,
+                            in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}));
+    for_each_part(groups_of(coefficients, group_offsets), plan.rows_per_block,
                   [&](const RowBlocks& blocks, std::int64_t first_group) {
                     Rows<T> part = rows;
                     part.coefficients += first_group * rows.set_stride;
                     with_order(norm.order, [&](auto order) {
-                      launch_backward<T, order.value>(shape, blocks, part,
+                      launch_backward<T, order.value>(plan.shape, blocks, part,
                                                       static_cast<cudaStream_t>(stream.native()));
                     });
                     add_partial_sums(blocks, part.partial_sums, norm.order + 1,

@@ -57,6 +57,31 @@ __device__ inline void unpack_again(uint4& bits, std::uint32_t zero) {
   bits.w ^= zero;
 }
 
+/// 16 bytes from global to shared memory, without waiting; see commit_copies() and
+/// wait_for_copies(). Only the copying thread may rely on the wait.
+__device__ inline void copy_async(uint4* shared, const uint4* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<std::uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(global)
+               : "memory");
+}
+/// Closes a group of the copies so far.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Until at most `pending` of the latest groups are under way.
+template <int pending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+/// A load that is made where it is written, so that its registers are free before and after.
+__device__ inline uint4 load_shared(const uint4* shared) {
+  uint4 bits;
+  asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+               : "r"(static_cast<std::uint32_t>(__cvta_generic_to_shared(shared)))
+               : "memory");
+  return bits;
+}
+
 __device__ inline float to_float(float value) { return value; }
 __device__ inline float to_float(__nv_bfloat16 value) { return __bfloat162float(value); }
 template <class T>

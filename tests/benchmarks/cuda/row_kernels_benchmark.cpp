@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory-bound kernels on a GPU: time, the bytes that each has to move, and the share of the
 // copy bandwidth measured in the same run.
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "cuda/device_timing.h"
+#include "kernels/activation.h"
+#include "kernels/adamw.h"
+#include "kernels/embedding.h"
 #include "kernels/poly_norm.h"
+#include "kernels/reduction.h"
+#include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
 #include "runtime/arena.h"
+#include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/random.h"
 
 namespace polymoe::benchmarks {
 namespace {
@@ -43,6 +53,87 @@ void poly_norm(Bench& bench, const Shape& shape, DType dtype, const PolyNorm& no
   });
 }
 
+void activation(Bench& bench, const Shape& shape, ActivationKind kind) {
+  const Activation chosen{.kind = kind};
+  const Shape pre{shape[0], pre_activation_factor(kind) * shape[1]};
+  const OwnedTensor x = normal_values(pre, DType::bf16, 1.0, bench.stream),
+                    d_y = normal_values(shape, DType::bf16, 1.0, bench.stream),
+                    a = normal_values({1, coefficient_count(chosen)}, DType::f32, 1.0,
+                                      bench.stream);
+  const OwnedTensor y(shape, DType::bf16, gpu), d_x(pre, DType::bf16, gpu),
+      d_a(a->shape(), DType::f32, gpu);
+  const std::vector<std::int64_t> all = {0, shape[0]};
+  const auto in = static_cast<double>(x->bytes()), out = static_cast<double>(y->bytes());
+  const std::string name = name_of(kind);
+  bench.row(title((name + " forward").c_str(), shape, DType::bf16), in + out,
+            [&] { activation_forward(chosen, *x, *a, all, *y, bench.stream); });
+  bench.row(title((name + " backward").c_str(), shape, DType::bf16), 2.0 * in + out, [&] {
+    activation_backward(chosen, *d_y, *x, *a, all, *d_x, *d_a, bench.scratch, bench.stream);
+  });
+}
+
+void rms_norm(Bench& bench, const Shape& shape) {
+  const OwnedTensor x = normal_values(shape, DType::bf16, 1.0, bench.stream),
+                    d_y = normal_values(shape, DType::bf16, 1.0, bench.stream),
+                    w = normal_values({shape[1]}, DType::bf16, 1.0, bench.stream);
+  const OwnedTensor y(shape, DType::bf16, gpu), sum(shape, DType::bf16, gpu),
+      inv_rms({shape[0]}, DType::f32, gpu), d_w({shape[1]}, DType::f32, gpu);
+  const auto bytes = static_cast<double>(x->bytes());
+  bench.row(title("rms_norm_forward", shape, DType::bf16), 2.0 * bytes,
+            [&] { rms_norm_forward(*x, *w, 1e-5, *y, *inv_rms, bench.stream); });
+  bench.row(title("add_rms_norm_forward", shape, DType::bf16), 4.0 * bytes,
+            [&] { add_rms_norm_forward(*x, *d_y, *w, 1e-5, *sum, *y, *inv_rms, bench.stream); });
+  bench.row(title("rms_norm_backward", shape, DType::bf16), 3.0 * bytes, [&] {
+    rms_norm_backward(*d_y, *x, *inv_rms, *w, Write::overwrite, *y, *d_w, bench.scratch,
+                      bench.stream);
+  });
+}
+
+void elements(Bench& bench) {
+  const Shape shape{65536, 16, 128};
+  const OwnedTensor x = normal_values(shape, DType::bf16, 1.0, bench.stream);
+  bench.row(title("rotary_forward", shape, DType::bf16), 2.0 * static_cast<double>(x->bytes()),
+            [&] { rotary_forward({.sequence_length = 4096}, *x, bench.stream); });
+
+  const Shape flat{std::int64_t{1} << 28};
+  const OwnedTensor p = normal_values(flat, DType::f32, 1.0, bench.stream),
+                    g = normal_values(flat, DType::bf16, 1.0, bench.stream);
+  const OwnedTensor m(flat, DType::f32, gpu), v(flat, DType::f32, gpu), m16(flat, DType::bf16, gpu),
+      v16(flat, DType::bf16, gpu), total({1}, DType::f64, gpu);
+  const auto n = static_cast<double>(flat[0]);
+  bench.row(title("adamw, f32 moments,", flat, DType::bf16), 26.0 * n,
+            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m, *v, bench.stream); });
+  bench.row(title("adamw, bf16 moments,", flat, DType::bf16), 18.0 * n,
+            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m16, *v16, bench.stream); });
+  bench.row(title("sum_of_squares", flat, DType::f32), 4.0 * n,
+            [&] { sum_of_squares(*p, *total, bench.scratch, bench.stream); });
+  bench.row(title("sum_of_squares", flat, DType::bf16), 2.0 * n,
+            [&] { sum_of_squares(*g, *total, bench.scratch, bench.stream); });
+  bench.row(title("add", flat, DType::bf16), 6.0 * n, [&] { add(*g, *m16, bench.stream); });
+  bench.row(title("fill", flat, DType::f32), 4.0 * n, [&] { fill(0.5, *m, bench.stream); });
+}
+
+// Token ids as uneven as those of text: id i about as often as 1 / (i + 1).
+void embedding(Bench& bench) {
+  constexpr std::int64_t rows = 32768, vocab = 50304, width = 2048;
+  OwnedTensor ids({rows}, DType::i32, Device::cpu());
+  const RandomStream random(1, "tokens");
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const double u = random.uniform(static_cast<std::uint64_t>(i));
+    ids->data<std::int32_t>()[i] = static_cast<std::int32_t>(std::pow(vocab, u)) - 1;
+  }
+  const OwnedTensor tokens({rows}, DType::i32, gpu), y({rows, width}, DType::bf16, gpu),
+      table = normal_values({vocab, width}, DType::bf16, 1.0, bench.stream),
+      d_y = normal_values({rows, width}, DType::bf16, 1.0, bench.stream),
+      d_table({vocab, width}, DType::f32, gpu);
+  copy(*ids, *tokens, bench.stream);
+  const auto bytes = static_cast<double>(y->bytes());
+  bench.row(title("embedding_forward", y->shape(), DType::bf16), 2.0 * bytes,
+            [&] { embedding_forward(*tokens, *table, *y, bench.stream); });
+  bench.row(title("embedding_backward", y->shape(), DType::bf16), bytes,
+            [&] { embedding_backward(*tokens, *d_y, *d_table, bench.scratch, bench.stream); });
+}
+
 int run() {
   if (cuda::device_count() == 0) {
     std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
@@ -59,6 +150,13 @@ int run() {
   }
   poly_norm(bench, {131072, 1536}, DType::bf16, {.order = 4, .rectified = true});
   poly_norm(bench, {65536, 1536}, DType::f32, {});
+  for (const ActivationKind kind : {ActivationKind::relu, ActivationKind::gelu,
+                                    ActivationKind::polyrelu, ActivationKind::swiglu}) {
+    activation(bench, {131072, 1536}, kind);
+  }
+  rms_norm(bench, {65536, 2048});
+  elements(bench);
+  embedding(bench);
   return 0;
 }
 
