@@ -6,12 +6,18 @@
 #include <hdf5.h>
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "runtime/error.h"
 
 namespace polymoe {
+namespace {
+
+// After a write to a full disk the library's exit handler crashes. Even the library's constants
+// start it, and with it the handler; so this comes before main, ahead of any of them.
+[[maybe_unused]] const bool no_exit_handler = H5dont_atexit() >= 0;
+
+}  // namespace
 
 Hdf5Handle::Hdf5Handle(Hdf5Handle&& other) noexcept
     : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
@@ -28,11 +34,7 @@ bool Hdf5Handle::reset() {
   return close_(std::exchange(id_, -1)) >= 0;
 }
 
-void prepare_hdf5() {
-  static std::once_flag once;
-  std::call_once(once, [] { H5dont_atexit(); });
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-}
+void prepare_hdf5() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
 std::string hdf5_reason() {
   std::string reason;

@@ -33,8 +33,8 @@ class Hdf5Handle {
   Close close_ = nullptr;
 };
 
-/// Before every use: errors come back as values, nothing is printed, and nothing runs at exit (the
-/// library's exit handler crashes after a failed write). The error stack is one per thread.
+/// Before every use: errors come back as values and nothing is printed. The error stack is one per
+/// thread.
 void prepare_hdf5();
 
 /// The innermost entry of this thread's error stack.
