@@ -47,4 +47,9 @@ void check_real(const char* operation, const char* name, const Tensor& tensor, i
 
 DType accumulation_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 
+void check_full_precision(const char* operation, const char* name, const Tensor& tensor) {
+  if (tensor.dtype() != DType::bf16) return;
+  throw InvalidArgument(std::string(operation) + ": " + name + " is bf16, expected f32");
+}
+
 }  // namespace polymoe

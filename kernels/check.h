@@ -30,4 +30,7 @@ void check_real(const char* operation, const char* name, const Tensor& tensor, i
 /// bf16, else the same.
 DType accumulation_dtype(DType dtype);
 
+/// Throws InvalidArgument where the tensor is bf16: for what is f32 beside bf16 tensors too.
+void check_full_precision(const char* operation, const char* name, const Tensor& tensor);
+
 }  // namespace polymoe

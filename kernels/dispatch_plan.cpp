@@ -7,6 +7,9 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/dispatch_plan.h"
+#if POLYMOE_CUDA
+#include "kernels/cuda/dispatch_plan.h"
+#endif
 
 namespace polymoe {
 namespace {
@@ -60,18 +63,19 @@ void dispatch_plan(const Tensor& expert_ids, const Tensor& weights, const Expert
   const bool by_probability = capacity.slots > 0 && capacity.policy == DropPolicy::probability;
   if (by_probability) {
     check_real(operation, "weights", weights, 2);
+    check_full_precision(operation, "weights", weights);
     check_tensors(operation, stream.device(),
                   {{"weights", weights, expert_ids.shape(), weights.dtype()}});
   }
   const Arena::Scope scope(scratch);
   detail::DispatchPlanScratch memory;
-  memory.chunk_rows = scratch.allocate({detail::dispatch_plan_chunks(), experts}, DType::i64);
+  memory.chunk_rows = scratch.allocate({detail::dispatch_plan_chunks(slots), experts}, DType::i64);
   if (capacity.slots > 0) {
     const std::int64_t segments = tokens == 0 ? 0 : tokens / capacity.segment_tokens;
     memory.segment_begins = scratch.allocate({segments, experts + 1}, DType::i64);
     if (by_probability) memory.sorted_slots = scratch.allocate({slots}, DType::i32);
   }
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::dispatch_plan(backend, expert_ids, weights, capacity, counts, row_slots, slot_rows,
                           memory, stream);
   });
@@ -87,8 +91,9 @@ void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, T
   const std::int64_t rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   check_index_range("regroup_indices", rows);
   check_tensors("regroup_indices", stream.device(), {{"indices", indices, {rows}, DType::i32}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::regroup_indices(backend, counts, inner, indices, stream); });
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
+    detail::regroup_indices(backend, counts, inner, indices, stream);
+  });
 }
 
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
@@ -99,9 +104,9 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
     throw InvalidArgument("gather_rows: x has shape " + to_string(x.shape()) +
                           ", expected [n, width] or [n]");
   }
-  if (size_of(x.dtype()) < 4) {
+  if (size_of(x.dtype()) < 4 && x.dtype() != DType::bf16) {
     throw InvalidArgument(std::string("gather_rows: x is ") + name_of(x.dtype()) +
-                          ", expected f32, f64 or i32");
+                          ", expected f32, f64, bf16 or i32");
   }
   if (divisor < 1) {
     throw InvalidArgument("gather_rows: divisor is " + std::to_string(divisor) +
@@ -111,8 +116,9 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
                 {{"x", x, x.shape(), x.dtype()},
                  {"indices", indices, indices.shape(), DType::i32},
                  {"out", out, x.shape().with_first(indices.dim(0)), x.dtype()}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::gather_rows(backend, x, indices, divisor, out, stream); });
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
+    detail::gather_rows(backend, x, indices, divisor, out, stream);
+  });
 }
 
 void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y, Stream& stream) {
@@ -123,8 +129,9 @@ void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y
                 {{"rows", rows, rows.shape(), rows.dtype()},
                  {"slot_rows", slot_rows, slot_rows.shape(), DType::i32},
                  {"y", y, {slot_rows.dim(0), rows.dim(1)}, rows.dtype()}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::sum_rows(backend, rows, slot_rows, write, y, stream); });
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
+    detail::sum_rows(backend, rows, slot_rows, write, y, stream);
+  });
 }
 
 }  // namespace polymoe

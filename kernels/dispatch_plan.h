@@ -27,8 +27,9 @@ struct ExpertCapacity {
 /// s = token * top_k + choice.
 ///
 /// expert_ids  [tokens, top_k] i32 in [0, experts)
-/// weights     [tokens, top_k] f32 or f64  read only by DropPolicy::probability, else may be
-///                                         undefined
+/// weights     [tokens, top_k] f32, on the CPU f32 or f64  read only by DropPolicy::probability,
+/// else
+///                                         may be undefined
 /// counts      [experts] i64      kept rows per expert
 /// row_slots   [tokens * top_k] i32  row -> slot, grouped by expert; -1 beyond the last kept row
 /// slot_rows   [tokens, top_k] i32   slot -> row; -1 where dropped
@@ -52,7 +53,7 @@ void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, T
 /// out[r] = x[indices[r] / divisor]: with row slots and divisor = top_k, the tokens' rows in expert
 /// order; with divisor 1, any permutation.
 ///
-/// x [n, width] or [n]; indices [rows] i32 >= 0; out [rows, width] or [rows]; f32, f64 or i32
+/// x [n, width] or [n]; indices [rows] i32 >= 0; out [rows, width] or [rows]; f32, f64, bf16 or i32
 ///
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
@@ -61,7 +62,8 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
 /// y[t] = sum over j of rows[slot_rows[t, j]], or y[t] added to it, j ascending, dropped slots (-1)
 /// left out: combine forward, and dispatch backward.
 ///
-/// rows [n, width]; slot_rows [tokens, top_k] i32; y [tokens, width]; f32 or f64
+/// rows [n, width]; slot_rows [tokens, top_k] i32; y [tokens, width]; f32 or f64 on the CPU, f32 or
+/// bf16 on CUDA, where a sum is f32 and rounded once
 ///
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
 void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y, Stream& stream);

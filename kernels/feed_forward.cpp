@@ -5,6 +5,9 @@
 #include "kernels/check.h"
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/feed_forward.h"
+#if POLYMOE_CUDA
+#include "kernels/cuda/feed_forward.h"
+#endif
 
 namespace polymoe {
 namespace {
@@ -17,8 +20,8 @@ Extents check(const char* operation, const Activation& activation,
               const FeedForwardWeights& weights, const Tensor& x, const ExpertOffsets& offsets,
               const Tensor& row_weights, const Tensor& pre, Device device) {
   check_activation(operation, activation);
-  check_floating(operation, "x", x);
-  if (x.shape().rank() != 2 || !weights.down.defined() || weights.down.shape().rank() != 3) {
+  check_real(operation, "x", x, 2);
+  if (!weights.down.defined() || weights.down.shape().rank() != 3) {
     throw InvalidArgument(std::string(operation) + ": x has shape " + to_string(x.shape()) +
                           " and weights.down " + to_string(weights.down.shape()) +
                           ", expected [rows, hidden] and [experts, hidden, ffn]");
@@ -36,14 +39,15 @@ Extents check(const char* operation, const Activation& activation,
                           std::to_string(experts + 1));
   }
   check_coefficients(operation, "weights.coefficients", activation, weights.coefficients, experts,
-                     x.dtype(), device);
+                     accumulation_dtype(x.dtype()), device);
   check_tensors(operation, device,
                 {{"x", x, Shape{rows, hidden}, x.dtype()},
                  {"weights.up", weights.up, Shape{experts, pre_width, hidden}, x.dtype()},
                  {"weights.down", weights.down, Shape{experts, hidden, ffn}, x.dtype()},
                  {"pre", pre, Shape{rows, pre_width}, x.dtype()}});
   if (row_weights.defined()) {
-    check_tensors(operation, device, {{"row_weights", row_weights, Shape{rows}, x.dtype()}});
+    check_tensors(operation, device,
+                  {{"row_weights", row_weights, Shape{rows}, accumulation_dtype(x.dtype())}});
   }
   return extents;
 }
@@ -59,12 +63,13 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
   check_tensors(operation, stream.device(),
                 {{"y", y, Shape{extents.rows, extents.hidden}, x.dtype()}});
   const Arena::Scope scope(scratch);
-  const detail::FeedForwardScratch parts{
-      .activated = scratch.allocate(
-          {detail::activated_tile_rows(extents.rows), detail::activated_stride(extents.ffn)},
-          x.dtype()),
-      .partial_sums = {}};
-  dispatch(stream.device(), [&](auto backend) {
+  const bool on_gpu = stream.device().type == DeviceType::cuda;
+  const Shape activated = on_gpu ? Shape{extents.rows, extents.ffn}
+                                 : Shape{detail::activated_tile_rows(extents.rows),
+                                         detail::activated_stride(extents.ffn)};
+  const detail::FeedForwardScratch parts{.activated = scratch.allocate(activated, x.dtype()),
+                                         .partial_sums = {}};
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::feed_forward_forward(backend, activation, weights, x, offsets, row_weights, pre, y,
                                  parts, stream);
   });
@@ -77,28 +82,32 @@ void feed_forward_backward(const Activation& activation, const FeedForwardWeight
   constexpr const char* operation = "feed_forward_backward";
   const Extents extents =
       check(operation, activation, weights, x, offsets, row_weights, pre, stream.device());
+  const DType accumulated = accumulation_dtype(x.dtype());
+  const bool wide = gradients.up.defined() && gradients.up.dtype() == accumulated;
+  const DType gradient_dtype = wide ? accumulated : x.dtype();
   const Shape outer{extents.rows, extents.hidden};
   check_tensors(operation, stream.device(),
                 {{"d_y", d_y, outer, x.dtype()},
                  {"d_x", d_x, outer, x.dtype()},
-                 {"gradients.up", gradients.up, weights.up.shape(), x.dtype()},
-                 {"gradients.down", gradients.down, weights.down.shape(), x.dtype()}});
+                 {"gradients.up", gradients.up, weights.up.shape(), gradient_dtype},
+                 {"gradients.down", gradients.down, weights.down.shape(), gradient_dtype}});
   if (coefficient_count(activation) > 0) {
     check_tensors(operation, stream.device(),
                   {{"gradients.coefficients", gradients.coefficients, weights.coefficients.shape(),
-                    x.dtype()}});
+                    accumulated}});
   }
   if (row_weights.defined()) {
     check_tensors(operation, stream.device(),
-                  {{"d_row_weights", d_row_weights, Shape{extents.rows}, x.dtype()}});
+                  {{"d_row_weights", d_row_weights, Shape{extents.rows}, accumulated}});
   }
   const Arena::Scope scope(scratch);
+  const bool on_gpu = stream.device().type == DeviceType::cuda;
+  const std::int64_t stride = on_gpu ? extents.ffn : detail::activated_stride(extents.ffn);
   const detail::FeedForwardScratch parts{
-      .activated =
-          scratch.allocate({extents.rows, detail::activated_stride(extents.ffn)}, x.dtype()),
+      .activated = scratch.allocate({extents.rows, stride}, x.dtype()),
       .partial_sums = scratch.allocate(
           detail::activation_partial_sums(activation, extents.rows, extents.experts), DType::f64)};
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::feed_forward_backward(backend, activation, weights, d_y, x, offsets, row_weights, pre,
                                   d_x, d_row_weights, gradients, parts, stream);
   });

@@ -31,7 +31,10 @@ using ExpertOffsets = std::vector<std::int64_t>;
 /// row_weights [rows], undefined = 1: the router's weight of the (token, expert) pair
 /// pre         [rows, factor * ffn]  kept for the backward pass
 ///
-/// f32 or f64, all of one dtype. Asynchronous on `stream`. rows = 0 is allowed.
+/// On the CPU f32 or f64, all of one dtype. On CUDA f32 or bf16; beside bf16 the coefficients,
+/// row_weights and their gradients are f32, and the gradients of up and down bf16 or f32. There the
+/// activated rows of all experts are scratch for as long as the call runs.
+/// Asynchronous on `stream`. rows = 0 is allowed.
 /// Throws InvalidArgument on a shape, dtype or device mismatch.
 void feed_forward_forward(const Activation& activation, const FeedForwardWeights& weights,
                           const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights,

@@ -5,6 +5,9 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/router.h"
+#if POLYMOE_CUDA
+#include "kernels/cuda/router.h"
+#endif
 
 namespace polymoe {
 namespace {
@@ -60,6 +63,7 @@ void router_forward(const RouterShape& shape, const Tensor& logits, const Tensor
   const char* operation = "router_forward";
   check_shape(operation, shape);
   check_real(operation, "logits", logits, 2);
+  check_full_precision(operation, "logits", logits);
   check_tensors(operation, stream.device(),
                 {{"logits", logits, {shape.tokens, shape.experts}, logits.dtype()}});
   check_state(operation, shape, state, logits.dtype(), stream.device());
@@ -70,7 +74,7 @@ void router_forward(const RouterShape& shape, const Tensor& logits, const Tensor
   const std::int64_t chunks = detail::router_chunks(shape) * shape.segments;
   const Tensor counts = scratch.allocate({chunks, shape.experts}, DType::i64);
   const Tensor sums = scratch.allocate({chunks, shape.experts}, DType::f64);
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::router_forward(backend, shape, logits, bias, state, {counts, sums}, stream);
   });
 }
@@ -81,6 +85,7 @@ void router_backward(const RouterShape& shape, const Tensor& logits, const Route
   const char* operation = "router_backward";
   check_shape(operation, shape);
   check_real(operation, "d_logits", d_logits, 2);
+  check_full_precision(operation, "d_logits", d_logits);
   const Shape per_expert{shape.tokens, shape.experts};
   const DType dtype = d_logits.dtype();
   check_state(operation, shape, state, dtype, stream.device());
@@ -94,7 +99,7 @@ void router_backward(const RouterShape& shape, const Tensor& logits, const Route
   if (shape.scores == RouterScores::sigmoid && z_scale != 0.0) {
     check_tensors(operation, stream.device(), {{"logits", logits, per_expert, dtype}});
   }
-  dispatch(stream.device(), [&](auto backend) {
+  dispatch_with_cuda(stream.device(), [&](auto backend) {
     detail::router_backward(backend, shape, logits, state, d_weights, balance_gradient, z_scale,
                             d_logits, stream);
   });

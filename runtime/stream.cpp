@@ -12,15 +12,19 @@ Stream::Stream(Device device) : device_(device) {
 }
 
 Stream::~Stream() {
+  resources_.reset();
   if (native_ != nullptr) cuda::destroy_stream(native_);
 }
 
 Stream::Stream(Stream&& other) noexcept
-    : device_(other.device_), native_(std::exchange(other.native_, nullptr)) {}
+    : device_(other.device_),
+      native_(std::exchange(other.native_, nullptr)),
+      resources_(std::move(other.resources_)) {}
 
 Stream& Stream::operator=(Stream&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(native_, other.native_);
+  std::swap(resources_, other.resources_);
   return *this;
 }
 

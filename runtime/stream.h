@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
+
 #include "runtime/device.h"
 
 namespace polymoe {
+
+/// What a backend keeps with one stream: library handles, their workspaces, chosen algorithms. Its
+/// lifetime is the stream's, so there is nothing global to initialise, share or lock.
+class StreamResources {
+ public:
+  virtual ~StreamResources() = default;
+};
 
 /// Order in which a device's work happens. Operations are asynchronous on their stream; the CPU
 /// and meta backends are done when they return. Move-only.
@@ -22,10 +31,13 @@ class Stream {
   void synchronize();
   /// The backend's own handle (a cudaStream_t); null on the CPU and meta devices.
   void* native() const { return native_; }
+  /// The backend's to fill at first use; ends before the native handle does.
+  std::unique_ptr<StreamResources>& resources() { return resources_; }
 
  private:
   Device device_;
   void* native_ = nullptr;
+  std::unique_ptr<StreamResources> resources_;
 };
 
 }  // namespace polymoe

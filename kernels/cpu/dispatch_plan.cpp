@@ -136,14 +136,22 @@ void sum_rows_of(const Tensor& rows, const Tensor& slot_rows, Write write, const
 
 }  // namespace
 
-std::int64_t dispatch_plan_chunks() { return omp_get_max_threads(); }
+std::int64_t dispatch_plan_cuda_chunks(std::int64_t slots) {
+  constexpr std::int64_t least_chunk_slots = 512, most_chunks = 512;
+  return std::clamp<std::int64_t>((slots + least_chunk_slots - 1) / least_chunk_slots, 1,
+                                  most_chunks);
+}
+
+std::int64_t dispatch_plan_chunks(std::int64_t slots) {
+  return std::max<std::int64_t>(omp_get_max_threads(), dispatch_plan_cuda_chunks(slots));
+}
 
 void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
                    const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
                    Tensor slot_rows, const DispatchPlanScratch& scratch, Stream&) {
   const Slots slots{expert_ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(),
                     expert_ids.elements(), counts.dim(0)};
-  const std::int64_t experts = slots.experts, chunks = scratch.chunk_rows.dim(0);
+  const std::int64_t experts = slots.experts, chunks = omp_get_max_threads();
   if (capacity.slots > 0) {
     drop_beyond_capacity(slots, weights, capacity, expert_ids.dim(1), scratch);
   } else {

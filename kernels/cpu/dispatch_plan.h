@@ -6,13 +6,16 @@
 namespace polymoe::detail {
 
 struct DispatchPlanScratch {
-  Tensor chunk_rows;      // [dispatch_plan_chunks(), experts] i64
+  Tensor chunk_rows;      // [dispatch_plan_chunks(slots), experts] i64
   Tensor segment_begins;  // [segments, experts + 1] i64, with a capacity
   Tensor sorted_slots;    // [tokens * top_k] i32, when dropping by probability
 };
 
-/// Parts that the slots are counted in, one per thread. The plan does not depend on their number.
-std::int64_t dispatch_plan_chunks();
+/// Most parts that any backend counts the slots in, so that the memory plan is one for all. The
+/// plan does not depend on their number.
+std::int64_t dispatch_plan_chunks(std::int64_t slots);
+/// On a GPU: as many as keep it busy.
+std::int64_t dispatch_plan_cuda_chunks(std::int64_t slots);
 
 void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
                    const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
