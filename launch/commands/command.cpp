@@ -138,7 +138,7 @@ std::string command_help(const Command& command) {
 Device select_device(const std::string& name) {
   if (name == "auto" || name == "cpu") return Device::cpu();
   throw InvalidArgument("run.device = " + name +
-                        ": this build has no such backend; must be cpu or auto");
+                        ": training on GPUs is not built yet; must be cpu or auto");
 }
 
 }  // namespace polymoe
