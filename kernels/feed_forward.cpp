@@ -63,7 +63,7 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
   check_tensors(operation, stream.device(),
                 {{"y", y, Shape{extents.rows, extents.hidden}, x.dtype()}});
   const Arena::Scope scope(scratch);
-  const bool on_gpu = stream.device().type == DeviceType::cuda;
+  const bool on_gpu = stream.device().backend() == DeviceType::cuda;
   const Shape activated = on_gpu ? Shape{extents.rows, extents.ffn}
                                  : Shape{detail::activated_tile_rows(extents.rows),
                                          detail::activated_stride(extents.ffn)};
@@ -101,7 +101,7 @@ void feed_forward_backward(const Activation& activation, const FeedForwardWeight
                   {{"d_row_weights", d_row_weights, Shape{extents.rows}, accumulated}});
   }
   const Arena::Scope scope(scratch);
-  const bool on_gpu = stream.device().type == DeviceType::cuda;
+  const bool on_gpu = stream.device().backend() == DeviceType::cuda;
   const std::int64_t stride = on_gpu ? extents.ffn : detail::activated_stride(extents.ffn);
   const detail::FeedForwardScratch parts{
       .activated = scratch.allocate({extents.rows, stride}, x.dtype()),
