@@ -3,21 +3,21 @@
 
 #include <algorithm>
 #include <cmath>
-
-#include "kernels/cpu/real_dtype.h"
+#include <cstdint>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/adamw.cpp"
 #include <hwy/foreach_target.h>
 //
-#include "kernels/cpu/vectors-inl.h"
+#include "kernels/cpu/bf16_vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace polymoe::cpu::HWY_NAMESPACE {
 namespace {
 
-template <class T>
-void update(const AdamWRange<T>& a, std::int64_t begin, std::int64_t end) {
+template <class T, class Moment>
+void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end) {
   const hn::ScalableTag<T> d;
   const AdamWStep& s = a.step;
   // 1 - beta^step without cancellation where beta is near 1.
@@ -42,14 +42,22 @@ void update(const AdamWRange<T>& a, std::int64_t begin, std::int64_t end) {
     const auto change = hn::MulAdd(decay, p, hn::Div(hn::Mul(rate, m), denominator));
     store(m, d, a.m + i, left);
     store(v, d, a.v + i, left);
-    store(hn::Sub(p, change), d, a.parameter + i, left);
+    const auto updated = hn::Sub(p, change);
+    store(updated, d, a.parameter + i, left);
+    if constexpr (std::is_same_v<T, float>) {
+      if (a.rounded != nullptr) store(updated, d, a.rounded + i, left);
+    }
   }
 }
 
-void update_f32(const AdamWRange<float>& a, std::int64_t begin, std::int64_t end) {
+void update_f32(const AdamWRange<float, float>& a, std::int64_t begin, std::int64_t end) {
   update(a, begin, end);
 }
-void update_f64(const AdamWRange<double>& a, std::int64_t begin, std::int64_t end) {
+void update_f32_bf16(const AdamWRange<float, std::uint16_t>& a, std::int64_t begin,
+                     std::int64_t end) {
+  update(a, begin, end);
+}
+void update_f64(const AdamWRange<double, double>& a, std::int64_t begin, std::int64_t end) {
   update(a, begin, end);
 }
 
@@ -62,16 +70,28 @@ namespace polymoe::cpu {
 namespace {
 
 HWY_EXPORT(update_f32);
+HWY_EXPORT(update_f32_bf16);
 HWY_EXPORT(update_f64);
 
-void update(const AdamWRange<float>& a, std::int64_t begin, std::int64_t end) {
+void update(const AdamWRange<float, float>& a, std::int64_t begin, std::int64_t end) {
   HWY_DYNAMIC_DISPATCH(update_f32)(a, begin, end);
 }
-void update(const AdamWRange<double>& a, std::int64_t begin, std::int64_t end) {
+void update(const AdamWRange<float, std::uint16_t>& a, std::int64_t begin, std::int64_t end) {
+  HWY_DYNAMIC_DISPATCH(update_f32_bf16)(a, begin, end);
+}
+void update(const AdamWRange<double, double>& a, std::int64_t begin, std::int64_t end) {
   HWY_DYNAMIC_DISPATCH(update_f64)(a, begin, end);
 }
 
 constexpr std::int64_t elements_per_task = 16384;
+
+template <class T, class Moment>
+void update_all(const AdamWRange<T, Moment>& range, std::int64_t count) {
+#pragma omp parallel for schedule(static)
+  for (std::int64_t begin = 0; begin < count; begin += elements_per_task) {
+    update(range, begin, std::min(begin + elements_per_task, count));
+  }
+}
 
 }  // namespace
 }  // namespace polymoe::cpu
@@ -79,16 +99,21 @@ constexpr std::int64_t elements_per_task = 16384;
 namespace polymoe::detail {
 
 void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Stream&) {
-  const std::int64_t count = parameter.elements();
-  cpu::with_real(parameter.dtype(), [&]<class T>(T) {
-    const cpu::AdamWRange<T> range{step, gradient.data<T>(), parameter.data<T>(), m.data<T>(),
-                                   v.data<T>()};
-#pragma omp parallel for schedule(static)
-    for (std::int64_t begin = 0; begin < count; begin += cpu::elements_per_task) {
-      cpu::update(range, begin, std::min(begin + cpu::elements_per_task, count));
-    }
-  });
+           Tensor v, Tensor rounded, Stream&) {
+  const auto run = [&]<class T, class Moment>(T, Moment) {
+    cpu::update_all(
+        cpu::AdamWRange<T, Moment>{step, gradient.data<T>(), parameter.data<T>(),
+                                   static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
+                                   static_cast<std::uint16_t*>(rounded.raw())},
+        parameter.elements());
+  };
+  if (parameter.dtype() == DType::f64) {
+    run(double{}, double{});
+  } else if (m.dtype() == DType::bf16) {
+    run(float{}, std::uint16_t{});
+  } else {
+    run(float{}, float{});
+  }
 }
 
 }  // namespace polymoe::detail

@@ -6,20 +6,22 @@
 namespace polymoe::detail {
 
 void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Stream& stream);
+           Tensor v, Tensor rounded, Stream& stream);
 
 }  // namespace polymoe::detail
 
 namespace polymoe::cpu {
 
-/// Pointers to the first element, and the step's constants.
-template <class T>
+/// Pointers to the first element, and the step's constants. Moment is T, or bf16 patterns beside
+/// f32; `rounded` is null where no bf16 copy is wanted.
+template <class T, class Moment>
 struct AdamWRange {
   AdamWStep step;
   const T* gradient;
   T* parameter;
-  T* m;
-  T* v;
+  Moment* m;
+  Moment* v;
+  std::uint16_t* rounded;
 };
 
 }  // namespace polymoe::cpu

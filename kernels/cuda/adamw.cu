@@ -42,7 +42,8 @@ __device__ void update(const Constants& c, float gradient, float& p, float& m, f
 template <class Gradient, class Moment>
 __global__ void __launch_bounds__(element_threads)
     adamw_kernel(const __grid_constant__ Constants c, const Gradient* gradient, float* parameter,
-                 Moment* m, Moment* v, std::int64_t fours, std::int64_t count) {
+                 Moment* m, Moment* v, __nv_bfloat16* rounded, std::int64_t fours,
+                 std::int64_t count) {
   for (std::int64_t i = first_element(); i < fours; i += element_stride()) {
     float gs[4], ps[4], ms[4], vs[4];
     load_four(gradient + 4 * i, gs);
@@ -54,12 +55,15 @@ __global__ void __launch_bounds__(element_threads)
     store_four(parameter + 4 * i, ps);
     store_four(m + 4 * i, ms);
     store_four(v + 4 * i, vs);
+    if (rounded != nullptr) store_four(rounded + 4 * i, ps);
   }
   for (std::int64_t i = 4 * fours + first_element(); i < count; i += element_stride()) {
-    float first = to_float(m[i]), second = to_float(v[i]);
-    update(c, to_float(gradient[i]), parameter[i], first, second);
+    float updated = parameter[i], first = to_float(m[i]), second = to_float(v[i]);
+    update(c, to_float(gradient[i]), updated, first, second);
+    parameter[i] = updated;
     m[i] = from_float<Moment>(first);
     v[i] = from_float<Moment>(second);
+    if (rounded != nullptr) rounded[i] = from_float<__nv_bfloat16>(updated);
   }
 }
 
@@ -69,18 +73,18 @@ __global__ void __launch_bounds__(element_threads)
 namespace polymoe::detail {
 
 void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Stream& stream) {
+           Tensor v, Tensor rounded, Stream& stream) {
   const std::int64_t count = parameter.elements();
   if (count == 0) return;
-  const bool aligned =
-      cuda::in_vectors<float>(4, {gradient.raw(), parameter.raw(), m.raw(), v.raw()});
+  const bool aligned = cuda::in_vectors<float>(
+      4, {gradient.raw(), parameter.raw(), m.raw(), v.raw(), rounded.raw()});
   cuda::with_real(gradient.dtype(), [&]<class Gradient>(Gradient) {
     cuda::with_real(m.dtype(), [&]<class Moment>(Moment) {
       cuda::adamw_kernel<Gradient, Moment><<<cuda::element_blocks(count, 4), cuda::element_threads,
                                              0, static_cast<cudaStream_t>(stream.native())>>>(
           cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()),
           parameter.data<float>(), static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
-          aligned ? count / 4 : 0, count);
+          static_cast<__nv_bfloat16*>(rounded.raw()), aligned ? count / 4 : 0, count);
     });
   });
   cuda::check_launch("adamw");

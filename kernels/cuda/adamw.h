@@ -6,6 +6,6 @@
 namespace polymoe::detail {
 
 void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Stream& stream);
+           Tensor v, Tensor rounded, Stream& stream);
 
 }  // namespace polymoe::detail

@@ -10,6 +10,7 @@
 #include "cuda/device_timing.h"
 #include "kernels/activation.h"
 #include "kernels/adamw.h"
+#include "kernels/convert.h"
 #include "kernels/embedding.h"
 #include "kernels/poly_norm.h"
 #include "kernels/reduction.h"
@@ -99,12 +100,18 @@ void elements(Bench& bench) {
   const OwnedTensor p = normal_values(flat, DType::f32, 1.0, bench.stream),
                     g = normal_values(flat, DType::bf16, 1.0, bench.stream);
   const OwnedTensor m(flat, DType::f32, gpu), v(flat, DType::f32, gpu), m16(flat, DType::bf16, gpu),
-      v16(flat, DType::bf16, gpu), total({1}, DType::f64, gpu);
+      v16(flat, DType::bf16, gpu), copy16(flat, DType::bf16, gpu), total({1}, DType::f64, gpu);
   const auto n = static_cast<double>(flat[0]);
   bench.row(title("adamw, f32 moments,", flat, DType::bf16), 26.0 * n,
             [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m, *v, bench.stream); });
   bench.row(title("adamw, bf16 moments,", flat, DType::bf16), 18.0 * n,
             [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m16, *v16, bench.stream); });
+  bench.row(title("adamw, bf16 moments and copy,", flat, DType::bf16), 20.0 * n,
+            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m16, *v16, *copy16, bench.stream); });
+  bench.row(title("convert, f32 to", flat, DType::bf16), 6.0 * n,
+            [&] { convert(*p, *copy16, bench.stream); });
+  bench.row(title("convert, bf16 to", flat, DType::f32), 6.0 * n,
+            [&] { convert(*g, *m, bench.stream); });
   bench.row(title("sum_of_squares", flat, DType::f32), 4.0 * n,
             [&] { sum_of_squares(*p, *total, bench.scratch, bench.stream); });
   bench.row(title("sum_of_squares", flat, DType::bf16), 2.0 * n,
