@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_values.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/hash.h"
@@ -16,6 +17,7 @@ constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
 /// Elements of a stored piece to be copied to this rank's memory.
 struct Transfer {
   const CheckpointManifest::Piece* from;
+  DType stored;
   std::int64_t begin;  // within the dataset
   Tensor to;
 };
@@ -59,6 +61,11 @@ void CheckpointReader::verify_hashes() const {
 }
 
 void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
+  Stream stream(Device::cpu());
+  read(pieces, stream);
+}
+
+void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stream) const {
   const std::string manifest_path = (directory_ / CheckpointManifest::file_name).string();
   std::vector<Transfer> transfers;
   for (const TensorPiece& piece : pieces) {
@@ -66,7 +73,7 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
     if (stored == nullptr) {
       throw InputFileError(manifest_path, "holds no tensor " + piece.name);
     }
-    if (stored->shape != piece.shape || stored->dtype != piece.data.dtype()) {
+    if (stored->shape != piece.shape || !can_be_read_as(stored->dtype, piece.data.dtype())) {
       throw InputFileError(manifest_path, "tensor " + piece.name + " is " + name_of(stored->dtype) +
                                               to_string(stored->shape) + ", expected " +
                                               name_of(piece.data.dtype()) + to_string(piece.shape));
@@ -84,13 +91,16 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
                                  });
     for (std::int64_t next = piece.begin; next < end; ++from) {
       const std::int64_t stop = std::min(end, from->begin + from->count);
-      transfers.push_back(
-          {&*from, next - from->begin, flat.rows(next - piece.begin, stop - piece.begin)});
+      transfers.push_back({.from = &*from,
+                           .stored = stored->dtype,
+                           .begin = next - from->begin,
+                           .to = flat.rows(next - piece.begin, stop - piece.begin)});
       next = stop;
     }
   }
   // Nothing is loaded of a checkpoint whose view is damaged either.
   if (manifest_.view) verify(files_.size() - 1);
+  HostPassage passage(stream);
   // File by file, each opened once.
   std::stable_sort(transfers.begin(), transfers.end(), [](const Transfer& a, const Transfer& b) {
     return a.from->file < b.from->file;
@@ -101,7 +111,9 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
     const Hdf5Reader file(directory_ / manifest_.files[index].name);
     for (; transfer != transfers.end() && transfer->from->file == static_cast<std::int64_t>(index);
          ++transfer) {
-      file.read(transfer->from->dataset, transfer->begin, transfer->to);
+      passage.read(transfer->to, transfer->stored, [&](std::int64_t begin, const Tensor& part) {
+        file.read(transfer->from->dataset, transfer->begin + begin, part);
+      });
     }
   }
 }

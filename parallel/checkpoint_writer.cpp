@@ -6,6 +6,7 @@
 
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_shards.h"
+#include "parallel/checkpoint_values.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
@@ -68,7 +69,7 @@ std::string broadcast_text(const std::string& text, Communicator& world) {
 
 void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
                      const std::vector<TensorPiece>& pieces, Communicator& world,
-                     SaveObserver* observer, const std::string& refusal) {
+                     const SaveOptions& options) {
   const fs::path target = root / checkpoint_name(info.step);
   const fs::path partial = partial_checkpoint(root, info.step);
   const auto fail_together = [&](const std::string& error) {
@@ -88,11 +89,13 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
   std::string shard;
   const fs::path path = partial / shard_name(world.rank(), world.size());
   error = error_of([&] {
-    if (!refusal.empty()) throw Error(refusal);
+    if (!options.refusal.empty()) throw Error(options.refusal);
+    Stream host(Device::cpu());
+    HostPassage passage(options.stream == nullptr ? host : *options.stream);
     ShardWriter file(path);
     for (const TensorPiece& piece : pieces) {
-      file.add(piece);
-      tell(observer, SavePoint::writing);
+      file.add(piece, dtype_to_store(piece.data.dtype()), passage);
+      tell(options.observer, SavePoint::writing);
     }
     shard = file.finish();
   });
@@ -115,7 +118,7 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
         }
         descriptions.push_back(shards[rank].substr(1));
       }
-      commit_checkpoint(root, info, descriptions, observer);
+      commit_checkpoint(root, info, descriptions, options.observer);
     });
     if (!error.empty()) {
       std::error_code ignored;  // what stays has no manifest and counts as abandoned
@@ -141,6 +144,8 @@ void write_checkpoint(const fs::path& root, const CheckpointInfo& info,
   fs::remove_all(partial, ignored);
   make_directories(partial);
   try {
+    Stream stream(Device::cpu());
+    HostPassage passage(stream);
     std::vector<std::string> shards;
     for (int rank = 0; rank < info.ranks; ++rank) {
       ShardWriter file(partial / shard_name(rank, info.ranks));
@@ -148,7 +153,7 @@ void write_checkpoint(const fs::path& root, const CheckpointInfo& info,
         const OwnedTensor memory(piece.data.shape(), piece.data.dtype(), Device::cpu());
         piece.data = *memory;
         fill(piece);
-        file.add(piece);
+        file.add(piece, piece.data.dtype(), passage);
       }
       shards.push_back(file.finish());
     }

@@ -15,20 +15,22 @@ Hdf5Writer::Hdf5Writer(const std::filesystem::path& path)
     : path_(path), file_(create_hdf5_file(path, hdf5_file_access())) {}
 
 void Hdf5Writer::write(const std::string& name, const Tensor& values) {
+  write(name, values.dtype(), values.elements(),
+        [&](const WritePart& write_part) { write_part(values); });
+}
+
+void Hdf5Writer::write(const std::string& name, DType dtype, std::int64_t count,
+                       const std::function<void(const WritePart& write)>& values) {
   prepare_hdf5();
-  const std::int64_t type = hdf5_type(values.dtype());
-  if (values.device().type != DeviceType::cpu) {
-    throw InvalidArgument("dataset " + name + " is on " + name_of(values.device()) +
-                          "; only memory of the cpu is written");
-  }
-  if (values.elements() == 0) throw InvalidArgument("dataset " + name + " has no elements");
+  const std::int64_t type = hdf5_type(dtype);
+  if (count == 0) throw InvalidArgument("dataset " + name + " has no elements");
   const auto fail = [&](const std::string& what) {
     throw OutputFileError(path_.string(), what + " " + name + ": " + hdf5_reason());
   };
 
   make_hdf5_groups(path_, file_, name);
-  const auto count = static_cast<hsize_t>(values.elements());
-  const Hdf5Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const auto extent = static_cast<hsize_t>(count);
+  const Hdf5Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
   const Hdf5Handle creation = hdf5_properties(H5P_DATASET_CREATE);
   H5Pset_layout(creation.id(), H5D_CONTIGUOUS);
   H5Pset_fill_time(creation.id(), H5D_FILL_TIME_NEVER);
@@ -37,8 +39,29 @@ void Hdf5Writer::write(const std::string& name, const Tensor& values) {
                                 creation.id(), H5P_DEFAULT),
                      H5Dclose);
   if (!dataset.valid()) fail("cannot create dataset");
-  if (H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.raw()) < 0) {
-    fail("cannot write dataset");
+  std::int64_t done = 0;
+  values([&](const Tensor& part) {
+    if (part.device().type != DeviceType::cpu || part.dtype() != dtype ||
+        part.elements() > count - done) {
+      throw InvalidArgument("dataset " + name + " of " + std::to_string(count) + " elements of " +
+                            name_of(dtype) + " in memory of the cpu: after " +
+                            std::to_string(done) + " come " + std::to_string(part.elements()) +
+                            " of " + name_of(part.dtype()) + " on " + name_of(part.device()));
+    }
+    if (part.elements() == 0) return;
+    const auto first = static_cast<hsize_t>(done);
+    const auto size = static_cast<hsize_t>(part.elements());
+    const Hdf5Handle memory(H5Screate_simple(1, &size, nullptr), H5Sclose);
+    prepare_hdf5();
+    if (H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, &first, nullptr, &size, nullptr) < 0 ||
+        H5Dwrite(dataset.id(), type, memory.id(), space.id(), H5P_DEFAULT, part.raw()) < 0) {
+      fail("cannot write dataset");
+    }
+    done += part.elements();
+  });
+  if (done != count) {
+    throw InvalidArgument("dataset " + name + " of " + std::to_string(count) + " elements got " +
+                          std::to_string(done));
   }
   if (!dataset.reset()) fail("cannot close dataset");
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ class Hdf5Writer {
   /// Writes all elements of a CPU tensor (f32, f64, i32, i64) as dataset `name`; slashes make
   /// groups. No element is not allowed, nor is a name that exists: InvalidArgument.
   void write(const std::string& name, const Tensor& values);
+  using WritePart = std::function<void(const Tensor& part)>;
+  /// The same in parts: `values` calls what it is given with `count` elements in all, in order.
+  void write(const std::string& name, DType dtype, std::int64_t count,
+             const std::function<void(const WritePart& write)>& values);
   /// The content has reached the system when this returns.
   void close();
 
