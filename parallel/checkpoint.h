@@ -57,12 +57,16 @@ void write_checkpoint(const std::filesystem::path& root, const CheckpointInfo& i
 CheckpointManifest read_manifest(const std::filesystem::path& directory);
 
 /// A committed checkpoint, opened for reading. Any rank of any layout may hold one; one thread uses
-/// it.
+/// it. Nothing changes the files of a checkpoint once it has its name, so that what HDF5 reads is
+/// what was hashed, on this rank or another.
 class CheckpointReader {
  public:
   /// Reads and checks the manifest, the size of every file, and that the pieces cover each tensor
   /// completely without overlap. Throws InputFileError.
   explicit CheckpointReader(const std::filesystem::path& directory);
+  /// The same by ranks that see one file system, and the hashes of all files too: each rank checks
+  /// every ranks.size()-th. Collective; all throw InputFileError where one does, the same one.
+  CheckpointReader(const std::filesystem::path& directory, Communicator& ranks);
 
   const CheckpointInfo& info() const { return manifest_.info; }
   const CheckpointManifest& manifest() const { return manifest_; }
@@ -79,6 +83,7 @@ class CheckpointReader {
   void read(const std::vector<TensorPiece>& pieces) const;
 
  private:
+  void open();
   void verify(std::size_t file) const;
 
   std::filesystem::path directory_;
@@ -91,6 +96,12 @@ class CheckpointReader {
 /// none. `passed_over` receives a line for each newer one that is not valid, and why.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over);
+
+/// The same by ranks that see one file system, which share the hashing; each gets all of it.
+/// Collective; all throw what one throws.
+std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
+                                                       std::vector<std::string>& passed_over,
+                                                       Communicator& ranks);
 
 /// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), and abandoned
 /// `.partial` directories. One rank calls it, while none writes. Throws OutputFileError.

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_exchange.h"
 #include "parallel/checkpoint_values.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
@@ -29,11 +30,37 @@ CheckpointManifest read_manifest(const std::filesystem::path& directory) {
   return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
 }
 
-CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
-    : directory_(directory),
-      manifest_(read_manifest(directory)),
-      files_(manifest_.all_files()),
-      verified_(files_.size(), false) {
+CheckpointReader::CheckpointReader(const std::filesystem::path& directory) : directory_(directory) {
+  open();
+}
+
+CheckpointReader::CheckpointReader(const std::filesystem::path& directory, Communicator& ranks)
+    : directory_(directory) {
+  const std::string path = (directory / CheckpointManifest::file_name).string();
+  const auto size = static_cast<std::size_t>(ranks.size());
+  read_alike(
+      path,
+      [&] {
+        open();
+        constexpr std::size_t digits = 15;  // what a positive number holds
+        return std::stoll(xxh3_of(manifest_.to_text()).substr(0, digits), nullptr, 16);
+      },
+      ranks);
+  read_alike(
+      path,
+      [&] {
+        for (auto file = static_cast<std::size_t>(ranks.rank()); file < files_.size(); file += size)
+          verify(file);
+        return 0;
+      },
+      ranks);
+  verified_.assign(files_.size(), true);
+}
+
+void CheckpointReader::open() {
+  manifest_ = read_manifest(directory_);
+  files_ = manifest_.all_files();
+  verified_.assign(files_.size(), false);
   for (const auto& file : files_) {
     const std::int64_t bytes = size_of_file(directory_ / file.name);
     if (bytes != file.bytes) {
