@@ -34,9 +34,10 @@ class Hdf5Writer {
   Hdf5Handle file_;
 };
 
-/// An HDF5 file as Hdf5Writer makes it, opened for reading. Whatever could lead elsewhere is
-/// refused: links other than hard ones, external storage, virtual and filtered datasets. The
-/// library trusts a file's metadata: check a hash before opening one.
+/// An HDF5 file as Hdf5Writer makes it, opened for reading. Files of another format version are
+/// refused, and such that were cut or have grown, before the library sees them; and whatever could
+/// lead elsewhere: links other than hard ones, external storage, virtual and filtered datasets. The
+/// library trusts the rest of a file's metadata: check a hash before opening one.
 /// Errors: InputFileError.
 class Hdf5Reader {
  public:
@@ -56,9 +57,12 @@ class Hdf5Reader {
  private:
   Hdf5Handle open_dataset(const std::string& name) const;
   Dataset describe(const Hdf5Handle& dataset, const std::string& name) const;
+  void check_storage(const Hdf5Handle& dataset, const std::string& name, std::uint64_t count,
+                     std::uint64_t element_bytes) const;
   [[noreturn]] void fail(const std::string& what) const;
 
   std::filesystem::path path_;
+  std::uint64_t file_bytes_ = 0;
   Hdf5Handle file_;
 };
 
