@@ -3,10 +3,12 @@
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <sstream>
 #include <string_view>
 #include <system_error>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_exchange.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 
@@ -14,6 +16,8 @@ namespace polymoe {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr const char* partial_extension = ".partial";
 
 enum class Kind { committed, replaced, partial };
 
@@ -44,7 +48,7 @@ std::vector<Candidate> candidates(const fs::path& root) {
       found.push_back({step, Kind::committed, entry->path()});
     } else if (rest == ".replaced") {
       found.push_back({step, Kind::replaced, entry->path()});
-    } else if (rest == ".partial") {
+    } else if (rest == partial_extension) {
       found.push_back({step, Kind::partial, entry->path()});
     }
   }
@@ -95,6 +99,37 @@ std::optional<fs::path> newest_checkpoint(const fs::path& root,
   return std::nullopt;
 }
 
+std::optional<fs::path> newest_checkpoint(const fs::path& root,
+                                          std::vector<std::string>& passed_over,
+                                          Communicator& ranks) {
+  // What rank 0 sees is looked at by all, in its order.
+  std::string listing;
+  read_alike(
+      root.string(),
+      [&] {
+        if (ranks.rank() != 0) return 0;
+        for (const Candidate& candidate : candidates(root))
+          listing += candidate.path.filename().string() + "\n";
+        return 0;
+      },
+      ranks);
+  std::istringstream names(broadcast_text(listing, 0, ranks));
+  for (std::string name; std::getline(names, name);) {
+    const fs::path path = root / name;
+    if (path.extension() == partial_extension) {
+      passed_over.push_back(path.string() + ": was never committed");
+      continue;
+    }
+    try {
+      const CheckpointReader reader(path, ranks);
+      return path;
+    } catch (const InputFileError& error) {
+      passed_over.push_back(error.what());
+    }
+  }
+  return std::nullopt;
+}
+
 void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* observer) {
   std::vector<Candidate> found = candidates(root);
   std::erase_if(found, [](const Candidate& candidate) {
@@ -106,7 +141,7 @@ void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* ob
   for (const Candidate& candidate : found) {
     if ((keep > 0 && kept == keep) || candidate.step == last_step) {
       // A removal that is cut off must not leave something that looks committed.
-      const fs::path partial = root / (checkpoint_name(candidate.step) + ".partial");
+      const fs::path partial = root / (checkpoint_name(candidate.step) + partial_extension);
       rename_path(candidate.path, partial);
       tell(observer, SavePoint::retention);
       remove_directory(partial);

@@ -3,6 +3,8 @@
 #include <cstddef>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_exchange.h"
+#include "parallel/checkpoint_values.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/hash.h"
@@ -16,6 +18,7 @@ constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
 /// Elements of a stored piece to be copied to this rank's memory.
 struct Transfer {
   const CheckpointManifest::Piece* from;
+  DType stored;
   std::int64_t begin;  // within the dataset
   Tensor to;
 };
@@ -27,11 +30,37 @@ CheckpointManifest read_manifest(const std::filesystem::path& directory) {
   return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
 }
 
-CheckpointReader::CheckpointReader(const std::filesystem::path& directory)
-    : directory_(directory),
-      manifest_(read_manifest(directory)),
-      files_(manifest_.all_files()),
-      verified_(files_.size(), false) {
+CheckpointReader::CheckpointReader(const std::filesystem::path& directory) : directory_(directory) {
+  open();
+}
+
+CheckpointReader::CheckpointReader(const std::filesystem::path& directory, Communicator& ranks)
+    : directory_(directory) {
+  const std::string path = (directory / CheckpointManifest::file_name).string();
+  const auto size = static_cast<std::size_t>(ranks.size());
+  read_alike(
+      path,
+      [&] {
+        open();
+        constexpr std::size_t digits = 15;  // what a positive number holds
+        return std::stoll(xxh3_of(manifest_.to_text()).substr(0, digits), nullptr, 16);
+      },
+      ranks);
+  read_alike(
+      path,
+      [&] {
+        for (auto file = static_cast<std::size_t>(ranks.rank()); file < files_.size(); file += size)
+          verify(file);
+        return 0;
+      },
+      ranks);
+  verified_.assign(files_.size(), true);
+}
+
+void CheckpointReader::open() {
+  manifest_ = read_manifest(directory_);
+  files_ = manifest_.all_files();
+  verified_.assign(files_.size(), false);
   for (const auto& file : files_) {
     const std::int64_t bytes = size_of_file(directory_ / file.name);
     if (bytes != file.bytes) {
@@ -59,6 +88,11 @@ void CheckpointReader::verify_hashes() const {
 }
 
 void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
+  Stream stream(Device::cpu());
+  read(pieces, stream);
+}
+
+void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stream) const {
   const std::string manifest_path = (directory_ / CheckpointManifest::file_name).string();
   std::vector<Transfer> transfers;
   for (const TensorPiece& piece : pieces) {
@@ -66,7 +100,7 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
     if (stored == nullptr) {
       throw InputFileError(manifest_path, "holds no tensor " + piece.name);
     }
-    if (stored->shape != piece.shape || stored->dtype != piece.data.dtype()) {
+    if (stored->shape != piece.shape || !can_be_read_as(stored->dtype, piece.data.dtype())) {
       throw InputFileError(manifest_path, "tensor " + piece.name + " is " + name_of(stored->dtype) +
                                               to_string(stored->shape) + ", expected " +
                                               name_of(piece.data.dtype()) + to_string(piece.shape));
@@ -84,13 +118,16 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
                                  });
     for (std::int64_t next = piece.begin; next < end; ++from) {
       const std::int64_t stop = std::min(end, from->begin + from->count);
-      transfers.push_back(
-          {&*from, next - from->begin, flat.rows(next - piece.begin, stop - piece.begin)});
+      transfers.push_back({.from = &*from,
+                           .stored = stored->dtype,
+                           .begin = next - from->begin,
+                           .to = flat.rows(next - piece.begin, stop - piece.begin)});
       next = stop;
     }
   }
   // Nothing is loaded of a checkpoint whose view is damaged either.
   if (manifest_.view) verify(files_.size() - 1);
+  HostPassage passage(stream);
   // File by file, each opened once.
   std::stable_sort(transfers.begin(), transfers.end(), [](const Transfer& a, const Transfer& b) {
     return a.from->file < b.from->file;
@@ -101,7 +138,9 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
     const Hdf5Reader file(directory_ / manifest_.files[index].name);
     for (; transfer != transfers.end() && transfer->from->file == static_cast<std::int64_t>(index);
          ++transfer) {
-      file.read(transfer->from->dataset, transfer->begin, transfer->to);
+      passage.read(transfer->to, transfer->stored, [&](std::int64_t begin, const Tensor& part) {
+        file.read(transfer->from->dataset, transfer->begin + begin, part);
+      });
     }
   }
 }

@@ -54,9 +54,9 @@ std::vector<TensorPiece> CheckpointSaver::stage(const std::vector<TensorPiece>& 
 }
 
 void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
-                          const std::string& refusal) {
+                          const SaveOptions& options) {
   try {
-    save_checkpoint(options_.root, info, pieces, *ranks_, options_.observer, refusal);
+    save_checkpoint(options_.root, info, pieces, *ranks_, options);
     committed_ = info.step;
     prune_checkpoints(options_.root, options_.keep, *ranks_, options_.observer);
   } catch (...) {
@@ -68,7 +68,9 @@ void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPi
 void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
                             Stream& stream) {
   wait();
-  if (options_.staging_bytes == 0) return run(info, pieces, "");
+  if (options_.staging_bytes == 0) {
+    return run(info, pieces, {.stream = &stream, .observer = options_.observer});
+  }
   if (staging_bytes(pieces) > options_.staging_bytes) {
     throw InvalidArgument("a checkpoint of " + std::to_string(staging_bytes(pieces)) +
                           " bytes on this rank; its staging memory has " +
@@ -76,15 +78,15 @@ void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<Tensor
   }
   // A rank that cannot take part says so within the save: its peers are there already.
   std::vector<TensorPiece> staged;
-  std::string refusal;
+  SaveOptions options{.stream = nullptr, .observer = options_.observer};
   try {
     tell(options_.observer, SavePoint::staging);
     staged = stage(pieces, stream);
   } catch (const std::exception& error) {
-    refusal = std::string("cannot copy to host memory: ") + error.what();
+    options.refusal = std::string("cannot copy to host memory: ") + error.what();
   }
-  thread_ = std::thread([this, info, staged = std::move(staged), refusal = std::move(refusal)] {
-    run(info, staged, refusal);
+  thread_ = std::thread([this, info, staged = std::move(staged), options = std::move(options)] {
+    run(info, staged, options);
   });
 }
 

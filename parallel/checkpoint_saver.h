@@ -27,7 +27,8 @@ class CheckpointSaver {
     SaveObserver* observer = nullptr;  // of this rank
   };
 
-  /// What staging_bytes must be for pieces like these.
+  /// What staging_bytes must be for pieces like these: their bytes as they are held, each rounded
+  /// up to 64. bf16 becomes f32 only when it is written.
   static std::size_t staging_bytes(const std::vector<TensorPiece>& pieces);
 
   /// `ranks` is used by the saves alone: a communicator that is the caller's as well would mix
@@ -39,6 +40,7 @@ class CheckpointSaver {
   CheckpointSaver& operator=(const CheckpointSaver&) = delete;
 
   /// Starts save_checkpoint() and the removal of old ones. On return the pieces may change again.
+  /// Pieces on a GPU are copied in order on `stream`, which is of that GPU, with one wait for all.
   /// Collective. Waits for the save before, and throws what wait() throws; what happens from then
   /// on is for wait() to say. Throws InvalidArgument when staging memory exists and is too small.
   void start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces, Stream& stream);
@@ -55,7 +57,7 @@ class CheckpointSaver {
 
  private:
   void run(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
-           const std::string& refusal);
+           const SaveOptions& options);
   std::vector<TensorPiece> stage(const std::vector<TensorPiece>& pieces, Stream& stream);
 
   Options options_;

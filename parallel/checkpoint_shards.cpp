@@ -106,17 +106,21 @@ fs::path partial_checkpoint(const fs::path& root, std::int64_t step) {
 ShardWriter::ShardWriter(const fs::path& path)
     : path_(path), file_(path), tensors_(Json::array()) {}
 
-void ShardWriter::add(const TensorPiece& piece) {
+void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passage) {
   const std::int64_t count = piece.data.elements();
   Json shape = Json::array();
   for (int i = 0; i < piece.shape.rank(); ++i) shape.add(piece.shape[i]);
   // An empty piece has no dataset, but its tensor exists all the same.
   const std::string dataset = piece.name + ":" + std::to_string(piece.begin);
-  if (count > 0) file_.write(dataset, piece.data);
+  if (count > 0) {
+    file_.write(dataset, stored, count, [&](const Hdf5Writer::WritePart& write) {
+      passage.write(piece.data, stored, write);
+    });
+  }
   tensors_.add(Json::object()
                    .set("name", piece.name)
                    .set("shape", std::move(shape))
-                   .set("dtype", name_of(stored_dtype(name_of(piece.data.dtype()))))
+                   .set("dtype", name_of(stored_dtype(name_of(stored))))
                    .set("dataset", dataset)
                    .set("begin", piece.begin)
                    .set("count", count));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_values.h"
 #include "runtime/hdf5_file.h"
 #include "runtime/json.h"
 
@@ -19,8 +20,9 @@ class ShardWriter {
  public:
   explicit ShardWriter(const std::filesystem::path& path);
 
-  /// Writes the piece's elements as one dataset.
-  void add(const TensorPiece& piece);
+  /// Writes the piece's elements as one dataset of dtype `stored`, by the passage that leads to
+  /// them.
+  void add(const TensorPiece& piece, DType stored, HostPassage& passage);
   /// Closes and syncs. Returns what the manifest must know of the file, for commit_checkpoint.
   std::string finish();
 

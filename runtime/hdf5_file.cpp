@@ -6,29 +6,81 @@
 #include <hdf5.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstring>
 
 #include "runtime/error.h"
+#include "runtime/file.h"
 
 namespace polymoe {
 
+namespace {
+
+/// Access to a new file of the oldest format, which Hdf5Reader holds files to.
+Hdf5Handle oldest_format() {
+  Hdf5Handle access = hdf5_file_access();
+  H5Pset_libver_bounds(access.id(), H5F_LIBVER_EARLIEST, H5F_LIBVER_V110);
+  return access;
+}
+
+/// The first 96 bytes of a file of that format: signature, versions and sizes, flags, four
+/// addresses, the entry of the root group. Older than extensions, cache images, shared messages and
+/// paged space, whose code in the library a file can then not reach.
+/// Source: HDF5 File Format Specification 3.0, II.A, superblock version 0.
+constexpr std::size_t superblock_bytes = 96;
+constexpr std::array<unsigned char, 24> superblock_begin = {
+    0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n',  // signature
+    0,    0,   0,   0,   0,    8,    8,    0,     // versions, sizes of offsets and lengths
+    4,    0,   16,  0,   0,    0,    0,    0};    // nodes of groups, flags
+
+/// What the library would believe. Throws InputFileError.
+void check_superblock(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  const auto require = [&](bool fits, const char* what) {
+    if (!fits) throw InputFileError(path.string(), std::string("cannot open as HDF5: ") + what);
+  };
+  require(file.bytes() >= static_cast<std::int64_t>(superblock_bytes), "it is too short");
+  require(std::memcmp(file.data(), superblock_begin.data(), superblock_begin.size()) == 0,
+          "it does not begin as a shard does");
+  const auto address_at = [&](std::size_t offset) {
+    std::uint64_t address = 0;
+    for (std::size_t i = 8; i-- > 0;)
+      address = address << 8 | std::to_integer<std::uint64_t>(file.data()[offset + i]);
+    return address;
+  };
+  constexpr std::uint64_t none = ~std::uint64_t{0};
+  require(address_at(24) == 0, "it has a base address");
+  require(address_at(32) == none, "it has an index of free space");
+  require(address_at(40) == static_cast<std::uint64_t>(file.bytes()),
+          "its size is not the one that it was closed with");
+  require(address_at(48) == none, "it names a driver");
+  require(address_at(64) < static_cast<std::uint64_t>(file.bytes()),
+          "its root lies behind its end");
+}
+
+}  // namespace
+
 Hdf5Writer::Hdf5Writer(const std::filesystem::path& path)
-    : path_(path), file_(create_hdf5_file(path, hdf5_file_access())) {}
+    : path_(path), file_(create_hdf5_file(path, oldest_format())) {}
 
 void Hdf5Writer::write(const std::string& name, const Tensor& values) {
+  write(name, values.dtype(), values.elements(),
+        [&](const WritePart& write_part) { write_part(values); });
+}
+
+void Hdf5Writer::write(const std::string& name, DType dtype, std::int64_t count,
+                       const std::function<void(const WritePart& write)>& values) {
   prepare_hdf5();
-  const std::int64_t type = hdf5_type(values.dtype());
-  if (values.device().type != DeviceType::cpu) {
-    throw InvalidArgument("dataset " + name + " is on " + name_of(values.device()) +
-                          "; only memory of the cpu is written");
-  }
-  if (values.elements() == 0) throw InvalidArgument("dataset " + name + " has no elements");
+  const std::int64_t type = hdf5_type(dtype);
+  if (count == 0) throw InvalidArgument("dataset " + name + " has no elements");
   const auto fail = [&](const std::string& what) {
     throw OutputFileError(path_.string(), what + " " + name + ": " + hdf5_reason());
   };
 
   make_hdf5_groups(path_, file_, name);
-  const auto count = static_cast<hsize_t>(values.elements());
-  const Hdf5Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const auto extent = static_cast<hsize_t>(count);
+  const Hdf5Handle space(H5Screate_simple(1, &extent, nullptr), H5Sclose);
   const Hdf5Handle creation = hdf5_properties(H5P_DATASET_CREATE);
   H5Pset_layout(creation.id(), H5D_CONTIGUOUS);
   H5Pset_fill_time(creation.id(), H5D_FILL_TIME_NEVER);
@@ -37,8 +89,29 @@ void Hdf5Writer::write(const std::string& name, const Tensor& values) {
                                 creation.id(), H5P_DEFAULT),
                      H5Dclose);
   if (!dataset.valid()) fail("cannot create dataset");
-  if (H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.raw()) < 0) {
-    fail("cannot write dataset");
+  std::int64_t done = 0;
+  values([&](const Tensor& part) {
+    if (part.device().type != DeviceType::cpu || part.dtype() != dtype ||
+        part.elements() > count - done) {
+      throw InvalidArgument("dataset " + name + " of " + std::to_string(count) + " elements of " +
+                            name_of(dtype) + " in memory of the cpu: after " +
+                            std::to_string(done) + " come " + std::to_string(part.elements()) +
+                            " of " + name_of(part.dtype()) + " on " + name_of(part.device()));
+    }
+    if (part.elements() == 0) return;
+    const auto first = static_cast<hsize_t>(done);
+    const auto size = static_cast<hsize_t>(part.elements());
+    const Hdf5Handle memory(H5Screate_simple(1, &size, nullptr), H5Sclose);
+    prepare_hdf5();
+    if (H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, &first, nullptr, &size, nullptr) < 0 ||
+        H5Dwrite(dataset.id(), type, memory.id(), space.id(), H5P_DEFAULT, part.raw()) < 0) {
+      fail("cannot write dataset");
+    }
+    done += part.elements();
+  });
+  if (done != count) {
+    throw InvalidArgument("dataset " + name + " of " + std::to_string(count) + " elements got " +
+                          std::to_string(done));
   }
   if (!dataset.reset()) fail("cannot close dataset");
 }
@@ -46,6 +119,8 @@ void Hdf5Writer::write(const std::string& name, const Tensor& values) {
 void Hdf5Writer::close() { close_hdf5_file(path_, file_); }
 
 Hdf5Reader::Hdf5Reader(const std::filesystem::path& path) : path_(path) {
+  check_superblock(path);
+  file_bytes_ = size_of_file(path);
   prepare_hdf5();
   const Hdf5Handle access = hdf5_file_access();
   file_ = {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.id()), H5Fclose};
@@ -111,12 +186,24 @@ Hdf5Reader::Dataset Hdf5Reader::describe(const Hdf5Handle& dataset, const std::s
   const Hdf5Handle type(H5Dget_type(dataset.id()), H5Tclose);
   for (const DType dtype : {DType::f32, DType::f64, DType::i32, DType::i64}) {
     if (type.valid() && H5Tequal(type.id(), hdf5_type(dtype)) > 0) {
+      check_storage(dataset, name, count, size_of(dtype));
       return {dtype, static_cast<std::int64_t>(count)};
     }
   }
   throw InputFileError(path_.string(), "dataset " + name +
                                            " has an unexpected type; expected are f32, f64, i32 "
                                            "and i64");
+}
+
+/// Elements that are nowhere would read as zeros.
+void Hdf5Reader::check_storage(const Hdf5Handle& dataset, const std::string& name,
+                               std::uint64_t count, std::uint64_t element_bytes) const {
+  const haddr_t offset = H5Dget_offset(dataset.id());
+  const hsize_t bytes = H5Dget_storage_size(dataset.id());
+  if (offset == HADDR_UNDEF || bytes / element_bytes != count || bytes % element_bytes != 0 ||
+      offset > file_bytes_ || bytes > file_bytes_ - offset) {
+    throw InputFileError(path_.string(), "dataset " + name + " has not all its elements here");
+  }
 }
 
 Hdf5Reader::Dataset Hdf5Reader::describe(const std::string& name) const {

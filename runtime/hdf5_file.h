@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,10 @@ class Hdf5Writer {
   /// Writes all elements of a CPU tensor (f32, f64, i32, i64) as dataset `name`; slashes make
   /// groups. No element is not allowed, nor is a name that exists: InvalidArgument.
   void write(const std::string& name, const Tensor& values);
+  using WritePart = std::function<void(const Tensor& part)>;
+  /// The same in parts: `values` calls what it is given with `count` elements in all, in order.
+  void write(const std::string& name, DType dtype, std::int64_t count,
+             const std::function<void(const WritePart& write)>& values);
   /// The content has reached the system when this returns.
   void close();
 
@@ -29,9 +34,10 @@ class Hdf5Writer {
   Hdf5Handle file_;
 };
 
-/// An HDF5 file as Hdf5Writer makes it, opened for reading. Whatever could lead elsewhere is
-/// refused: links other than hard ones, external storage, virtual and filtered datasets. The
-/// library trusts a file's metadata: check a hash before opening one.
+/// An HDF5 file as Hdf5Writer makes it, opened for reading. Files of another format version are
+/// refused, and such that were cut or have grown, before the library sees them; and whatever could
+/// lead elsewhere: links other than hard ones, external storage, virtual and filtered datasets. The
+/// library trusts the rest of a file's metadata: check a hash before opening one.
 /// Errors: InputFileError.
 class Hdf5Reader {
  public:
@@ -51,9 +57,12 @@ class Hdf5Reader {
  private:
   Hdf5Handle open_dataset(const std::string& name) const;
   Dataset describe(const Hdf5Handle& dataset, const std::string& name) const;
+  void check_storage(const Hdf5Handle& dataset, const std::string& name, std::uint64_t count,
+                     std::uint64_t element_bytes) const;
   [[noreturn]] void fail(const std::string& what) const;
 
   std::filesystem::path path_;
+  std::uint64_t file_bytes_ = 0;
   Hdf5Handle file_;
 };
 

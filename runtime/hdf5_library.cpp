@@ -34,7 +34,11 @@ bool Hdf5Handle::reset() {
   return close_(std::exchange(id_, -1)) >= 0;
 }
 
-void prepare_hdf5() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+void prepare_hdf5() {
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  // No file of ours needs a filter or a connector, and none may have one loaded.
+  [[maybe_unused]] static const bool no_plugins = H5PLset_loading_state(0) >= 0;
+}
 
 std::string hdf5_reason() {
   std::string reason;

@@ -33,8 +33,8 @@ class Hdf5Handle {
   Close close_ = nullptr;
 };
 
-/// Before every use: errors come back as values and nothing is printed. The error stack is one per
-/// thread.
+/// Before every use: errors come back as values and nothing is printed, and the library loads no
+/// plugins. The error stack is one per thread.
 void prepare_hdf5();
 
 /// The innermost entry of this thread's error stack.

@@ -131,7 +131,11 @@ class ForeignHdf5File : public testing::Test {
 };
 
 TEST_F(ForeignHdf5File, LinksAndForeignStorageAreRefused) {
-  H5Dclose(make("plain", H5T_NATIVE_FLOAT, {4}));
+  const float values[] = {1, 2, 3, 4};
+  const hid_t plain = make("plain", H5T_NATIVE_FLOAT, {4});
+  H5Dwrite(plain, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+  H5Dclose(plain);
+  H5Dclose(make("nowhere", H5T_NATIVE_FLOAT, {4}));
   H5Lcreate_soft("/plain", file_, "soft", H5P_DEFAULT, H5P_DEFAULT);
   H5Lcreate_external("b.h5", "/x", file_, "outside", H5P_DEFAULT, H5P_DEFAULT);
   H5Lcreate_hard(file_, "/plain", file_, "hard", H5P_DEFAULT, H5P_DEFAULT);
@@ -150,6 +154,7 @@ TEST_F(ForeignHdf5File, LinksAndForeignStorageAreRefused) {
   H5Sclose(space);
   EXPECT_EQ(error_of("plain"), "");
   EXPECT_EQ(error_of("hard"), "");
+  EXPECT_NE(error_of("nowhere").find("has not all its elements here"), std::string::npos);
   EXPECT_NE(error_of("soft").find("link to elsewhere"), std::string::npos);
   EXPECT_NE(error_of("outside").find("link to elsewhere"), std::string::npos);
   EXPECT_NE(error_of("outside/x").find("link to elsewhere"), std::string::npos);
@@ -159,7 +164,10 @@ TEST_F(ForeignHdf5File, LinksAndForeignStorageAreRefused) {
 }
 
 TEST_F(ForeignHdf5File, OtherTypesAndRanksAreRefused) {
-  H5Dclose(make("double", H5T_NATIVE_DOUBLE, {4}));
+  const double values[] = {1, 2, 3, 4};
+  const hid_t reals = make("double", H5T_NATIVE_DOUBLE, {4});
+  H5Dwrite(reals, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+  H5Dclose(reals);
   H5Dclose(make("big", H5T_IEEE_F32BE, {4}));
   H5Dclose(make("matrix", H5T_NATIVE_FLOAT, {2, 2}));
   const hid_t scalar = H5Screate(H5S_SCALAR);
@@ -178,6 +186,72 @@ TEST_F(ForeignHdf5File, OtherTypesAndRanksAreRefused) {
             (std::vector<std::string>{"big", "double", "matrix", "scalar"}));
   test::write_bytes(directory_.path() / "text.h5", "no HDF5 file");
   EXPECT_THROW(Hdf5Reader(directory_.path() / "text.h5"), InputFileError);
+}
+
+TEST(Hdf5Superblock, AnotherThanOursIsRefusedBeforeTheLibrarySeesIt) {
+  TemporaryDirectory directory;
+  const auto path = directory.path() / "a.h5";
+  std::vector<float> values = {1, 2, 3};
+  Hdf5Writer writer(path);
+  writer.write("group/values", view(values));
+  writer.close();
+  const std::string whole = test::read_bytes(path);
+  const auto error_of = [&](const std::string& bytes) {
+    test::write_bytes(path, bytes);
+    return message_of<InputFileError>([&] { Hdf5Reader{path}; });
+  };
+  EXPECT_EQ(error_of(whole), "");
+  EXPECT_NE(error_of("").find("too short"), std::string::npos);
+  EXPECT_NE(error_of(whole.substr(0, 95)).find("too short"), std::string::npos);
+  EXPECT_NE(error_of(whole + " ").find("size"), std::string::npos);
+  EXPECT_NE(error_of(whole.substr(0, whole.size() - 1)).find("size"), std::string::npos);
+  EXPECT_NE(error_of(std::string(512, '\0') + whole).find("begin"), std::string::npos);
+  // Any other version, size, flag, base, free space, end, driver; and the root beyond the end.
+  for (std::size_t byte = 0; byte < 56; ++byte) {
+    std::string changed = whole;
+    changed[byte] = static_cast<char>(changed[byte] ^ 1);
+    EXPECT_NE(error_of(changed).find("cannot open as HDF5: it"), std::string::npos) << byte;
+  }
+  std::string changed = whole;
+  changed[70] = 1;
+  EXPECT_NE(error_of(changed).find("root"), std::string::npos);
+  // The newer formats of the library.
+  const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+  H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
+  H5Fclose(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access));
+  H5Pclose(access);
+  EXPECT_NE(message_of<InputFileError>([&] { Hdf5Reader{path}; }).find("begin"), std::string::npos);
+}
+
+TEST(Hdf5File, WritesPartsAsItWritesTheWhole) {
+  TemporaryDirectory directory;
+  std::vector<float> values(1000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const Tensor whole = view(values);
+  Hdf5Writer at_once(directory.path() / "a.h5");
+  at_once.write("values", whole);
+  at_once.close();
+  Hdf5Writer in_parts(directory.path() / "b.h5");
+  in_parts.write("values", DType::f32, 1000, [&](const Hdf5Writer::WritePart& write) {
+    write(whole.rows(0, 333));
+    write(whole.rows(333, 333));
+    write(whole.rows(333, 1000));
+  });
+  in_parts.close();
+  EXPECT_EQ(test::read_bytes(directory.path() / "a.h5"),
+            test::read_bytes(directory.path() / "b.h5"));
+
+  Hdf5Writer wrong(directory.path() / "c.h5");
+  const auto writes = [&](const char* name, std::int64_t end, DType dtype) {
+    return message_of<InvalidArgument>([&] {
+      wrong.write(name, dtype, 10,
+                  [&](const Hdf5Writer::WritePart& write) { write(whole.rows(0, end)); });
+    });
+  };
+  EXPECT_EQ(writes("a", 10, DType::f32), "");
+  EXPECT_NE(writes("b", 9, DType::f32).find("of 10 elements got 9"), std::string::npos);
+  EXPECT_NE(writes("c", 11, DType::f32).find("after 0 come 11"), std::string::npos);
+  EXPECT_NE(writes("d", 10, DType::i32).find("come 10 of f32"), std::string::npos);
 }
 
 // The hash of nothing is published with the algorithm.
