@@ -10,25 +10,24 @@
 
 #include "kernels/matmul.h"
 #include "launch/bench_kernels.h"
+#include "launch/memory_plan.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
 
-constexpr double value_bytes = 4.0;  // of an f32
-
 /// The extents' product, where it may pass 64 bits.
 double product_of(std::initializer_list<std::int64_t> extents);
 
-/// Values in [-scale, scale) that differ from one another.
-Tensor varied(const Shape& shape, double scale, ExecutionContext& context);
-Tensor constant(const Shape& shape, double value, ExecutionContext& context);
+/// Normal values of that standard deviation.
+Tensor varied(const Shape& shape, DType dtype, double scale, ExecutionContext& context);
+Tensor constant(const Shape& shape, DType dtype, double value, ExecutionContext& context);
 /// i32 in [0, below).
 Tensor random_ids(const Shape& shape, std::int64_t below, ExecutionContext& context);
 
 /// Builds what kernel_cases() returns.
 class KernelCases {
  public:
-  KernelCases(const Config& config, int ranks);
+  KernelCases(const Config& config, const PlannedLayout& layout);
   std::vector<KernelCase> all();
 
  private:
@@ -57,6 +56,9 @@ class KernelCases {
   void optimizer();
 
   const ModelConfig model_;
+  const DType dtype_, wide_;  // of activations and values; of sums, gradients and statistics
+  const DType moments_;
+  const double value_bytes_, wide_bytes_;
   const std::int64_t tokens_, sequences_, expert_parallel_, owned_;
   std::vector<KernelCase> cases_;
 };

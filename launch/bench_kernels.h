@@ -7,6 +7,7 @@
 
 #include "launch/bench.h"
 #include "launch/config.h"
+#include "launch/memory_plan.h"
 #include "runtime/context.h"
 
 namespace polymoe {
@@ -21,8 +22,8 @@ struct KernelCase {
 };
 
 /// The matrix products and the kernels of one rank's micro-batch of `config`, in the order of the
-/// step: rows are spread evenly over the experts that the rank holds under `parallel.expert`.
-/// `ranks` share the optimizer's work.
-std::vector<KernelCase> kernel_cases(const Config& config, int ranks);
+/// step: rows are spread evenly over the experts that the rank holds under `parallel.expert`, and
+/// the layout's ranks share the optimizer's work.
+std::vector<KernelCase> kernel_cases(const Config& config, const PlannedLayout& layout);
 
 }  // namespace polymoe

@@ -23,6 +23,9 @@ struct DataConfig {
   int token_bytes = 2;              // of raw .npy files: 2 or 4
 };
 
+/// Of parameters and activations; optimizer state and sums are f32 in either.
+enum class Precision : std::uint8_t { automatic, f32, bf16 };
+
 struct TrainConfig {
   std::int64_t steps = 0;
   std::int64_t stop_after = 0;    // end this invocation after that many of its steps; 0 = never
@@ -32,6 +35,7 @@ struct TrainConfig {
   std::int64_t valid_every = 0;    // steps; 0 = never
   std::int64_t valid_batches = 0;  // global batches of validation; 0 = the whole files
   Recompute recompute = Recompute::none;
+  Precision precision = Precision::automatic;  // bf16 on GPUs, f32 on CPUs
 };
 
 enum class Schedule : std::uint8_t { cosine, linear, constant, wsd };
@@ -42,7 +46,7 @@ struct OptimizerConfig {
   std::string warmup = "0";   // "100" steps or "620Mtokens": see schedule.h
   std::string decay = "20%";  // length of wsd's last part, likewise, or a share of train.steps
   Schedule schedule = Schedule::cosine;
-  AdamWOptions adamw;  // beta1, beta2, epsilon, weight_decay
+  AdamWOptions adamw;  // beta1, beta2, epsilon, weight_decay, moment_dtype
   double clip = 1.0;   // global norm; 0 = none
 };
 
@@ -64,6 +68,7 @@ struct CheckpointConfig {
 struct RunConfig {
   std::string dir;              // of checkpoints, metrics, configuration
   std::string device = "auto";  // auto | cpu | cuda
+  bool share_gpus = false;      // several ranks may work on one GPU
   int threads = 0;              // per rank; 0 = the node's cores shared by its ranks
   bool deterministic = true;
 };

@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "kernels/matmul.h"
+#include "kernels/random_normal.h"
 #include "kernels/reduction.h"
 #include "runtime/buffer.h"
+#include "runtime/copy.h"
 
 namespace polymoe {
 namespace {
@@ -44,14 +46,17 @@ std::uint64_t sum_of_words(const std::uint64_t* words, std::int64_t count) {
 
 }  // namespace
 
-double measure_product_rate(Communicator& world, std::int64_t extent, ExecutionContext& context) {
+double measure_product_rate(Communicator& world, const SquareProduct& product,
+                            ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
-  const Tensor a = context.arena.allocate({extent, extent}, DType::f32);
-  const Tensor b = context.arena.allocate({extent, extent}, DType::f32);
-  const Tensor c = context.arena.allocate({extent, extent}, DType::f32);
-  fill(1.0, a, context.stream);
-  fill(0.5, b, context.stream);
-  const auto n = static_cast<double>(extent);
+  const Shape shape{product.extent, product.extent};
+  const Tensor a = context.arena.allocate(shape, product.dtype);
+  const Tensor b = context.arena.allocate(shape, product.dtype);
+  const Tensor c = context.arena.allocate(shape, product.dtype);
+  // A GPU multiplies numbers that are alike faster than it ever does in training.
+  random_normal(RandomStream(1, "a"), {}, a, context.stream);
+  random_normal(RandomStream(1, "b"), {}, b, context.stream);
+  const auto n = static_cast<double>(product.extent);
   return best_rate(world, 2.0 * n * n * n, context, [&] {
     matmul(a, Transpose::no, b, Transpose::no, Write::overwrite, c, context.stream);
   });
@@ -62,24 +67,33 @@ double measure_copy_bandwidth(Communicator& world, std::int64_t bytes, Execution
   const Arena::Scope scope(context.arena);
   const Tensor from = context.arena.allocate({bytes}, DType::u8);
   const Tensor to = context.arena.allocate({bytes}, DType::u8);
-  const auto* source = from.data<std::uint8_t>();
-  auto* target = to.data<std::uint8_t>();
-  std::memset(from.raw(), 1, static_cast<std::size_t>(bytes));
+  set_zero(from, context.stream);
+  const bool on_cpu = from.device().type == DeviceType::cpu;
   return best_rate(world, 2.0 * static_cast<double>(bytes), context, [&] {
+    if (!on_cpu) return copy(from, to, context.stream);
+      // One core does not reach what the memory gives.
 #pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < bytes; i += block)
-      std::memcpy(target + i, source + i, static_cast<std::size_t>(std::min(block, bytes - i)));
+    for (std::int64_t i = 0; i < bytes; i += block) {
+      std::memcpy(to.data<std::uint8_t>() + i, from.data<std::uint8_t>() + i,
+                  static_cast<std::size_t>(std::min(block, bytes - i)));
+    }
   });
 }
 
 double measure_read_bandwidth(Communicator& world, std::int64_t bytes, ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
   const Tensor words = context.arena.allocate({bytes / 8}, DType::i64);
-  std::memset(words.raw(), 1, words.bytes());
-  volatile std::uint64_t total = 0;
-  return best_rate(world, static_cast<double>(words.bytes()), context, [&] {
-    total = sum_of_words(static_cast<const std::uint64_t*>(words.raw()), words.elements());
-  });
+  set_zero(words, context.stream);
+  if (words.device().type == DeviceType::cpu) {
+    volatile std::uint64_t total = 0;
+    return best_rate(world, static_cast<double>(words.bytes()), context, [&] {
+      total = sum_of_words(static_cast<const std::uint64_t*>(words.raw()), words.elements());
+    });
+  }
+  const Tensor values(words.raw(), {2 * words.elements()}, DType::f32, words.device());
+  const Tensor total = context.arena.allocate({1}, DType::f64);
+  return best_rate(world, static_cast<double>(words.bytes()), context,
+                   [&] { sum(values, total, context.arena, context.stream); });
 }
 
 double measure_all_to_all_bandwidth(Communicator& world, std::int64_t bytes,
@@ -90,8 +104,8 @@ double measure_all_to_all_bandwidth(Communicator& world, std::int64_t bytes,
   const Arena::Scope scope(context.arena);
   const Tensor send = context.arena.allocate({ranks, part}, DType::u8);
   const Tensor receive = context.arena.allocate({ranks, part}, DType::u8);
-  std::memset(send.raw(), 1, send.bytes());
-  std::memset(receive.raw(), 0, receive.bytes());
+  set_zero(send, context.stream);
+  set_zero(receive, context.stream);
   const std::vector<std::int64_t> one_each(static_cast<std::size_t>(ranks), 1);
   return best_rate(world, static_cast<double>(part * (ranks - 1)), context,
                    [&] { world.all_to_all(send, one_each, receive, one_each, context.stream); });

@@ -5,6 +5,7 @@
 
 #include "parallel/communicator.h"
 #include "runtime/context.h"
+#include "runtime/dtype.h"
 
 namespace polymoe {
 
@@ -13,8 +14,15 @@ namespace polymoe {
 // few rounds, and summed over ranks; a rank's memory for it comes from the arena. Collective over
 // `world`.
 
-/// Operations per second of f32 matrix products [extent, extent] x [extent, extent].
-double measure_product_rate(Communicator& world, std::int64_t extent, ExecutionContext& context);
+/// A product [extent, extent] x [extent, extent] of one dtype.
+struct SquareProduct {
+  std::int64_t extent = 0;
+  DType dtype = DType::f32;
+};
+
+/// Operations per second of such products of random numbers.
+double measure_product_rate(Communicator& world, const SquareProduct& product,
+                            ExecutionContext& context);
 
 /// Bytes per second, reads and writes counted, of copying `bytes` within each rank's memory.
 double measure_copy_bandwidth(Communicator& world, std::int64_t bytes, ExecutionContext& context);

@@ -75,6 +75,7 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args) {
   const std::unique_ptr<Communicator> done_ranks = mpi.make_world();
   CommandContext context{.rank = mpi.rank(),
                          .ranks = mpi.size(),
+                         .rank_on_node = mpi.rank_on_node(),
                          .ranks_on_node = mpi.ranks_on_node(),
                          .mpi_library = mpi.library_version(),
                          .world = mpi.make_world(),

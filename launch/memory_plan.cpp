@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/memory_plan.h"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
 
+#include "launch/device_choice.h"
 #include "launch/options.h"
+#include "launch/token_batch.h"
 #include "launch/training_step.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint_saver.h"
@@ -16,6 +19,10 @@
 
 namespace polymoe {
 namespace {
+
+// What libraries take of a GPU beside the arena: cuBLASLt's and cuDNN's workspaces, NCCL's buffers,
+// and what the driver loads with each kernel.
+constexpr std::size_t gpu_reserve = std::size_t{3} << 29;
 
 /// The number of OpenMP threads within a block.
 class ThreadCount {
@@ -31,50 +38,95 @@ class ThreadCount {
   int outer_;
 };
 
+void measure_losses(LanguageModel& model, const Config& config, ExecutionContext& context) {
+  const Arena::Scope scope(context.arena);
+  model.token_losses(make_batch(config.train.micro_batch, config.model.context, {}, context),
+                     context);
+}
+
 }  // namespace
 
 std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
-                          Device device) {
+                          DeviceType backend) {
   // Files are written from host memory; the copy for the last checkpoint alone is not worth it.
   const bool background = config.checkpoint.background && config.checkpoint.every > 0;
-  const bool needed = background || device.type != DeviceType::cpu;
+  const bool needed = background || backend != DeviceType::cpu;
   return needed ? CheckpointSaver::staging_bytes(pieces) : 0;
 }
 
-MemoryPlan plan_memory(const Config& config, int ranks, int threads) {
-  const std::vector<std::string> violations = layout_violations(config, ranks);
+MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
+  const std::vector<std::string> violations = layout_violations(config, layout.ranks);
   if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
-  const ThreadCount thread_count(threads);
-  const ProcessMesh mesh(make_planning_world(0, ranks, config.parallel.expert),
+  const ThreadCount thread_count(layout.threads);
+  const ProcessMesh mesh(make_planning_world(0, layout.ranks, config.parallel.expert),
                          config.parallel.expert);
-  TrainingModel training(config, mesh, Device::meta());
-  Stream stream(Device::meta());
-  Arena arena({.device = Device::meta()});
+  const Device device = Device::meta(layout.backend);
+  TrainingModel training(config, mesh, device);
+  Stream stream(device);
+  Arena arena({.device = device});
   Timeline timeline;
   ExecutionContext context{stream, arena, timeline};
   // Later micro-batches need what the second one needs.
   training.step({}, 2, context);
   if (!config.data.valid.empty() && config.train.valid_every > 0)
-    training.model().token_losses(
-        allocate_batch(config.train.micro_batch, config.model.context, arena), context);
+    measure_losses(training.model(), config, context);
 
   MemoryPlan plan;
   plan.total_parameters = training.parameters().total_elements();
   plan.active_parameters = LanguageModel::active_parameters(config.model);
   ParameterStore& store = training.parameters();
-  for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert}) {
+  for (const ParameterScope scope : all_parameter_scopes) {
     plan.parameters += store.values(scope).bytes();
     plan.gradients += store.gradients(scope).bytes();
   }
-  plan.optimizer = training.optimizer_bytes();
+  plan.optimizer = training.optimizer().bytes();
   plan.activations = arena.high_water();
-  plan.buffers = staging_bytes(mesh.world().size());
-  if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
+  if (layout.backend == DeviceType::cuda) {
+    plan.buffers = gpu_reserve;
+  } else {
+    plan.buffers = staging_bytes(mesh.world().size());
+    if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
+  }
   std::vector<TensorPiece> pieces = training.optimizer().pieces_to_save();
   for (TensorPiece& piece : training.model().router_bias_pieces())
     pieces.push_back(std::move(piece));
-  plan.staging = staging_bytes(config, pieces, Device::cpu());
+  plan.staging = staging_bytes(config, pieces, layout.backend);
   return plan;
+}
+
+std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free) {
+  constexpr double gibi = 1024.0 * 1024.0 * 1024.0;
+  const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / gibi; };
+  if (plan.device_total() > free)
+    throw InvalidArgument(fmt::format(
+        "configuration: a rank needs {:.2f} GiB on its GPU, {:.2f} are free: parameters {:.2f}, "
+        "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
+        "with a smaller train.micro_batch or train.recompute = block (activations), "
+        "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
+        gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
+        gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));
+  if (config.model.moe.experts == 0 || config.parallel.expert == 1) return plan.activations;
+  return plan.activations + (free - plan.device_total());
+}
+
+std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
+                           DeviceType backend) {
+  const ProcessMesh mesh(make_planning_world(0, ranks, expert_parallel), expert_parallel);
+  const Device device = Device::meta(backend);
+  const DType dtype =
+      compute_dtype(backend == DeviceType::cpu ? Precision::f32 : config.train.precision, backend);
+  ParameterStore store(mesh);
+  LanguageModel model(config.model, mesh, store);
+  store.allocate(dtype, device);
+  Stream stream(device);
+  Arena arena({.device = device});
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+  measure_losses(model, config, context);
+  const Arena::Scope scope(arena);
+  DecodingCache cache(config.model, config.model.context, dtype, device);
+  model.next_token_logits(arena.allocate({config.model.context}, DType::i32), cache, context);
+  return arena.high_water();
 }
 
 }  // namespace polymoe

@@ -242,6 +242,10 @@ void add_data_and_train(std::vector<Option>& table) {
   add(choice<Recompute>("train.recompute", {{"none", Recompute::none}, {"block", Recompute::block}},
                         FIELD(train.recompute),
                         "what the backward pass computes again instead of keeping"));
+  add(choice<Precision>(
+      "train.precision",
+      {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}},
+      FIELD(train.precision), "of parameters and activations; auto = bf16 on GPUs, f32 on CPUs"));
 }
 
 void add_optimizer(std::vector<Option>& table) {
@@ -263,6 +267,9 @@ void add_optimizer(std::vector<Option>& table) {
   add(real("optimizer.epsilon", "(0, inf)", FIELD(optimizer.adamw.epsilon), "of AdamW"));
   add(real("optimizer.weight_decay", "[0, inf)", FIELD(optimizer.adamw.weight_decay),
            "decoupled; not on activation coefficients"));
+  add(choice<DType>("optimizer.moment_dtype", {{"f32", DType::f32}, {"bf16", DType::bf16}},
+                    FIELD(optimizer.adamw.moment_dtype),
+                    "of both moments; bf16 takes half the memory"));
   add(real("optimizer.clip", "[0, inf)", FIELD(optimizer.clip),
            "largest global gradient norm; 0 = no clipping"));
 }
@@ -292,6 +299,8 @@ void add_run(std::vector<Option>& table) {
   add(text("run.dir", FIELD(run.dir), "directory of checkpoints, metrics and configuration"));
   add(choice<std::string>("run.device", {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
                           FIELD(run.device), "auto = cuda where there is one, else cpu"));
+  add(flag("run.share_gpus", FIELD(run.share_gpus),
+           "several ranks may work on one GPU: slow, for tests of layouts"));
   add(whole("run.threads", "[0, 4096]", FIELD(run.threads),
             "per rank; 0 = the node's cores shared out among its ranks"));
   add(flag("run.deterministic", FIELD(run.deterministic), "the same bits on every run"));

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "launch/device_choice.h"
 #include "launch/first_rank.h"
+#include "launch/memory_plan.h"
 #include "launch/node_threads.h"
 #include "launch/resume.h"
 #include "parallel/checkpoint.h"
@@ -59,22 +61,37 @@ std::vector<TensorPiece> parameter_pieces(const ParameterStore& store) {
   return pieces;
 }
 
+/// That of the run, which on a CPU is always f32: its values are widened there.
+Precision inference_precision(const Config& config, Device device) {
+  return device.type == DeviceType::cpu ? Precision::f32 : config.train.precision;
+}
+
+/// See Trainer: an upper bound on a CPU. The number of rows that arrive from other ranks has no
+/// bound but that all tokens of the group may choose the same experts.
+std::size_t arena_bytes(const Config& config, const ProcessMesh& mesh, Device device) {
+  if (device.type != DeviceType::cuda) return static_cast<std::size_t>(usable_memory_bytes());
+  const std::size_t planned =
+      plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
+  return planned * static_cast<std::size_t>(mesh.expert_parallel());
+}
+
 }  // namespace
 
-SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world, int threads)
+SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world,
+                       const Options& options)
     : checkpoint_(choose_checkpoint(path, *world)),
       config_(config_of(checkpoint_)),
       mesh_(make_mesh(config_, std::move(world))),
       store_(mesh_),
       model_(config_.model, mesh_, store_),
-      stream_(Device::cpu()),
-      arena_(
-          {.device = Device::cpu(), .capacity = static_cast<std::size_t>(usable_memory_bytes())}) {
-  omp_set_num_threads(threads > 0 ? threads : threads_per_rank(mesh_.world()));
-  store_.allocate(DType::f32, Device::cpu());
+      stream_(options.device),
+      arena_({.device = options.device, .capacity = arena_bytes(config_, mesh_, options.device)}) {
+  omp_set_num_threads(options.threads > 0 ? options.threads : threads_per_rank(mesh_.world()));
+  store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),
+                  options.device);
   std::vector<TensorPiece> wanted = parameter_pieces(store_);
   for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
-  CheckpointReader(checkpoint_).read(wanted);
+  CheckpointReader(checkpoint_, mesh_.world()).read(wanted, stream_);
 }
 
 SavedModel::~SavedModel() = default;

@@ -17,16 +17,24 @@ namespace polymoe {
 /// that wrote the checkpoint.
 class SavedModel {
  public:
-  /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Sets the number
-  /// of threads of the calling thread: `threads`, 0 = the node's cores shared by its ranks.
-  /// Collective over `world`. Throws InputFileError.
-  SavedModel(const std::filesystem::path& path, std::unique_ptr<Communicator> world, int threads);
+  struct Options {
+    int threads = 0;  // of the calling thread from now on; 0 = the node's cores shared by its ranks
+    Device device = Device::cpu();
+  };
+
+  /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Values have the
+  /// precision of the run's configuration on that device. Collective over `world`.
+  /// Throws InputFileError.
+  SavedModel(const std::filesystem::path& path, std::unique_ptr<Communicator> world,
+             const Options& options);
   ~SavedModel();
 
   const std::filesystem::path& checkpoint() const { return checkpoint_; }
   const Config& config() const { return config_; }
   const ProcessMesh& mesh() const { return mesh_; }
   LanguageModel& model() { return model_; }
+  /// Of parameters and activations.
+  DType dtype() const { return store_.dtype(); }
   ExecutionContext& context() { return context_; }
 
   /// The orderly, collective end.

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <ctime>
@@ -17,6 +18,7 @@
 #include "launch/options.h"
 #include "launch/run_tokenizer.h"
 #include "launch/validation.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/system.h"
@@ -48,6 +50,26 @@ std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int to
   return opened;
 }
 
+/// What the step's arena may take. On a CPU an upper bound that costs nothing; of a GPU the plan's
+/// need, and where rows come from other ranks all that is left, since nothing bounds their number.
+std::size_t arena_bytes(const Config& config, Communicator& world, const TrainerOptions& options) {
+  if (options.device.type != DeviceType::cuda)
+    return static_cast<std::size_t>(usable_memory_bytes());
+  const MemoryPlan plan = plan_memory(
+      config, {.ranks = world.size(), .threads = options.threads, .backend = DeviceType::cuda});
+  const std::size_t free = cuda::memory_info(options.device.index).free;
+  world.barrier();  // nobody takes any before all have looked
+  return gpu_arena_bytes(config, plan, free / static_cast<std::size_t>(options.device_sharers));
+}
+
+/// A square product that keeps the device busy, and fits the arena.
+std::int64_t filling_extent(const Arena& arena) {
+  std::int64_t extent = arena.device().type == DeviceType::cuda ? 8192 : 1024;
+  while (static_cast<std::size_t>(3 * extent * extent) * size_of(DType::f32) > arena.capacity())
+    extent /= 2;
+  return extent;
+}
+
 double wall_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -62,14 +84,12 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       directory_(open_directory(config_, mesh.world())),
       data_(config_.data, config_.model.context, config_.train.seed),
       valid_(open_files(config_.data.valid, config_.data.token_bytes)),
-      store_(mesh),
-      model_(config_.model, mesh, store_),
-      reducer_(store_),
       learning_rate_(config_.optimizer, config_.train.steps,
                      config_.train.global_batch * config_.model.context),
       stream_(options.device),
-      arena_(
-          {.device = options.device, .capacity = static_cast<std::size_t>(usable_memory_bytes())}) {
+      arena_bytes_(arena_bytes(config_, mesh.world(), options)),
+      model_(config_, mesh, options.device),
+      arena_({.device = options.device, .capacity = arena_bytes_}) {
   omp_set_num_threads(options_.threads);
   on_first_rank(mesh_.world(), [&] {
     data_.check_vocabulary(config_.model.vocab);
@@ -82,13 +102,18 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
         config_.optimizer.warmup, config_.train.steps));
   start();
   saver_ = std::make_unique<CheckpointSaver>(
-      CheckpointSaver::Options{.root = fs::path(config_.run.dir) / "checkpoints",
-                               .keep = config_.checkpoint.keep,
-                               .staging_bytes = staging_bytes(config_, pieces(), options_.device),
-                               .observer = options_.saves},
+      CheckpointSaver::Options{
+          .root = fs::path(config_.run.dir) / "checkpoints",
+          .keep = config_.checkpoint.keep,
+          .staging_bytes = staging_bytes(config_, pieces(), options_.device.type),
+          .observer = options_.saves},
       mesh_.world().split(0));
   open_outputs();
-  product_rate_ = measure_product_rate(mesh_.world(), options_.rate_extent, context_);
+  product_rate_ = measure_product_rate(
+      mesh_.world(),
+      {.extent = options_.rate_extent > 0 ? options_.rate_extent : filling_extent(arena_),
+       .dtype = model_.parameters().dtype()},
+      context_);
 }
 
 Trainer::~Trainer() = default;
@@ -99,26 +124,24 @@ void Trainer::start() {
     for (const std::string& note : chosen.notes) log_.warning(note);
     return chosen.checkpoint.value_or("").string();
   });
-  store_.allocate(DType::f32, options_.device);
-  optimizer_ = std::make_unique<ShardedOptimizer>(store_, config_.optimizer.adamw);
   if (checkpoint.empty()) {
-    store_.initialize(config_.train.seed);
+    model_.optimizer().initialize(config_.train.seed, stream_);
   } else {
     load(checkpoint);
   }
 }
 
 void Trainer::load(const fs::path& checkpoint) {
-  const CheckpointReader reader(checkpoint);
+  const CheckpointReader reader(checkpoint, mesh_.world());
   const CheckpointInfo& info = reader.info();
   check_same_model(config_, info, checkpoint);
   state_ = TrainingState::from_text(info.state, checkpoint.string());
-  std::vector<TensorPiece> wanted = optimizer_->pieces_to_load(state_.moments);
-  for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
-  reader.read(wanted);
+  std::vector<TensorPiece> wanted = model_.optimizer().pieces_to_load(state_.moments);
+  for (TensorPiece& piece : model_.model().router_bias_pieces()) wanted.push_back(std::move(piece));
+  reader.read(wanted, stream_);
   step_ = info.step;
   tokens_ = info.tokens;
-  optimizer_->set_steps_done(step_);
+  model_.optimizer().set_steps_done(step_);
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
       fs::weakly_canonical(fs::path(config_.run.dir) / "checkpoints"))
     saved_ = found_ = step_;
@@ -144,10 +167,10 @@ void Trainer::open_outputs() {
 }
 
 std::vector<TensorPiece> Trainer::pieces() {
-  std::vector<TensorPiece> all = optimizer_->pieces_to_save();
+  std::vector<TensorPiece> all = model_.optimizer().pieces_to_save();
   // The biases are the same on every rank; a checkpoint holds each element once.
   if (first_rank())
-    for (TensorPiece& piece : model_.router_bias_pieces()) all.push_back(std::move(piece));
+    for (TensorPiece& piece : model_.model().router_bias_pieces()) all.push_back(std::move(piece));
   return all;
 }
 
@@ -179,60 +202,29 @@ void Trainer::finish_save() {
   }
 }
 
-void Trainer::forward_backward(LossTerms& losses) {
-  const TrainConfig& train = config_.train;
-  const Communicator& world = mesh_.world();
+LossTerms Trainer::forward_backward() {
+  const std::int64_t batch = config_.train.micro_batch;
   const std::int64_t length = config_.model.context;
-  const std::int64_t per_rank = train.global_batch / world.size();
-  const GlobalBatch global{.tokens = train.global_batch * length,
-                           .sequences = train.global_batch,
-                           .micro_batches = train.global_batch / train.micro_batch};
-  const auto segment_done = [this](int segment) {
-    const Timeline::Scope phase(timeline_, Phase::gradient_reduction);
-    reducer_.start(segment, stream_);
+  const std::int64_t ranks = mesh_.world().size();
+  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+    // The ranks' micro-batches follow one another, so that the samples which all ranks work on at
+    // the same time are the same wherever ranks * micro_batch is.
+    const std::int64_t first = state_.next_sample + (pass * ranks + mesh_.world().rank()) * batch;
+    for (std::int64_t i = 0; i < batch; ++i)
+      data_.sample(first + i, tokens + i * length, targets + i * length);
   };
-  for (std::int64_t done = 0; done < per_rank; done += train.micro_batch) {
-    const Arena::Scope scope(arena_);
-    const std::int64_t rows = train.micro_batch * length;
-    const TokenBatch batch{.tokens = arena_.allocate({rows}, DType::i32),
-                           .targets = arena_.allocate({rows}, DType::i32),
-                           .sequences = train.micro_batch,
-                           .length = length};
-    {
-      const Timeline::Scope phase(timeline_, Phase::data);
-      // The ranks' micro-batches follow one another, so that the samples which all ranks work on at
-      // the same time are the same wherever ranks * micro_batch is.
-      const std::int64_t first =
-          state_.next_sample + done * world.size() + world.rank() * train.micro_batch;
-      for (std::int64_t i = 0; i < train.micro_batch; ++i)
-        data_.sample(first + i, batch.tokens.data<std::int32_t>() + i * length,
-                     batch.targets.data<std::int32_t>() + i * length);
-    }
-    const bool last = done + train.micro_batch == per_rank;
-    const LossTerms terms = model_.forward_backward(
-        batch, global, train.recompute, last ? segment_done : std::function<void(int)>(), context_);
-    losses.cross_entropy += terms.cross_entropy;
-    losses.balance += terms.balance;
-    losses.z += terms.z;
-  }
-  const Timeline::Scope phase(timeline_, Phase::gradient_reduction);
-  reducer_.finish(stream_);
+  return model_.forward_backward(fill, model_.passes_per_step(), context_);
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
   const bool stop = options_.stop_requested && options_.stop_requested();
-  const Arena::Scope scope(arena_);
-  const Tensor values = arena_.allocate({5}, DType::f64);
-  double* value = values.data<double>();
-  value[0] = losses.cross_entropy;
-  value[1] = losses.balance;
-  value[2] = losses.z;
-  value[3] = stop ? 1.0 : 0.0;
-  value[4] = saver_->failed() ? 1.0 : 0.0;
-  mesh_.world().all_reduce(values, Reduction::sum, stream_);
-  return {.losses = {.cross_entropy = value[0], .balance = value[1], .z = value[2]},
-          .stop = value[3] > 0.0,
-          .save_failed = value[4] > 0.0};
+  std::array<double, 5> values{losses.cross_entropy, losses.balance, losses.z, stop ? 1.0 : 0.0,
+                               saver_->failed() ? 1.0 : 0.0};
+  mesh_.world().all_reduce(Tensor(values.data(), {values.size()}, DType::f64, Device::cpu()),
+                           Reduction::sum, stream_);
+  return {.losses = {.cross_entropy = values[0], .balance = values[1], .z = values[2]},
+          .stop = values[3] > 0.0,
+          .save_failed = values[4] > 0.0};
 }
 
 /// One optimizer step. Returns whether a rank was asked to stop.
@@ -240,15 +232,9 @@ bool Trainer::step(StepMetrics& metrics) {
   const auto begin = Timeline::Clock::now();
   timeline_.reset();
   if (options_.step_begins) options_.step_begins(step_ + 1);
-  store_.zero_gradients();
-  LossTerms own;
-  forward_backward(own);
-  const Sums sums = sum_over_ranks(own);
+  const Sums sums = sum_over_ranks(forward_backward());
   if (sums.save_failed) finish_save();
-  {
-    const Timeline::Scope phase(timeline_, Phase::optimizer);
-    metrics.grad_norm = optimizer_->gradient_norm(mesh_.world(), context_);
-  }
+  metrics.grad_norm = model_.gradient_norm(context_);
   metrics.step = step_ + 1;
   metrics.loss = sums.losses.cross_entropy;
   metrics.aux_loss = sums.losses.balance;
@@ -265,13 +251,8 @@ bool Trainer::step(StepMetrics& metrics) {
         newest < 0 ? std::string("(none)") : std::to_string(newest)));
   }
   metrics.lr = learning_rate_.at(metrics.step);
-  const double clip = config_.optimizer.clip;
-  const double scale = clip > 0.0 && metrics.grad_norm > clip ? clip / metrics.grad_norm : 1.0;
-  {
-    const Timeline::Scope phase(timeline_, Phase::optimizer);
-    optimizer_->step(metrics.lr, scale, context_);
-  }
-  metrics.routing = model_.finish_step(context_);
+  model_.update(metrics.grad_norm, metrics.lr, context_);
+  metrics.routing = model_.model().finish_step(context_);
   stream_.synchronize();
 
   const std::int64_t step_tokens = config_.train.global_batch * config_.model.context;
@@ -299,7 +280,7 @@ double Trainer::validate() {
     const double share = config_.data.valid[i].weight / weight;
     const auto windows = static_cast<double>(train.valid_batches * train.global_batch) * share;
     const Evaluation result =
-        evaluate(model_, valid_[i],
+        evaluate(model_.model(), valid_[i],
                  {.context = config_.model.context,
                   .per_batch = train.micro_batch,
                   .max_windows = static_cast<std::int64_t>(std::ceil(windows))},

@@ -16,12 +16,10 @@
 #include "launch/schedule.h"
 #include "launch/step_metrics.h"
 #include "launch/token_data.h"
+#include "launch/training_step.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint_saver.h"
-#include "parallel/gradient_reducer.h"
-#include "parallel/parameter_store.h"
 #include "parallel/process_mesh.h"
-#include "parallel/sharded_optimizer.h"
 #include "runtime/context.h"
 #include "runtime/log.h"
 #include "runtime/metrics_writer.h"
@@ -33,16 +31,18 @@ namespace polymoe {
 /// What a rank of a run is given beside the configuration.
 struct TrainerOptions {
   Device device = Device::cpu();
-  int threads = 1;  // of this rank
+  int device_sharers = 1;  // ranks on that GPU
+  int threads = 1;         // of this rank
   /// Asked once a step: end here with a checkpoint? One rank that says so ends all. May be empty.
   std::function<bool()> stop_requested = {};
   /// Told the step under way, from 1. May be empty.
   std::function<void(std::int64_t)> step_begins = {};
-  std::FILE* progress = nullptr;    // of rank 0; null = none
-  bool terminal = false;            // progress goes to a terminal
-  SaveObserver* saves = nullptr;    // told of this rank's checkpoints; null = none
-  std::string environment = {};     // content of RUN/environment.json
-  std::int64_t rate_extent = 1024;  // of the matrix product whose rate mfu is a share of
+  std::FILE* progress = nullptr;  // of rank 0; null = none
+  bool terminal = false;          // progress goes to a terminal
+  SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
+  std::string environment = {};   // content of RUN/environment.json
+  std::int64_t rate_extent = 0;   // of the matrix product whose rate mfu is a share of; 0 = one
+                                  // that fills the device
 };
 
 enum class RunEnd : std::uint8_t {
@@ -69,7 +69,7 @@ class Trainer {
   RunEnd run();
 
   std::int64_t steps_done() const { return step_; }
-  const ParameterStore& parameters() const { return store_; }
+  const ParameterStore& parameters() const { return model_.parameters(); }
   /// What a checkpoint of this rank holds.
   std::vector<TensorPiece> pieces();
 
@@ -86,7 +86,7 @@ class Trainer {
   void open_outputs();
   void save(bool last);
   void finish_save();
-  void forward_backward(LossTerms& losses);
+  LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
   bool step(StepMetrics& metrics);
   double validate();
@@ -99,12 +99,10 @@ class Trainer {
   std::unique_ptr<RunDirectory> directory_;  // rank 0
   TokenData data_;
   std::vector<TokenFile> valid_;
-  ParameterStore store_;
-  LanguageModel model_;
-  std::unique_ptr<ShardedOptimizer> optimizer_;
-  GradientReducer reducer_;
   LearningRate learning_rate_;
   Stream stream_;
+  const std::size_t arena_bytes_;  // decided before the model takes memory
+  TrainingModel model_;
   Arena arena_;
   Timeline timeline_;
   ExecutionContext context_{stream_, arena_, timeline_};

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 
+#include "launch/device_choice.h"
+#include "launch/token_batch.h"
+
 namespace polymoe {
 namespace {
 
-ParameterStore& allocated(ParameterStore& store, Device device) {
-  store.allocate(DType::f32, device);
+ParameterStore& allocated(ParameterStore& store, const TrainConfig& train, Device device) {
+  store.allocate(compute_dtype(train.precision, device.backend()), device);
   return store;
 }
 
@@ -18,15 +21,15 @@ TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Devi
       mesh_(mesh),
       store_(mesh),
       model_(config.model, mesh, store_),
-      optimizer_(allocated(store_, device), config.optimizer.adamw),
+      optimizer_(allocated(store_, config.train, device), config.optimizer.adamw),
       reducer_(store_) {}
 
 std::int64_t TrainingModel::passes_per_step() const {
   return config_.train.global_batch / (config_.train.micro_batch * mesh_.world().size());
 }
 
-LossTerms TrainingModel::step(const std::function<void(const TokenBatch&)>& fill,
-                              std::int64_t passes, ExecutionContext& context) {
+LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,
+                                          ExecutionContext& context) {
   const TrainConfig& train = config_.train;
   const std::int64_t length = config_.model.context;
   const GlobalBatch global{.tokens = train.global_batch * length,
@@ -36,16 +39,14 @@ LossTerms TrainingModel::step(const std::function<void(const TokenBatch&)>& fill
     const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
     reducer_.start(segment, context.stream);
   };
-  store_.zero_gradients();
+  store_.zero_gradients(context.stream);
   LossTerms losses;
   const std::int64_t count = std::min(passes, passes_per_step());
   for (std::int64_t pass = 0; pass < count; ++pass) {
     const Arena::Scope scope(context.arena);
-    const TokenBatch batch = allocate_batch(train.micro_batch, length, context.arena);
-    if (fill) {
-      const Timeline::Scope phase(context.timeline, Phase::data);
-      fill(batch);
-    }
+    const TokenBatch batch = make_batch(
+        train.micro_batch, length,
+        [&](std::int32_t* tokens, std::int32_t* targets) { fill(pass, tokens, targets); }, context);
     const bool last = pass + 1 == count;
     const LossTerms terms = model_.forward_backward(
         batch, global, train.recompute, last ? segment_done : std::function<void(int)>(), context);
@@ -53,37 +54,30 @@ LossTerms TrainingModel::step(const std::function<void(const TokenBatch&)>& fill
     losses.balance += terms.balance;
     losses.z += terms.z;
   }
-  {
-    const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
-    reducer_.finish(context.stream);
-  }
-  {
-    const Timeline::Scope phase(context.timeline, Phase::optimizer);
-    const double norm = optimizer_.gradient_norm(mesh_.world(), context);
-    const double clip = config_.optimizer.clip;
-    const double scale = clip > 0.0 && norm > clip ? clip / norm : 1.0;
-    optimizer_.step(config_.optimizer.lr, scale, context);
-  }
-  model_.finish_step(context);
-  context.stream.synchronize();
+  const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
+  reducer_.finish(context.stream);
   return losses;
 }
 
-std::size_t TrainingModel::optimizer_bytes() const {
-  std::size_t bytes = 0;
-  for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert})
-    for (int segment = 0; segment < store_.segments(); ++segment)
-      bytes +=
-          2 * static_cast<std::size_t>(store_.owned(scope, segment).size()) * size_of(DType::f32);
-  return bytes;
+double TrainingModel::gradient_norm(ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  return optimizer_.gradient_norm(mesh_.world(), context);
 }
 
-TokenBatch allocate_batch(std::int64_t sequences, std::int64_t length, Arena& arena) {
-  const std::int64_t rows = sequences * length;
-  return {.tokens = arena.allocate({rows}, DType::i32),
-          .targets = arena.allocate({rows}, DType::i32),
-          .sequences = sequences,
-          .length = length};
+void TrainingModel::update(double gradient_norm, double learning_rate, ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  const double clip = config_.optimizer.clip;
+  const double scale = clip > 0.0 && gradient_norm > clip ? clip / gradient_norm : 1.0;
+  optimizer_.step(learning_rate, scale, context);
+}
+
+LossTerms TrainingModel::step(const FillPass& fill, std::int64_t passes,
+                              ExecutionContext& context) {
+  const LossTerms losses = forward_backward(fill, passes, context);
+  update(gradient_norm(context), config_.optimizer.lr, context);
+  model_.finish_step(context);
+  context.stream.synchronize();
+  return losses;
 }
 
 }  // namespace polymoe

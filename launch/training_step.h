@@ -14,28 +14,35 @@
 
 namespace polymoe {
 
-/// A rank's part of a model in training without files around it: what a plan is read off, and what
-/// a benchmark runs.
+/// A rank's part of a model in training without files around it: what the trainer and a benchmark
+/// run, and what a plan is read off.
 class TrainingModel {
  public:
-  /// Parameters are allocated and stay zero.
+  /// Parameters are allocated, of compute_dtype(), and stay zero.
   TrainingModel(const Config& config, const ProcessMesh& mesh, Device device);
 
-  /// One optimizer step as the trainer does it: forward and backward of this rank's micro-batches,
-  /// reduction, norm and clipping, update, statistics. With `passes` less than the step has, only
-  /// the last ones run. `fill` writes a micro-batch's tokens and targets; it may be empty on the
-  /// meta device. Returns the rank's share of the loss. Collective over the mesh.
-  LossTerms step(const std::function<void(const TokenBatch&)>& fill, std::int64_t passes,
-                 ExecutionContext& context);
+  /// Forward and backward of this rank's micro-batches and the reduction of the gradients, which
+  /// start at zero. `fill` writes micro-batch `pass` of the rank; it may be empty on the meta
+  /// device. With `passes` less than the step has, only the first ones run. Returns the rank's
+  /// share of the loss. Collective over the mesh.
+  using FillPass =
+      std::function<void(std::int64_t pass, std::int32_t* tokens, std::int32_t* targets)>;
+  LossTerms forward_backward(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
+  /// See ShardedOptimizer. Collective over the mesh.
+  double gradient_norm(ExecutionContext& context);
+  /// Clips by optimizer.clip and updates. Collective over the mesh.
+  void update(double gradient_norm, double learning_rate, ExecutionContext& context);
+
+  /// A whole optimizer step: the above with optimizer.lr, and the statistics.
+  LossTerms step(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
 
   /// Of a whole step on one rank.
   std::int64_t passes_per_step() const;
 
   ParameterStore& parameters() { return store_; }
+  const ParameterStore& parameters() const { return store_; }
   LanguageModel& model() { return model_; }
   ShardedOptimizer& optimizer() { return optimizer_; }
-  /// Bytes of the moments that this rank owns.
-  std::size_t optimizer_bytes() const;
 
  private:
   const Config config_;
@@ -45,8 +52,5 @@ class TrainingModel {
   ShardedOptimizer optimizer_;
   GradientReducer reducer_;
 };
-
-/// Memory of the arena for a batch of `sequences` sequences.
-TokenBatch allocate_batch(std::int64_t sequences, std::int64_t length, Arena& arena);
 
 }  // namespace polymoe

@@ -7,7 +7,9 @@
 #include <cmath>
 
 #include "kernels/reduction.h"
+#include "launch/token_batch.h"
 #include "runtime/buffer.h"
+#include "runtime/copy.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -43,20 +45,17 @@ double evaluate_pass(LanguageModel& model, const TokenFile& file, const Pass& pa
                      ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
   const std::int64_t rows = pass.windows * pass.length;
-  TokenBatch batch{.tokens = context.arena.allocate({rows}, DType::i32),
-                   .targets = context.arena.allocate({rows}, DType::i32),
-                   .sequences = pass.windows,
-                   .length = pass.length};
-  if (rows > 0) {
-    // The windows are consecutive in the file, so one read serves them all.
-    file.read(pass.first_token, rows, batch.tokens.data<std::int32_t>());
-    file.read(pass.first_token + 1, rows, batch.targets.data<std::int32_t>());
-  }
+  // The windows are consecutive in the file, so one read serves them all.
+  const auto fill = [&](std::int32_t* tokens, std::int32_t* targets) {
+    if (rows == 0) return;
+    file.read(pass.first_token, rows, tokens);
+    file.read(pass.first_token + 1, rows, targets);
+  };
+  const TokenBatch batch = make_batch(pass.windows, pass.length, fill, context);
   const Tensor losses = model.token_losses(batch, context);
   const Tensor result = context.arena.allocate({1}, DType::f64);
   sum(losses, result, context.arena, context.stream);
-  context.stream.synchronize();
-  return *result.data<double>();
+  return host_values<double>(result, context.stream)[0];
 }
 
 }  // namespace

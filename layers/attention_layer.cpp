@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/attention_layer.h"
 
+#include "kernels/check.h"
 #include "kernels/rotary.h"
 
 namespace polymoe {
@@ -45,10 +46,11 @@ void AttentionLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& 
   saved.k = arena.allocate({rows, kv_width()}, x.dtype());
   saved.v = arena.allocate({rows, kv_width()}, x.dtype());
   saved.out = arena.allocate({rows, settings_.hidden}, x.dtype());
-  saved.log_sum_exp = arena.allocate({layout.sequences, settings_.heads, layout.length}, x.dtype());
+  const DType wide = accumulation_dtype(x.dtype());
+  saved.log_sum_exp = arena.allocate({layout.sequences, settings_.heads, layout.length}, wide);
   if (settings_.qk_norm) {
-    saved.q_inv_rms = arena.allocate({rows}, x.dtype());
-    saved.k_inv_rms = arena.allocate({rows}, x.dtype());
+    saved.q_inv_rms = arena.allocate({rows}, wide);
+    saved.k_inv_rms = arena.allocate({rows}, wide);
   }
 
   Arena::Scope scope(arena);
@@ -125,14 +127,15 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   Arena::Scope scope(arena);
   const Tensor q = arena.allocate({rows, settings_.hidden}, x.dtype());
   const Tensor out = arena.allocate({rows, settings_.hidden}, x.dtype());
-  const Tensor log_sum_exp = arena.allocate({1, settings_.heads, rows}, x.dtype());
+  const DType wide = accumulation_dtype(x.dtype());
+  const Tensor log_sum_exp = arena.allocate({1, settings_.heads, rows}, wide);
   const Tensor k = cache.keys.rows(cache.length, end).view({rows, kv_width()});
   const Tensor v = cache.values.rows(cache.length, end).view({rows, kv_width()});
   q_.forward(x, q, context);
   k_.forward(x, k, context);
   v_.forward(x, v, context);
   if (settings_.qk_norm) {
-    const Tensor inv_rms = arena.allocate({rows}, x.dtype());
+    const Tensor inv_rms = arena.allocate({rows}, wide);
     q_norm_->forward(q, q, inv_rms, context);
     k_norm_->forward(k, k, inv_rms, context);
   }

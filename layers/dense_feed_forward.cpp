@@ -31,9 +31,10 @@ DenseFeedForward::DenseFeedForward(ParameterStore& store, const std::string& nam
           dense_parameter(name + ".down.weight", {extents.hidden, extents.width}, initializer))) {
   const int coefficients = coefficient_count(activation);
   if (coefficients > 0) {
-    coefficients_ = &store.declare(dense_parameter(
-        name + ".coefficients", {coefficients},
-        {.kind = InitialValues::listed, .listed = initial_coefficients(activation)}, false));
+    coefficients_ = &store.declare(
+        dense_parameter(name + ".coefficients", {coefficients},
+                        {.kind = InitialValues::listed, .listed = initial_coefficients(activation)},
+                        ParameterKind::coefficients));
   }
 }
 

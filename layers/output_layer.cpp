@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/output_layer.h"
 
+#include "kernels/check.h"
 #include "kernels/matmul.h"
 #include "kernels/output_loss.h"
 #include "layers/parameter.h"
 
 namespace polymoe {
+namespace {
+
+Tensor allocate_inv_rms(const ResidualStream& in, Arena& arena) {
+  return arena.allocate({in.x.dim(0)}, accumulation_dtype(in.x.dtype()));
+}
+
+}  // namespace
 
 OutputLayer::OutputLayer(ParameterStore& store, const Settings& settings)
     : norm_(store, "final_norm", settings.hidden, settings.norm_epsilon),
@@ -18,7 +26,7 @@ void OutputLayer::loss(const ResidualStream& in, const Tensor& targets, Tensor t
                        ExecutionContext& context) const {
   Arena::Scope scope(context.arena);
   const Tensor normed = context.arena.allocate(in.x.shape(), in.x.dtype());
-  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  const Tensor inv_rms = allocate_inv_rms(in, context.arena);
   norm_.forward_sum(in.x, in.branch, in.branch, normed, inv_rms, context);
   output_loss_forward(normed, projection_->value, targets, token_loss, context.arena,
                       context.stream);
@@ -28,7 +36,7 @@ void OutputLayer::loss_and_gradients(const ResidualStream& in, const Tensor& tar
                                      Tensor token_loss, Tensor d_stream,
                                      ExecutionContext& context) const {
   Arena::Scope scope(context.arena);
-  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  const Tensor inv_rms = allocate_inv_rms(in, context.arena);
   // The normed rows, and then their gradient, take the place of the result.
   norm_.forward_sum(in.x, in.branch, in.branch, d_stream, inv_rms, context);
   output_loss_forward_backward(d_stream, projection_->value, targets, scale, token_loss, d_stream,
@@ -39,7 +47,7 @@ void OutputLayer::loss_and_gradients(const ResidualStream& in, const Tensor& tar
 void OutputLayer::logits(const ResidualStream& in, Tensor result, ExecutionContext& context) const {
   Arena::Scope scope(context.arena);
   const Tensor normed = context.arena.allocate(in.x.shape(), in.x.dtype());
-  const Tensor inv_rms = context.arena.allocate({in.x.dim(0)}, in.x.dtype());
+  const Tensor inv_rms = allocate_inv_rms(in, context.arena);
   norm_.forward_sum(in.x, in.branch, in.branch, normed, inv_rms, context);
   matmul(normed, Transpose::no, projection_->value, Transpose::yes, Write::overwrite, result,
          context.stream);

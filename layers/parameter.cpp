@@ -6,12 +6,13 @@
 namespace polymoe {
 
 Parameter dense_parameter(std::string name, const Shape& shape, Initializer initializer,
-                          bool decay) {
+                          ParameterKind kind) {
   Parameter parameter;
   parameter.logical.push_back({std::move(name), shape});
   parameter.shape = shape;
   parameter.scope = ParameterScope::dense;
-  parameter.decay = decay;
+  parameter.decay = kind == ParameterKind::weight;
+  parameter.wide = kind == ParameterKind::coefficients;
   parameter.initializer = std::move(initializer);
   return parameter;
 }

@@ -3,6 +3,8 @@
 
 #include <cassert>
 
+#include "kernels/check.h"
+
 namespace polymoe {
 
 TransformerBlock::TransformerBlock(ParameterStore& store, const std::string& name,
@@ -23,7 +25,7 @@ template <class Attend>
 ResidualStream TransformerBlock::run(const ResidualStream& in, const BatchLayout& layout,
                                      const Workspace& workspace, Saved& saved, Attend&& attend,
                                      ExecutionContext& context) const {
-  const DType dtype = workspace.normed.dtype();
+  const DType dtype = accumulation_dtype(workspace.normed.dtype());
   saved.attention_inv_rms = context.arena.allocate({layout.rows()}, dtype);
   saved.feed_forward_inv_rms = context.arena.allocate({layout.rows()}, dtype);
   if (in.branch.defined()) {

@@ -9,16 +9,17 @@ namespace polymoe {
 namespace {
 
 /// One tensor per expert, stacked: "NAME.17.up.weight", ...
-Parameter stacked(const std::string& name, const std::string& kind, const Shape& shape,
-                  const Experts::Settings& settings, Initializer initializer, bool decay) {
+Parameter stacked(const std::string& name, const std::string& part, const Shape& shape,
+                  const Experts::Settings& settings, Initializer initializer, ParameterKind kind) {
   Parameter parameter;
   for (std::int64_t e = settings.first; e < settings.first + settings.count; ++e) {
-    parameter.logical.push_back({name + "." + std::to_string(e) + "." + kind, shape});
+    parameter.logical.push_back({name + "." + std::to_string(e) + "." + part, shape});
   }
   parameter.shape = shape.rank() == 1 ? Shape{settings.count, shape[0]}
                                       : Shape{settings.count, shape[0], shape[1]};
   parameter.scope = ParameterScope::expert;
-  parameter.decay = decay;
+  parameter.decay = kind == ParameterKind::weight;
+  parameter.wide = kind == ParameterKind::coefficients;
   parameter.initializer = std::move(initializer);
   return parameter;
 }
@@ -28,19 +29,20 @@ Parameter stacked(const std::string& name, const std::string& kind, const Shape&
 Experts::Experts(ParameterStore& store, const std::string& name, const Settings& settings)
     : settings_(settings) {
   const std::int64_t columns = pre_activation_factor(settings.activation.kind) * settings.width;
-  up_ = &store.declare(
-      stacked(name, "up.weight", {columns, settings.hidden}, settings, settings.initializer, true));
+  up_ = &store.declare(stacked(name, "up.weight", {columns, settings.hidden}, settings,
+                               settings.initializer, ParameterKind::weight));
   down_ = &store.declare(stacked(name, "down.weight", {settings.hidden, settings.width}, settings,
-                                 settings.initializer, true));
+                                 settings.initializer, ParameterKind::weight));
   const std::int64_t coefficients = coefficient_count(settings.activation);
   if (coefficients == 0) return;
   Initializer initial;
   initial.kind = InitialValues::listed;
   initial.listed = initial_coefficients(settings.activation);
-  coefficients_ =
-      &store.declare(settings.coefficients_per_expert
-                         ? stacked(name, "coefficients", {coefficients}, settings, initial, false)
-                         : dense_parameter(name + ".coefficients", {coefficients}, initial, false));
+  coefficients_ = &store.declare(settings.coefficients_per_expert
+                                     ? stacked(name, "coefficients", {coefficients}, settings,
+                                               initial, ParameterKind::coefficients)
+                                     : dense_parameter(name + ".coefficients", {coefficients},
+                                                       initial, ParameterKind::coefficients));
 }
 
 FeedForwardWeights Experts::tensors(Tensor Parameter::*which) const {

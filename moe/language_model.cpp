@@ -8,15 +8,10 @@
 #include "kernels/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "moe/language_model_impl.h"
+#include "runtime/copy.h"
 
 namespace polymoe {
 namespace {
-
-/// The value of a scalar; 0 on the meta device, where there are no values.
-double host_value(const Tensor& scalar, Stream& stream) {
-  stream.synchronize();
-  return scalar.device().type == DeviceType::meta ? 0.0 : scalar.data<double>()[0];
-}
 
 void require_valid(const ModelConfig& config) {
   std::string all;
@@ -143,7 +138,7 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
   Timeline::Scope phase(context.timeline, Phase::backward);
   {
     Arena::Scope temporaries(arena);
-    const Tensor token_loss = arena.allocate({layout.rows()}, dtype);
+    const Tensor token_loss = arena.allocate({layout.rows()}, accumulation_dtype(dtype));
     model.output->loss_and_gradients(stream, batch.targets,
                                      1.0 / static_cast<double>(global.tokens), token_loss, d_stream,
                                      context);
@@ -164,9 +159,10 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
   done(0);
 
   LossTerms terms;
-  terms.cross_entropy = host_value(loss_sum, context.stream) / static_cast<double>(global.tokens);
+  terms.cross_entropy =
+      host_values<double>(loss_sum, context.stream)[0] / static_cast<double>(global.tokens);
   for (const Impl::NumberedMoeLayer& moe : model.moe_layers) {
-    const MoeLayer::RouterLosses losses = moe.layer->take_losses();
+    const MoeLayer::RouterLosses losses = moe.layer->take_losses(context.stream);
     terms.balance += losses.balance;
     terms.z += losses.z;
   }
@@ -180,27 +176,22 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
 
   const std::int64_t entries = model.config.moe.experts + 1;  // the dropped slots last
   const auto layers = static_cast<std::int64_t>(model.moe_layers.size());
-  Arena::Scope scope(context.arena);
-  const Tensor counts = context.arena.allocate({layers, entries}, DType::i64);
-  const bool on_meta = counts.device().type == DeviceType::meta;
-  for (std::int64_t l = 0; l < layers; ++l) {
-    const std::vector<std::int64_t> own =
-        model.moe_layers[static_cast<std::size_t>(l)].layer->take_counts();
-    if (!on_meta) std::copy(own.begin(), own.end(), counts.data<std::int64_t>() + l * entries);
+  std::vector<std::int64_t> counts;  // of all layers; they are summed on the host
+  for (const Impl::NumberedMoeLayer& moe : model.moe_layers) {
+    const std::vector<std::int64_t> own = moe.layer->take_counts(context.stream);
+    counts.insert(counts.end(), own.begin(), own.end());
   }
-  model.mesh.world().all_reduce(counts, Reduction::sum, context.stream);
-  context.stream.synchronize();
+  model.mesh.world().all_reduce(
+      Tensor(counts.data(), {layers * entries}, DType::i64, Device::cpu()), Reduction::sum,
+      context.stream);
 
   for (std::int64_t l = 0; l < layers; ++l) {
-    std::vector<std::int64_t> row(static_cast<std::size_t>(entries), 0);
-    if (!on_meta) {
-      const std::int64_t* first = counts.data<std::int64_t>() + l * entries;
-      row.assign(first, first + entries);
-    }
+    const auto first = counts.begin() + l * entries;
+    std::vector<std::int64_t> row(first, first + entries);
     const Impl::NumberedMoeLayer& moe = model.moe_layers[static_cast<std::size_t>(l)];
     const std::int64_t dropped = row.back();
     row.pop_back();
-    moe.layer->update_bias(row);
+    moe.layer->update_bias(row, context.stream);
     statistics.push_back({.layer = moe.number, .expert_rows = std::move(row), .dropped = dropped});
   }
   return statistics;

@@ -49,7 +49,8 @@ class LanguageModel {
                              Recompute recompute, const std::function<void(int)>& segment_done,
                              ExecutionContext& context);
 
-  /// Cross-entropy of every token, [sequences * length] of the model's dtype, in the arena.
+  /// Cross-entropy of every token, [sequences * length] of the model's dtype (f32 beside bf16), in
+  /// the arena.
   /// Collective over `expert`.
   Tensor token_losses(const TokenBatch& batch, ExecutionContext& context);
 
@@ -61,7 +62,7 @@ class LanguageModel {
   /// rank. Empty without biases.
   std::vector<TensorPiece> router_bias_pieces();
 
-  /// Logits [vocab] of the position after the last of `tokens`, which continue what `cache` holds.
+  /// Logits [vocab], f32 beside bf16, of the position after the last of `tokens`, which continue what `cache` holds.
   /// Collective over `expert`.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 

@@ -30,7 +30,7 @@ Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& co
       batch.sequences,
       batch.length,
       {.tokens = batch.sequences * batch.length, .sequences = batch.sequences, .micro_batches = 1}};
-  const Tensor losses = arena.allocate({layout.rows()}, dtype);
+  const Tensor losses = arena.allocate({layout.rows()}, accumulation_dtype(dtype));
 
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
@@ -67,7 +67,7 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
   }
   Arena& arena = context.arena;
   const DType dtype = model.dtype();
-  const Tensor logits = arena.allocate({1, model.config.vocab}, dtype);
+  const Tensor logits = arena.allocate({1, model.config.vocab}, accumulation_dtype(dtype));
 
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);

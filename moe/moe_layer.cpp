@@ -138,7 +138,7 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   // In a group of one the experts' rows are copies of x's: to gather them again costs less than the
   // memory to keep them.
   kept.expert_x = layer.exchange.sends() ? arena.allocate(expert_shape, dtype) : Tensor();
-  kept.row_weights = arena.allocate({plan.received, 1}, dtype);
+  kept.row_weights = arena.allocate({plan.received, 1}, routing.weights.dtype());
   kept.pre = layer.routed.allocate_pre(plan.received, dtype, arena);
   if (layer.shared) layer.shared->prepare(x, *kept.shared, context);
 
@@ -175,7 +175,8 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
 
   const Arena::Scope scope(arena);
-  const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, dtype);
+  const DType wide = kept.row_weights.dtype();
+  const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, wide);
   const Tensor d_expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
   {
     const Arena::Scope transfer(arena);
@@ -184,7 +185,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
     layer.exchange.finish_dispatch(plan, rows, d_expert_y, context);
   }
   const Tensor d_expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-  const Tensor d_row_weights = arena.allocate({plan.received, 1}, dtype);
+  const Tensor d_row_weights = arena.allocate({plan.received, 1}, wide);
   Tensor expert_x = kept.expert_x;
   if (!layer.exchange.sends()) {
     expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
@@ -204,15 +205,17 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   layer.exchange.finish_combine(rows, plan.slot_rows, Write::accumulate, d_x, context);
 }
 
-MoeLayer::RouterLosses MoeLayer::take_losses() {
-  const Router::Losses losses = impl_->router.take_losses();
+MoeLayer::RouterLosses MoeLayer::take_losses(Stream& stream) {
+  const Router::Losses losses = impl_->router.take_losses(stream);
   return {.balance = losses.balance, .z = losses.z};
 }
 
-std::vector<std::int64_t> MoeLayer::take_counts() { return impl_->router.take_counts(); }
+std::vector<std::int64_t> MoeLayer::take_counts(Stream& stream) {
+  return impl_->router.take_counts(stream);
+}
 
-void MoeLayer::update_bias(const std::vector<std::int64_t>& global_counts) {
-  impl_->router.update_bias(global_counts);
+void MoeLayer::update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream) {
+  impl_->router.update_bias(global_counts, stream);
 }
 
 Tensor MoeLayer::bias() const { return impl_->router.bias(); }

@@ -53,14 +53,14 @@ class MoeLayer final : public FeedForward {
                 ExecutionContext& context) override;
 
   /// Losses of the backward passes since the last call.
-  RouterLosses take_losses();
+  RouterLosses take_losses(Stream& stream);
   /// Slots per expert routed by this rank since the last take_counts: [experts], and the dropped
   /// ones last.
-  std::vector<std::int64_t> take_counts();
+  std::vector<std::int64_t> take_counts(Stream& stream);
 
   /// Moves the selection bias by bias_rate * sign(mean load - load) for the global counts of a
   /// step. Source: arXiv:2408.15664.
-  void update_bias(const std::vector<std::int64_t>& global_counts);
+  void update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream);
   /// [experts] f32, or undefined without biases. The same on every rank.
   Tensor bias() const;
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/router.h"
 
-#include <algorithm>
-
+#include "kernels/check.h"
+#include "kernels/convert.h"
 #include "kernels/matmul.h"
 #include "kernels/router_balance.h"
 #include "layers/parameter.h"
+#include "runtime/copy.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -72,12 +73,13 @@ void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   Arena& arena = context.arena;
   const Shape logits_shape{layout.rows(), settings_.experts};
   saved.shape = shape_of(layout);
-  saved.state = allocate_router_state(saved.shape, x.dtype(), arena);
+  const DType dtype = accumulation_dtype(x.dtype());
+  saved.state = allocate_router_state(saved.shape, dtype, arena);
   const bool keep_logits =
       settings_.scores == RouterScores::sigmoid && settings_.z_coefficient != 0.0;
-  saved.logits = keep_logits ? arena.allocate(logits_shape, x.dtype()) : Tensor();
+  saved.logits = keep_logits ? arena.allocate(logits_shape, dtype) : Tensor();
   const Arena::Scope scope(arena);
-  const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, x.dtype());
+  const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, dtype);
   matmul(x, Transpose::no, weight_->value, Transpose::yes, Write::overwrite, logits,
          context.stream);
   router_forward(saved.shape, logits, bias(), saved.state, arena, context.stream);
@@ -96,7 +98,7 @@ void Router::backward(const Tensor& x, const Tensor& d_weights, const BatchLayou
                       ExecutionContext& context) {
   Arena& arena = context.arena;
   const Arena::Scope scope(arena);
-  const DType dtype = x.dtype();
+  const DType dtype = accumulation_dtype(x.dtype());
   const Tensor balance_gradient = arena.allocate({saved.shape.segments, settings_.experts}, dtype);
   const Tensor d_logits = arena.allocate({layout.rows(), settings_.experts}, dtype);
   {
@@ -113,32 +115,35 @@ void Router::backward(const Tensor& x, const Tensor& d_weights, const BatchLayou
                 *losses_, balance_gradient, context.stream);
   router_backward(saved.shape, saved.logits, saved.state, d_weights, balance_gradient, scales.z,
                   d_logits, context.stream);
-  matmul(d_logits, Transpose::yes, x, Transpose::no, Write::accumulate, weight_->gradient,
+  // A product's factors are of one dtype.
+  Tensor factor = d_logits;
+  if (x.dtype() != dtype) {
+    factor = arena.allocate(d_logits.shape(), x.dtype());
+    convert(d_logits, factor, context.stream);
+  }
+  matmul(factor, Transpose::yes, x, Transpose::no, Write::accumulate, weight_->gradient,
          context.stream);
-  matmul(d_logits, Transpose::no, weight_->value, Transpose::no, write, d_x, context.stream);
+  matmul(factor, Transpose::no, weight_->value, Transpose::no, write, d_x, context.stream);
 }
 
-Router::Losses Router::take_losses() {
-  if (!losses_->defined() || losses_->device().type == DeviceType::meta) return {};
-  auto* values = losses_->data<double>();
-  const Losses losses{.balance = values[0], .z = values[1]};
-  std::fill_n(values, 2, 0.0);
-  return losses;
+Router::Losses Router::take_losses(Stream& stream) {
+  if (!losses_->defined()) return {};
+  const std::vector<double> values = host_values<double>(*losses_, stream);
+  set_zero(*losses_, stream);
+  return {.balance = values[0], .z = values[1]};
 }
 
-std::vector<std::int64_t> Router::take_counts() {
-  std::vector<std::int64_t> counts(static_cast<std::size_t>(settings_.experts) + 1, 0);
-  if (!counts_->defined() || counts_->device().type == DeviceType::meta) return counts;
-  auto* values = counts_->data<std::int64_t>();
-  std::copy_n(values, counts.size(), counts.begin());
-  std::fill_n(values, counts.size(), std::int64_t{0});
+std::vector<std::int64_t> Router::take_counts(Stream& stream) {
+  if (!counts_->defined())
+    return std::vector<std::int64_t>(static_cast<std::size_t>(settings_.experts) + 1);
+  std::vector<std::int64_t> counts = host_values<std::int64_t>(*counts_, stream);
+  set_zero(*counts_, stream);
   return counts;
 }
 
-void Router::update_bias(const std::vector<std::int64_t>& global_counts) {
+void Router::update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream) {
   const Tensor values = bias();
   if (!values.defined()) return;
-  Stream stream(values.device());
   move_router_bias(global_counts, settings_.bias_rate, values, stream);
 }
 

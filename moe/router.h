@@ -44,7 +44,7 @@ class Router {
   struct Saved {
     RouterShape shape;
     RouterState state;
-    Tensor logits;  // [rows, experts], where the z loss of sigmoid scores needs them
+    Tensor logits;  // [rows, experts] as the state, where the z loss of sigmoid scores needs them
   };
 
   struct Losses {
@@ -69,11 +69,11 @@ class Router {
                 ExecutionContext& context);
 
   /// Losses of the backward passes since the last call.
-  Losses take_losses();
+  Losses take_losses(Stream& stream);
   /// Slots per expert routed in backward passes since the last call, then the dropped ones.
-  std::vector<std::int64_t> take_counts();
+  std::vector<std::int64_t> take_counts(Stream& stream);
   /// bias_e += bias_rate * sign(mean - count_e); nothing without a bias.
-  void update_bias(const std::vector<std::int64_t>& global_counts);
+  void update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream);
   /// [experts] f32, or undefined.
   Tensor bias();
 

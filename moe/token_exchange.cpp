@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/token_exchange.h"
 
-#include <algorithm>
 #include <numeric>
 #include <span>
+
+#include "runtime/copy.h"
 
 namespace polymoe {
 namespace {
@@ -35,16 +36,14 @@ Counts transposed(const Counts& counts, std::int64_t columns) {
 /// Kept rows per expert, on the host. On the meta device: the slots spread evenly.
 Counts host_counts(const Tensor& counts, std::int64_t slots, Stream& stream) {
   const std::int64_t experts = counts.dim(0);
-  Counts result(static_cast<std::size_t>(experts));
   if (counts.device().type == DeviceType::meta) {
+    Counts even(static_cast<std::size_t>(experts));
     for (std::int64_t e = 0; e < experts; ++e) {
-      result[static_cast<std::size_t>(e)] = slots * (e + 1) / experts - slots * e / experts;
+      even[static_cast<std::size_t>(e)] = slots * (e + 1) / experts - slots * e / experts;
     }
-    return result;
+    return even;
   }
-  stream.synchronize();
-  std::copy_n(counts.data<std::int64_t>(), experts, result.begin());
-  return result;
+  return host_values<std::int64_t>(counts, stream);
 }
 
 }  // namespace

@@ -3,7 +3,10 @@
 
 #include <algorithm>
 
-#include "kernels/reduction.h"
+#include "kernels/check.h"
+#include "kernels/convert.h"
+#include "kernels/random_normal.h"
+#include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 
@@ -19,30 +22,15 @@ std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
 
 constexpr std::size_t index_of(ParameterScope scope) { return static_cast<std::size_t>(scope); }
 
-template <class T>
-void fill_tensor(const Initializer& initializer, const RandomStream& random, std::int64_t count,
-                 T* values) {
-  switch (initializer.kind) {
-    case InitialValues::constant:
-      std::fill_n(values, count, static_cast<T>(initializer.scale));
-      return;
-    case InitialValues::listed:
-      for (std::int64_t i = 0; i < count; ++i) {
-        values[i] = static_cast<T>(
-            initializer.listed[static_cast<std::size_t>(i) % initializer.listed.size()]);
-      }
-      return;
-    case InitialValues::normal:
-      break;
-  }
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < count; ++i) {
-    const auto index = static_cast<std::uint64_t>(i);
-    const double z = initializer.truncation > 0.0
-                         ? random.truncated_normal(index, initializer.truncation)
-                         : random.normal(index);
-    values[i] = static_cast<T>(initializer.scale * z);
-  }
+/// Where a declared parameter goes in a store of that dtype.
+ParameterScope scope_of(const Parameter& parameter, DType dtype) {
+  if (!parameter.wide || dtype != DType::bf16) return parameter.scope;
+  return parameter.scope == ParameterScope::dense ? ParameterScope::dense_wide
+                                                  : ParameterScope::expert_wide;
+}
+
+bool is_wide(ParameterScope scope) {
+  return scope == ParameterScope::dense_wide || scope == ParameterScope::expert_wide;
 }
 
 }  // namespace
@@ -84,15 +72,15 @@ Parameter& ParameterStore::declare(Parameter parameter) {
 }
 
 void ParameterStore::allocate(DType dtype, Device device) {
-  if (dtype != DType::f32 && dtype != DType::f64) {
+  if (dtype != DType::f32 && dtype != DType::f64 && dtype != DType::bf16) {
     throw InvalidArgument(std::string("parameters of dtype ") + name_of(dtype) +
-                          ": f32 and f64 are allowed");
+                          ": f32, f64 and bf16 are allowed");
   }
   if (allocated_) throw InvalidArgument("the parameters are allocated already");
   dtype_ = dtype;
   device_ = device;
-  for (int s = 0; s < parameter_scopes; ++s) {
-    const auto scope = static_cast<ParameterScope>(s);
+  for (Parameter& parameter : parameters_) parameter.scope = scope_of(parameter, dtype);
+  for (const ParameterScope scope : all_parameter_scopes) {
     Flat& flat = flat_[index_of(scope)];
     const std::int64_t multiple = alignment * group(scope).size();
     flat.buckets.assign(static_cast<std::size_t>(segments_), Range{});
@@ -108,8 +96,8 @@ void ParameterStore::allocate(DType dtype, Device device) {
       }
       bucket.end = end = bucket.begin + round_up(end - bucket.begin, multiple);
     }
-    flat.values = OwnedTensor({end}, dtype, device);
-    flat.gradients = OwnedTensor({end}, dtype, device);
+    flat.values = OwnedTensor({end}, is_wide(scope) ? accumulation_dtype(dtype) : dtype, device);
+    flat.gradients = OwnedTensor({end}, accumulation_dtype(dtype), device);
   }
   for (Parameter& parameter : parameters_) {
     const Flat& flat = flat_[index_of(parameter.scope)];
@@ -120,30 +108,53 @@ void ParameterStore::allocate(DType dtype, Device device) {
   allocated_ = true;
 }
 
-void ParameterStore::initialize(std::uint64_t seed) {
-  if (device_.type == DeviceType::meta) return;
-  for (const Parameter& parameter : parameters_) {
-    const std::int64_t count = parameter.logical.front().shape.elements();
-    std::int64_t begin = 0;
-    for (const LogicalTensor& tensor : parameter.logical) {
-      const RandomStream random(seed, tensor.name);
-      if (dtype_ == DType::f32) {
-        fill_tensor(parameter.initializer, random, count, parameter.value.data<float>() + begin);
-      } else {
-        fill_tensor(parameter.initializer, random, count, parameter.value.data<double>() + begin);
-      }
-      begin += count;
+void ParameterStore::initialize(std::uint64_t seed, Stream& stream) {
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Tensor& flat = values(scope);
+    for (const LogicalRange& range : logical_ranges(scope, {0, flat.elements()})) {
+      initial_values(range, seed, flat.rows(range.flat_begin, range.flat_begin + range.count),
+                     stream);
     }
   }
 }
 
-void ParameterStore::zero_gradients() {
-  Stream stream(device_);
-  for (const Flat& flat : flat_) fill(0.0, *flat.gradients, stream);
+void ParameterStore::initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out,
+                                    Stream& stream) {
+  const Initializer& initializer = range.parameter->initializer;
+  if (initializer.kind == InitialValues::normal) {
+    random_normal(RandomStream(seed, range.tensor->name),
+                  {.first = range.tensor_begin,
+                   .scale = initializer.scale,
+                   .truncation = initializer.truncation},
+                  out, stream);
+    return;
+  }
+  const DType exact = out.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const OwnedTensor values({range.count}, exact, Device::cpu());
+  for (std::int64_t i = 0; i < range.count; ++i) {
+    const auto index = static_cast<std::size_t>(range.tensor_begin + i);
+    const double value = initializer.kind == InitialValues::constant
+                             ? initializer.scale
+                             : initializer.listed[index % initializer.listed.size()];
+    if (exact == DType::f64)
+      values->data<double>()[i] = value;
+    else
+      values->data<float>()[i] = static_cast<float>(value);
+  }
+  Stream host(Device::cpu());
+  const OwnedTensor rounded({range.count}, out.dtype(), Device::cpu());
+  convert(*values, *rounded, host);
+  copy(*rounded, out, stream);
+  stream.synchronize();  // what was copied from ends here
+}
+
+void ParameterStore::zero_gradients(Stream& stream) {
+  for (const Flat& flat : flat_) set_zero(*flat.gradients, stream);
 }
 
 Communicator& ParameterStore::group(ParameterScope scope) const {
-  return scope == ParameterScope::expert ? mesh_.expert_replicas() : mesh_.world();
+  const bool expert = scope == ParameterScope::expert || scope == ParameterScope::expert_wide;
+  return expert ? mesh_.expert_replicas() : mesh_.world();
 }
 
 const Tensor& ParameterStore::values(ParameterScope scope) const {
@@ -191,8 +202,8 @@ std::vector<LogicalRange> ParameterStore::logical_ranges(ParameterScope scope, R
 std::int64_t ParameterStore::total_elements() const {
   std::int64_t total = 0;
   for (const Parameter& parameter : parameters_) {
-    const int holders = parameter.scope == ParameterScope::expert ? mesh_.expert_parallel() : 1;
-    total += holders * parameter.shape.elements();
+    const bool everywhere = &group(parameter.scope) == &mesh_.world();
+    total += (everywhere ? 1 : mesh_.expert_parallel()) * parameter.shape.elements();
   }
   return total;
 }

@@ -14,12 +14,17 @@
 
 namespace polymoe {
 
-/// Which ranks hold a parameter, and over which its gradient is summed.
+/// Which ranks hold a parameter, and over which its gradient is summed. Each scope has flat buffers
+/// of its own.
 enum class ParameterScope : std::uint8_t {
-  dense,   // every rank of the world
-  expert,  // the ranks of expert_replicas
+  dense,        // every rank of the world
+  expert,       // the ranks of expert_replicas
+  dense_wide,   // as dense, of f32 values beside bf16 ones; empty unless the store's dtype is bf16
+  expert_wide,  // as expert, likewise
 };
-constexpr int parameter_scopes = 2;
+constexpr std::array all_parameter_scopes{ParameterScope::dense, ParameterScope::expert,
+                                          ParameterScope::dense_wide, ParameterScope::expert_wide};
+constexpr int parameter_scopes = static_cast<int>(all_parameter_scopes.size());
 
 enum class InitialValues : std::uint8_t { normal, constant, listed };
 
@@ -41,10 +46,11 @@ struct LogicalTensor {
 /// A learned array held by this rank: one logical tensor, or several of one shape stacked along a
 /// new first dimension (the rank's experts). Layers keep a pointer to it.
 struct Parameter {
-  std::vector<LogicalTensor> logical;  // consecutive in memory, equal shapes
-  Shape shape;                         // of value and gradient
-  ParameterScope scope = ParameterScope::dense;
-  bool decay = true;  // weight decay applies
+  std::vector<LogicalTensor> logical;            // consecutive in memory, equal shapes
+  Shape shape;                                   // of value and gradient
+  ParameterScope scope = ParameterScope::dense;  // declared dense or expert
+  bool decay = true;                             // weight decay applies
+  bool wide = false;                             // f32 values where the others are bf16
   Initializer initializer;
   Tensor value;     // set by allocate()
   Tensor gradient;  // sum over the tokens of this rank (after reduction: of the global batch)
@@ -81,18 +87,23 @@ class ParameterStore {
 
   /// What follows belongs to a new segment. Returns its number, from 0.
   int begin_segment();
-  /// `parameter` gives logical, shape, scope, decay and initializer. The returned reference stays
-  /// valid. Throws InvalidArgument on a repeated name or on shapes that do not fit together.
+  /// `parameter` gives logical, shape, scope, decay, wide and initializer. The returned reference
+  /// stays valid. Throws InvalidArgument on a repeated name or on shapes that do not fit together.
   Parameter& declare(Parameter parameter);
 
-  /// Lays out and allocates values and gradients of `dtype` on `device`, zero-filled.
+  /// Lays out and allocates values of `dtype` (f32, f64 or bf16) on `device`, and gradients of
+  /// accumulation_dtype(dtype), zero-filled.
   void allocate(DType dtype, Device device);
   /// Fills every value by its initializer.
-  void initialize(std::uint64_t seed);
-  void zero_gradients();
+  void initialize(std::uint64_t seed, Stream& stream);
+  /// out = what `range` starts with, rounded to out's dtype. out [range.count], on any device.
+  static void initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out,
+                             Stream& stream);
+  void zero_gradients(Stream& stream);
 
   int segments() const { return segments_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
+  /// Of the values, the wide ones left out, and of activations.
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
 

@@ -2,19 +2,15 @@
 #include "parallel/sharded_optimizer.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "kernels/reduction.h"
+#include "runtime/copy.h"
 
 namespace polymoe {
-namespace {
-
-constexpr std::array scopes{ParameterScope::dense, ParameterScope::expert};
-
-}  // namespace
-
 ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& options)
     : store_(store), options_(options) {
-  for (const ParameterScope scope : scopes) {
+  for (const ParameterScope scope : all_parameter_scopes) {
     Shard& shard = shards_[static_cast<std::size_t>(scope)];
     shard.runs.resize(static_cast<std::size_t>(store.segments()));
     std::int64_t elements = 0;
@@ -31,19 +27,47 @@ ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& op
         runs.push_back({{range.flat_begin, owned.end}, decay});
       }
     }
-    shard.m = OwnedTensor({elements}, store.dtype(), store.device());
-    shard.v = OwnedTensor({elements}, store.dtype(), store.device());
+    const DType dtype = store.values(scope).dtype();
+    const DType moments = dtype == DType::f64 ? DType::f64 : options.moment_dtype;
+    shard.m = OwnedTensor({elements}, moments, store.device());
+    shard.v = OwnedTensor({elements}, moments, store.device());
+    if (dtype == DType::bf16) shard.master = OwnedTensor({elements}, DType::f32, store.device());
   }
+}
+
+void ShardedOptimizer::initialize(std::uint64_t seed, Stream& stream) {
+  store_.initialize(seed, stream);
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Shard& state = shard(scope);
+    if (!state.master->defined()) continue;
+    for (int segment = 0; segment < store_.segments(); ++segment) {
+      const ParameterStore::Range owned = store_.owned(scope, segment);
+      const std::int64_t shift = state.begin[static_cast<std::size_t>(segment)] - owned.begin;
+      for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
+        const std::int64_t begin = range.flat_begin + shift;
+        ParameterStore::initial_values(range, seed, state.master->rows(begin, begin + range.count),
+                                       stream);
+      }
+    }
+  }
+}
+
+std::size_t ShardedOptimizer::bytes() const {
+  std::size_t total = 0;
+  for (const Shard& state : shards_) {
+    total += state.m->bytes() + state.v->bytes();
+    if (state.master->defined()) total += state.master->bytes();
+  }
+  return total;
 }
 
 double ShardedOptimizer::gradient_norm(Communicator& world, ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::optimizer);
   const Arena::Scope scratch(context.arena);
-  const Tensor total = context.arena.allocate({1}, DType::f64);
   const Tensor squares = context.arena.allocate({parameter_scopes * store_.segments()}, DType::f64);
-  fill(0.0, squares, context.stream);
+  set_zero(squares, context.stream);
   std::int64_t next = 0;
-  for (const ParameterScope scope : scopes) {
+  for (const ParameterScope scope : all_parameter_scopes) {
     for (int segment = 0; segment < store_.segments(); ++segment, ++next) {
       const ParameterStore::Range owned = store_.owned(scope, segment);
       if (owned.size() == 0) continue;
@@ -51,10 +75,10 @@ double ShardedOptimizer::gradient_norm(Communicator& world, ExecutionContext& co
                      squares.rows(next, next + 1), context.arena, context.stream);
     }
   }
-  sum(squares, total, context.arena, context.stream);
-  world.all_reduce(total, Reduction::sum, context.stream);
-  context.stream.synchronize();
-  return total.raw() == nullptr ? 0.0 : std::sqrt(*total.data<double>());
+  const std::vector<double> own = host_values<double>(squares, context.stream);
+  double total = std::accumulate(own.begin(), own.end(), 0.0);
+  world.all_reduce(Tensor(&total, {1}, DType::f64, Device::cpu()), Reduction::sum, context.stream);
+  return std::sqrt(total);
 }
 
 void ShardedOptimizer::step(double learning_rate, double gradient_scale,
@@ -70,7 +94,7 @@ void ShardedOptimizer::step(double learning_rate, double gradient_scale,
                        .step = steps_done_};
   std::vector<Pending> gathers;
   for (int segment = 0; segment < store_.segments(); ++segment) {
-    for (const ParameterScope scope : scopes) {
+    for (const ParameterScope scope : all_parameter_scopes) {
       const ParameterStore::Range bucket = store_.bucket(scope, segment);
       if (bucket.size() == 0) continue;
       update_segment(scope, segment, step, context.stream);
@@ -90,9 +114,14 @@ void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const A
     const auto [begin, end] = run.range;
     AdamWStep run_step = step;
     if (!run.decay) run_step.weight_decay = 0.0;
-    adamw(run_step, store_.gradients(scope).rows(begin, end), store_.values(scope).rows(begin, end),
-          moments.m->rows(begin + shift, end + shift), moments.v->rows(begin + shift, end + shift),
-          stream);
+    const Tensor values = store_.values(scope).rows(begin, end);
+    const auto state = [&](const OwnedTensor& all) {
+      return all->rows(begin + shift, end + shift);
+    };
+    const bool has_master = moments.master->defined();
+    adamw(run_step, store_.gradients(scope).rows(begin, end),
+          has_master ? state(moments.master) : values, state(moments.m), state(moments.v),
+          has_master ? values : Tensor(), stream);
   }
 }
 
@@ -110,14 +139,16 @@ TensorPiece piece_of(const char* kind, const LogicalRange& range, const Tensor& 
 
 std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
   std::vector<TensorPiece> pieces;
-  for (const ParameterScope scope : scopes) {
+  for (const ParameterScope scope : all_parameter_scopes) {
     const Shard& moments = shard(scope);
     for (int segment = 0; segment < store_.segments(); ++segment) {
       const ParameterStore::Range owned = store_.owned(scope, segment);
       const std::int64_t shift = moments.begin[static_cast<std::size_t>(segment)] - owned.begin;
       for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
         const std::int64_t begin = range.flat_begin;
-        pieces.push_back(piece_of("parameter/", range, store_.values(scope), begin));
+        pieces.push_back(moments.master->defined()
+                             ? piece_of("parameter/", range, *moments.master, begin + shift)
+                             : piece_of("parameter/", range, store_.values(scope), begin));
         pieces.push_back(piece_of("moment1/", range, *moments.m, begin + shift));
         pieces.push_back(piece_of("moment2/", range, *moments.v, begin + shift));
       }
@@ -128,15 +159,18 @@ std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
 
 std::vector<TensorPiece> ShardedOptimizer::pieces_to_load(bool with_moments) const {
   std::vector<TensorPiece> pieces;
-  for (const ParameterScope scope : scopes) {
+  for (const ParameterScope scope : all_parameter_scopes) {
     const Tensor& values = store_.values(scope);
     for (const LogicalRange& range : store_.logical_ranges(scope, {0, values.elements()})) {
       pieces.push_back(piece_of("parameter/", range, values, range.flat_begin));
     }
   }
-  if (!with_moments) return pieces;
   for (TensorPiece& piece : pieces_to_save()) {
-    if (!piece.name.starts_with("parameter/")) pieces.push_back(std::move(piece));
+    const bool parameter = piece.name.starts_with("parameter/");
+    // Of the parameters only the masters are not among the values.
+    const bool master =
+        parameter && store_.dtype() == DType::bf16 && piece.data.dtype() == DType::f32;
+    if (parameter ? master : with_moments) pieces.push_back(std::move(piece));
   }
   return pieces;
 }

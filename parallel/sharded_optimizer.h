@@ -17,15 +17,20 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0.1;  // on parameters that say `decay`
+  double weight_decay = 0.1;        // on parameters that say `decay`
+  DType moment_dtype = DType::f32;  // f32, or bf16: half the memory of the moments
 };
 
-/// AdamW whose moments exist once per group that reduces a parameter (ZeRO stage 1): each rank
-/// updates the slices it owns, then all gather the new values.
+/// AdamW whose state exists once per group that reduces a parameter (ZeRO stage 1): each rank
+/// updates the slices it owns, then all gather the new values. The state is two moments and, where
+/// the values are bf16, an f32 master of them, of which they are the rounded copy.
 class ShardedOptimizer {
  public:
-  /// After the store's allocate(). The moments start at zero.
+  /// After the store's allocate(). State starts at zero; with f64 parameters the moments are f64.
   ShardedOptimizer(ParameterStore& store, const AdamWOptions& options);
+
+  /// Values and master start by the parameters' initializers.
+  void initialize(std::uint64_t seed, Stream& stream);
 
   /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
   /// The same on every rank. Collective over `world`.
@@ -38,6 +43,9 @@ class ShardedOptimizer {
 
   std::int64_t steps_done() const { return steps_done_; }
   void set_steps_done(std::int64_t steps) { steps_done_ = steps; }
+
+  /// Bytes of this rank's moments and masters.
+  std::size_t bytes() const;
 
   /// This rank's share of parameters and moments, to be written: each element of the model once
   /// over all ranks. Names: "parameter/NAME", "moment1/NAME", "moment2/NAME".
@@ -53,7 +61,8 @@ class ShardedOptimizer {
   };
   struct Shard {
     OwnedTensor m, v;                    // the owned slices of all segments, one behind the other
-    std::vector<std::int64_t> begin;     // per segment, in m and v
+    OwnedTensor master;                  // likewise, beside bf16 values
+    std::vector<std::int64_t> begin;     // per segment, in these
     std::vector<std::vector<Run>> runs;  // per segment
   };
 

@@ -26,4 +26,13 @@ void copy(const Tensor& from, Tensor to, Stream& stream) {
   }
 }
 
+void set_zero(Tensor tensor, Stream& stream) {
+  if (tensor.device().type == DeviceType::meta || tensor.bytes() == 0) return;
+  if (tensor.device().type == DeviceType::cuda) {
+    cuda::fill_bytes(tensor.raw(), 0, tensor.bytes(), stream.native());
+  } else {
+    std::memset(tensor.raw(), 0, tensor.bytes());
+  }
+}
+
 }  // namespace polymoe

@@ -9,10 +9,12 @@
 #include "launch/bench_kernels.h"
 #include "launch/bench_report.h"
 #include "launch/commands/command.h"
+#include "launch/device_choice.h"
 #include "launch/exit_code.h"
 #include "launch/first_rank.h"
 #include "launch/machine_rates.h"
 #include "launch/node_threads.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/system.h"
@@ -29,9 +31,9 @@ struct Selection {
   bool takes(const std::string& name) const { return name.find(filter) != std::string::npos; }
 };
 
-Selection select(const std::string& filter, const Config& config, int ranks) {
+Selection select(const std::string& filter, const Config& config, const PlannedLayout& layout) {
   Selection selection{.filter = filter};
-  std::vector<KernelCase> kernels = kernel_cases(config, ranks);
+  std::vector<KernelCase> kernels = kernel_cases(config, layout);
   std::string names = "step, generation";
   for (const KernelCase& kernel : kernels) names += ", " + kernel.name;
   selection.step = selection.takes("step");
@@ -56,21 +58,36 @@ void check_memory(const MemoryPlan& plan, int ranks_on_node) {
                     needed / gibi, usable / gibi));
 }
 
-MachineRates measure_machine(Communicator& world, ExecutionContext& context) {
-  constexpr std::int64_t memory = std::int64_t{256} << 20, message = std::int64_t{16} << 20;
+/// A GPU's arena: what is free, less the model and what libraries take where there is one.
+std::size_t bench_arena_bytes(const Config& config, const Selection& selection,
+                              const MemoryPlan& plan, Device device) {
+  if (device.type != DeviceType::cuda) return static_cast<std::size_t>(usable_memory_bytes());
+  constexpr std::size_t reserve = std::size_t{2} << 30;
+  const std::size_t free = cuda::memory_info(device.index).free;
+  if (!selection.step && !selection.generation) return free - std::min(free, reserve);
+  gpu_arena_bytes(config, plan, free);  // says what does not fit
+  return plan.activations + (free - plan.device_total());
+}
+
+MachineRates measure_machine(Communicator& world, DType dtype, ExecutionContext& context) {
+  const bool on_gpu = context.stream.device().type == DeviceType::cuda;
+  const std::int64_t memory = std::int64_t{on_gpu ? 1024 : 256} << 20;
+  const std::int64_t message = std::int64_t{on_gpu ? 256 : 16} << 20;
   return {.copy = measure_copy_bandwidth(world, memory, context),
           .read = measure_read_bandwidth(world, memory, context),
-          .product = measure_product_rate(world, 2048, context),
+          .product = measure_product_rate(world, {.extent = on_gpu ? 8192 : 2048, .dtype = dtype},
+                                          context),
           .all_to_all = measure_all_to_all_bandwidth(world, message, context)};
 }
 
 /// Shows each line as soon as it is there.
 BenchReport measure(const Config& config, const Selection& selection, const MemoryPlan& plan,
-                    const ProcessMesh& mesh) {
+                    const ProcessMesh& mesh, Device device) {
   Communicator& world = mesh.world();
-  Stream stream(Device::cpu());
-  Arena arena(
-      {.device = Device::cpu(), .capacity = static_cast<std::size_t>(usable_memory_bytes())});
+  Stream stream(device);
+  const std::size_t capacity = bench_arena_bytes(config, selection, plan, device);
+  world.barrier();  // of ranks that share a GPU none takes memory before all have looked
+  Arena arena({.device = device, .capacity = capacity});
   Timeline timeline;
   ExecutionContext context{stream, arena, timeline};
   BenchReport report{.plan = plan};
@@ -87,7 +104,8 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   std::unique_ptr<ModelBench> model;
   if (selection.step || selection.generation)
     model = std::make_unique<ModelBench>(config, mesh, plan, context);
-  report.setting.rates = measure_machine(world, context);
+  report.setting.rates =
+      measure_machine(world, compute_dtype(config.train.precision, device.type), context);
   show(bench_head(report.setting));
   for (const KernelCase& kernel : selection.kernels) {
     const Arena::Scope scope(arena);
@@ -110,13 +128,16 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = bench_command().parse(args);
   Config config = read_config(line.value("config"), line.overrides());
   config.checkpoint.every = 0;  // none is written here, and none takes memory
-  select_device(config.run.device);
+  const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
+  const Device device = choose_device(config.run, node);
   const int threads =
       config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
   omp_set_num_threads(threads);
-  const MemoryPlan plan = plan_memory(config, context.ranks, threads);
-  const Selection selection = select(line.value("filter"), config, context.ranks);
-  if (selection.step || selection.generation) check_memory(plan, context.ranks_on_node);
+  const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
+  const MemoryPlan plan = plan_memory(config, layout);
+  const Selection selection = select(line.value("filter"), config, layout);
+  if (device.type == DeviceType::cpu && (selection.step || selection.generation))
+    check_memory(plan, context.ranks_on_node);
   const std::string path = line.value("json");
   if (line.has("json"))
     on_first_rank(*context.world, [&] {  // better now than after the work
@@ -125,7 +146,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     });
 
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
-  const BenchReport report = measure(config, selection, plan, mesh);
+  const BenchReport report = measure(config, selection, plan, mesh, device);
   if (line.has("json"))
     on_first_rank(mesh.world(), [&] {
       replace_file(path, bench_json(report, config).dump_indented());

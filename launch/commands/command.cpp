@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "launch/device_choice.h"
 #include "launch/values.h"
 #include "runtime/error.h"
 
@@ -83,6 +84,21 @@ const Command& take_command(std::vector<std::string>& args) {
   return *found;
 }
 
+CommandOption device_option() {
+  return {.name = "device",
+          .value = "DEVICE",
+          .help = "auto, cpu or cuda; default auto: a GPU where there is one"};
+}
+
+Device inference_device(const CommandLine& line, const CommandContext& context) {
+  RunConfig run;
+  run.device = line.value("device", "auto");
+  if (run.device != "auto" && run.device != "cpu" && run.device != "cuda")
+    throw InvalidArgument("--device " + run.device + ": must be auto, cpu or cuda");
+  run.share_gpus = true;  // a model that is only read may as well
+  return choose_device(run, {.rank = context.rank_on_node, .ranks = context.ranks_on_node});
+}
+
 bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }
 
 std::string program_help() {
@@ -133,12 +149,6 @@ std::string command_help(const Command& command) {
         option.help + "; " + option.allowed + "; default " + (value.empty() ? "empty" : value), 28);
   }
   return text;
-}
-
-Device select_device(const std::string& name) {
-  if (name == "auto" || name == "cpu") return Device::cpu();
-  throw InvalidArgument("run.device = " + name +
-                        ": training on GPUs is not built yet; must be cpu or auto");
 }
 
 }  // namespace polymoe

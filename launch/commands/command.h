@@ -17,6 +17,7 @@ namespace polymoe {
 struct CommandContext {
   int rank = 0;
   int ranks = 1;
+  int rank_on_node = 0;
   int ranks_on_node = 1;    // that share this machine's cores
   std::string mpi_library;  // in its own words; empty where Command::ranks is false
   /// All ranks; for the command to move into a ProcessMesh. Null where Command::ranks is false.
@@ -68,6 +69,10 @@ const std::vector<const Command*>& commands();
 /// none.
 const Command& take_command(std::vector<std::string>& args);
 
+/// --device of the commands that run a saved model, and the device that it names for this rank.
+CommandOption device_option();
+Device inference_device(const CommandLine& line, const CommandContext& context);
+
 /// Whether an argument is --help or -h.
 bool asks_for_help(const std::string& argument);
 /// "polymoe --help".
@@ -75,8 +80,5 @@ std::string program_help();
 /// "polymoe NAME --help": its options, and every key of the configuration where it takes them; of a
 /// family its commands.
 std::string command_help(const Command& command);
-
-/// The device that run.device names. Throws InvalidArgument where this build or machine has none.
-Device select_device(const std::string& name);
 
 }  // namespace polymoe

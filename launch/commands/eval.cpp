@@ -31,7 +31,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   int token_bytes = whole_number("token-bytes", 0, 2, 4);
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
 
-  SavedModel saved(line.value("checkpoint"), std::move(context.world), threads);
+  SavedModel saved(line.value("checkpoint"), std::move(context.world),
+                   {.threads = threads, .device = inference_device(line, context)});
   if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
   const TokenFile file = TokenFile::open(line.value("tokens"), token_bytes);
   const ModelConfig& model = saved.config().model;
@@ -81,6 +82,7 @@ const Command& eval_command() {
             .help =
                 "width of the tokens of a raw .npy file, 2 or 4; default: as the run was trained"},
            {.name = "data.token_bytes", .value = "N", .help = "the same"},
+           device_option(),
            {.name = "threads",
             .value = "N",
             .help = "of each rank; default: the node's cores shared by its ranks"}},

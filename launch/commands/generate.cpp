@@ -13,6 +13,7 @@
 #include "launch/saved_model.h"
 #include "launch/tokenizer.h"
 #include "launch/values.h"
+#include "runtime/copy.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -92,20 +93,20 @@ void generate(SavedModel& saved, const Request& request, std::vector<std::int32_
   const ModelConfig& model = saved.config().model;
   ExecutionContext& context = saved.context();
   Communicator& world = saved.mesh().world();
-  DecodingCache cache(model, model.context, DType::f32, Device::cpu());
+  DecodingCache cache(model, model.context, saved.dtype(), context.stream.device());
   Sampler sampler(request.sampling);
   for (std::int64_t i = 0; i < count; ++i) {
     const Arena::Scope scope(context.arena);
     const Tensor tokens =
         context.arena.allocate({static_cast<std::int64_t>(ids.size())}, DType::i32);
-    std::copy(ids.begin(), ids.end(), tokens.data<std::int32_t>());
+    set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
     const Tensor logits = saved.model().next_token_logits(tokens, cache, context);
-    const Tensor drawn = context.arena.allocate({1}, DType::i32);
-    auto& id = *drawn.data<std::int32_t>();
+    const std::vector<float> values = host_values<float>(logits, context.stream);
     // A vocabulary that was padded has ids that stand for nothing.
-    const std::span<const float> choices(logits.data<float>(), static_cast<std::size_t>(vocab));
+    const auto choices = std::span(values).first(static_cast<std::size_t>(vocab));
+    std::int32_t id = 0;
     if (world.rank() == 0) id = static_cast<std::int32_t>(sampler.draw(choices));
-    world.broadcast(drawn, 0, context.stream);
+    world.broadcast(Tensor(&id, {1}, DType::i32, Device::cpu()), 0, context.stream);
     if (!show(id)) return;
     ids.assign(1, id);
   }
@@ -114,7 +115,8 @@ void generate(SavedModel& saved, const Request& request, std::vector<std::int32_
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = generate_command().parse(args);
   const Request request = read_request(line);
-  SavedModel saved(line.value("checkpoint"), std::move(context.world), request.threads);
+  SavedModel saved(line.value("checkpoint"), std::move(context.world),
+                   {.threads = request.threads, .device = inference_device(line, context)});
   const auto tokenizer =
       load_tokenizer(tokenizer_name(line.value("tokenizer"), line.value("checkpoint")));
   const ModelConfig& model = saved.config().model;
@@ -169,6 +171,7 @@ const Command& generate_command() {
                    .value = "MODEL",
                    .help = "a sentencepiece model, or `bytes`; default: the one that the run "
                            "remembers"},
+                  device_option(),
                   {.name = "threads",
                    .value = "N",
                    .help = "of each rank; default: the node's cores shared by its ranks"}},

@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
+#include "launch/device_choice.h"
 #include "launch/exit_code.h"
 #include "launch/memory_plan.h"
 #include "launch/values.h"
@@ -16,28 +17,35 @@
 namespace polymoe {
 namespace {
 
-std::string as_text(const Config& config, const MemoryPlan& plan, int ranks, int threads) {
+std::string as_text(const Config& config, const MemoryPlan& plan, const PlannedLayout& layout) {
   const auto count = [](std::int64_t value) { return with_separators(value); };
   const auto line = [](const char* name, std::size_t bytes) {
     return fmt::format("  {:<12}{:>20} bytes  {:>9.3f} GiB\n", name,
                        with_separators(static_cast<std::int64_t>(bytes)),
                        static_cast<double>(bytes) / (1024.0 * 1024.0 * 1024.0));
   };
+  const bool on_gpu = layout.backend == DeviceType::cuda;
   std::string text =
       fmt::format("parameters  total {}  active {}\n", count(plan.total_parameters),
                   count(plan.active_parameters)) +
       fmt::format("per token   {:.4g} GFLOP, forward and backward\n",
                   LanguageModel::training_flops_per_token(config.model) / 1e9) +
-      fmt::format("ranks       {}, expert parallelism {}, {} threads each\n", ranks,
-                  config.parallel.expert, threads) +
+      fmt::format("ranks       {}, expert parallelism {}, {}\n", layout.ranks,
+                  config.parallel.expert,
+                  on_gpu ? "a GPU each" : fmt::format("{} threads each", layout.threads)) +
       fmt::format("pass        {} x {} tokens a rank; {} sequences a step\n\n",
                   config.train.micro_batch, config.model.context, config.train.global_batch) +
-      "memory per rank\n";
+      (on_gpu ? "memory of a rank's GPU\n" : "memory per rank\n");
   text += line("parameters", plan.parameters);
   text += line("gradients", plan.gradients);
   text += line("optimizer", plan.optimizer);
   text += line("activations", plan.activations);
   text += line("buffers", plan.buffers);
+  if (on_gpu) {
+    text += line("total", plan.device_total());
+    if (plan.staging > 0) text += "host memory per rank\n" + line("staging", plan.staging);
+    return text;
+  }
   if (plan.staging > 0) text += line("staging", plan.staging);
   text += line("total", plan.rank_total());
   return text;
@@ -73,9 +81,14 @@ int run_plan(CommandContext&, const std::vector<std::string>& args) {
   const int threads = config.run.threads > 0
                           ? config.run.threads
                           : static_cast<int>(std::max<std::int64_t>(usable_cores() / *ranks, 1));
-  const MemoryPlan plan = plan_memory(config, static_cast<int>(*ranks), threads);
+  const DeviceType backend = planned_backend(config.run);
+  const MemoryPlan plan = plan_memory(
+      config, {.ranks = static_cast<int>(*ranks), .threads = threads, .backend = backend});
   std::cout << (line.has("json") ? as_json(config, plan, static_cast<int>(*ranks))
-                                 : as_text(config, plan, static_cast<int>(*ranks), threads));
+                                 : as_text(config, plan,
+                                           {.ranks = static_cast<int>(*ranks),
+                                            .threads = threads,
+                                            .backend = backend}));
   return exit_done;
 }
 

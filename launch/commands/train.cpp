@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command.h"
+#include "launch/device_choice.h"
 #include "launch/environment.h"
 #include "launch/exit_code.h"
 #include "launch/node_threads.h"
@@ -18,13 +19,15 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const Config config = read_config(line.value("config"), line.overrides());
   const auto violations = training_violations(config, context.ranks);
   if (!violations.empty()) throw InvalidArgument(list_violations("configuration", violations));
-  const Device device = select_device(config.run.device);
+  const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
+  const Device device = choose_device(config.run, node);
   const int share = threads_per_rank(*context.world);
   const int threads = config.run.threads > 0 ? config.run.threads : share;
 
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
   Trainer trainer(config, mesh,
                   {.device = device,
+                   .device_sharers = device_sharers(device, node),
                    .threads = threads,
                    .stop_requested = [&] { return preemption.raised(); },
                    .step_begins = [&](std::int64_t step) { context.step = step; },

@@ -41,9 +41,9 @@ void forward_backward_f32(benchmark::State& state) {
   ParameterStore store(mesh);
   LanguageModel model(config, mesh, store);
   store.allocate(DType::f32, Device::cpu());
-  store.initialize(1);
   Arena arena({.device = Device::cpu(), .capacity = std::size_t{16} << 30});
   Stream stream(Device::cpu());
+  store.initialize(1, stream);
   Timeline timeline;
   ExecutionContext context{stream, arena, timeline};
   OwnedTensor ids({tokens}, DType::i32, Device::cpu());

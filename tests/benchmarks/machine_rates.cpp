@@ -10,8 +10,8 @@ namespace polymoe::benchmarks {
 namespace {
 
 /// One of the rates of launch/machine_rates.h, of this process alone.
-template <class Measure>
-double of_this_process(const Measure& measure, std::int64_t size) {
+template <class Measure, class Size>
+double of_this_process(const Measure& measure, const Size& size) {
   Stream stream(Device::cpu());
   Arena arena({.device = Device::cpu(), .capacity = std::size_t{1} << 30});
   Timeline timeline;
@@ -22,7 +22,7 @@ double of_this_process(const Measure& measure, std::int64_t size) {
 }  // namespace
 
 double matrix_product_rate() {
-  static const double rate = of_this_process(measure_product_rate, 2048);
+  static const double rate = of_this_process(measure_product_rate, SquareProduct{.extent = 2048});
   return rate;
 }
 

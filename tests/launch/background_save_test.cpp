@@ -103,14 +103,14 @@ TEST_F(BackgroundSave, TheLastCheckpointOfARunStopsItAllTheSame) {
 
 TEST_F(BackgroundSave, TheMemoryPlanCountsTheStaging) {
   Config settings = config("run");
-  const MemoryPlan two = plan_memory(settings, 2, 1);
+  const MemoryPlan two = plan_memory(settings, {.ranks = 2, .threads = 1});
   // A parameter and two moments of 4 bytes, over two ranks; a rank pads each of its pieces to 64
   // bytes, and rank 0 holds the router's biases too.
   const auto whole = static_cast<double>(two.total_parameters) * 12;
   EXPECT_GE(static_cast<double>(two.staging), whole / 2);
   EXPECT_LE(static_cast<double>(two.staging), 1.2 * whole / 2);
   settings.checkpoint.background = false;
-  const MemoryPlan without = plan_memory(settings, 2, 1);
+  const MemoryPlan without = plan_memory(settings, {.ranks = 2, .threads = 1});
   EXPECT_EQ(without.staging, 0U);
   EXPECT_EQ(without.rank_total() + two.staging, two.rank_total());
 }

@@ -104,7 +104,7 @@ TEST(BenchTest, RatesOfTheMachine) {
     Context c;
     EXPECT_GT(measure_copy_bandwidth(*world, (1 << 20) + 3, c.context), 0.0);
     EXPECT_GT(measure_read_bandwidth(*world, 1 << 20, c.context), 0.0);
-    EXPECT_GT(measure_product_rate(*world, 64, c.context), 0.0);
+    EXPECT_GT(measure_product_rate(*world, {.extent = 64}, c.context), 0.0);
     EXPECT_GT(measure_all_to_all_bandwidth(*world, 1 << 16, c.context), 0.0);
     EXPECT_EQ(c.arena.mark(), 0U);
   });
@@ -116,7 +116,7 @@ TEST(BenchTest, RatesOfTheMachine) {
 TEST(BenchTest, FloorsOfKernels) {
   // 3 sequences of 8 tokens; each token in 2 of 4 experts: 48 rows, spread over this rank's 2.
   const Config config = tiny_config({"--parallel.expert=2"});
-  const std::vector<KernelCase> kernels = kernel_cases(config, 2);
+  const std::vector<KernelCase> kernels = kernel_cases(config, {.ranks = 2});
   const auto floor_of = [&](const std::string& name) {
     const auto found = std::find_if(kernels.begin(), kernels.end(),
                                     [&](const KernelCase& k) { return k.name == name; });
@@ -148,7 +148,7 @@ TEST(BenchTest, EveryKernelRunsForEveryKindOfModel) {
            {"--model.activation=gelu", "--model.kv_heads=1", "--moe.experts=0",
             "--moe.dense_layers="}}) {
     std::set<std::string> names;
-    for (const KernelCase& kernel : kernel_cases(tiny_config(model), 1)) {
+    for (const KernelCase& kernel : kernel_cases(tiny_config(model), {})) {
       EXPECT_TRUE(names.insert(kernel.name).second) << kernel.name;
       EXPECT_GT(kernel.floor.bytes, 0.0) << kernel.name;
       Context c;

@@ -41,7 +41,7 @@ double loss_of(const fs::path& checkpoint, int ranks) {
   double loss = 0.0;
   run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
     const int rank = world->rank();
-    SavedModel saved(checkpoint, std::move(world), 1);
+    SavedModel saved(checkpoint, std::move(world), {.threads = 1});
     const Evaluation result =
         evaluate(saved.model(), tokens,
                  {.context = saved.config().model.context, .per_batch = 2, .max_windows = 0},

@@ -29,7 +29,7 @@ TEST_P(PaperModels, HaveExactlyTheirParameters) {
   const Model& model = GetParam();
   const Config config =
       shipped(model.config, {"--model.activation=" + std::string(model.activation)});
-  const MemoryPlan plan = plan_memory(config, 1, 2);
+  const MemoryPlan plan = plan_memory(config, {.ranks = 1, .threads = 2});
   EXPECT_EQ(plan.total_parameters, model.total);
   EXPECT_EQ(plan.active_parameters, model.active);
 }
@@ -52,7 +52,7 @@ TEST(PlanTest, EveryShippedConfigurationCanBePlanned) {
   for (const char* name :
        {"bench-dense", "bench-moe", "bench-small-experts", "dense-1b", "moe-7b", "quickstart"}) {
     const Config config = shipped(name);
-    const MemoryPlan plan = plan_memory(config, config.parallel.expert, 1);
+    const MemoryPlan plan = plan_memory(config, {.ranks = config.parallel.expert, .threads = 1});
     EXPECT_GT(plan.total_parameters, 0) << name;
     EXPECT_LE(plan.active_parameters, plan.total_parameters) << name;
     EXPECT_GT(plan.activations, 0U) << name;
@@ -65,7 +65,7 @@ TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
       parse_config("", "test",
                    {"--model.layers=2", "--model.hidden=64", "--model.heads=2", "--model.vocab=100",
                     "--model.context=16", "--model.ffn=48", "--model.activation=relu"});
-  const MemoryPlan plan = plan_memory(config, 1, 1);
+  const MemoryPlan plan = plan_memory(config, {.ranks = 1, .threads = 1});
   const std::int64_t block = 4 * 64 * 64 + 2 * 48 * 64 + 2 * 64;
   EXPECT_EQ(plan.total_parameters, 2 * block + 2 * 100 * 64 + 64);
   const auto bytes = static_cast<std::size_t>(plan.total_parameters) * 4;
@@ -79,8 +79,8 @@ TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
 TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
   const Config one = shipped("moe-7b");
   const Config eight = shipped("moe-7b", {"--parallel.expert=8"});
-  const MemoryPlan alone = plan_memory(one, 1, 1), replicas = plan_memory(one, 8, 1),
-                   shared = plan_memory(eight, 8, 1);
+  const MemoryPlan alone = plan_memory(one, {.ranks = 1, .threads = 1}), replicas = plan_memory(one, {.ranks = 8, .threads = 1}),
+                   shared = plan_memory(eight, {.ranks = 8, .threads = 1});
   EXPECT_EQ(replicas.total_parameters, alone.total_parameters);
   EXPECT_EQ(shared.total_parameters, alone.total_parameters);
   // The optimizer state is spread over all ranks in either layout; padding aside.
@@ -95,9 +95,9 @@ TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
 }
 
 TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
-  const MemoryPlan keep = plan_memory(shipped("bench-moe", {"--train.recompute=none"}), 1, 1);
-  const MemoryPlan again = plan_memory(shipped("bench-moe", {"--train.recompute=block"}), 1, 1);
-  const MemoryPlan small = plan_memory(shipped("bench-moe", {"--train.micro_batch=1"}), 1, 1);
+  const MemoryPlan keep = plan_memory(shipped("bench-moe", {"--train.recompute=none"}), {.ranks = 1, .threads = 1});
+  const MemoryPlan again = plan_memory(shipped("bench-moe", {"--train.recompute=block"}), {.ranks = 1, .threads = 1});
+  const MemoryPlan small = plan_memory(shipped("bench-moe", {"--train.micro_batch=1"}), {.ranks = 1, .threads = 1});
   EXPECT_LT(again.activations, keep.activations);
   EXPECT_LT(small.activations, keep.activations / 2);
   EXPECT_EQ(again.parameters, keep.parameters);
@@ -105,7 +105,7 @@ TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
 
 TEST(PlanTest, RefusesLayoutsThatDoNotDivide) {
   const Config config = shipped("quickstart");
-  const std::string message = test::message_of<InvalidArgument>([&] { plan_memory(config, 3, 1); });
+  const std::string message = test::message_of<InvalidArgument>([&] { plan_memory(config, {.ranks = 3, .threads = 1}); });
   EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the number of ranks (3)"),
             std::string::npos)
       << message;

@@ -22,7 +22,7 @@ class RandomModel {
       : mesh(std::move(world), expert_parallel), store(mesh), model(config.model, mesh, store) {
     omp_set_num_threads(1);  // of this rank
     store.allocate(DType::f32, Device::cpu());
-    store.initialize(5);
+    store.initialize(5, stream);
   }
 
   ProcessMesh mesh;

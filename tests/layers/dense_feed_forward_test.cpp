@@ -46,7 +46,7 @@ TEST_P(FeedForwardLayer, CoefficientsStartAsInThePaperAndDoNotDecay) {
                                {.hidden = LayerHarness::hidden, .width = LayerHarness::width},
                                {.kind = ActivationKind::polynorm, .order = 4}, {});
   harness.store.allocate(GetParam(), Device::cpu());
-  harness.store.initialize(1);
+  harness.store.initialize(1, harness.context.stream);
   ASSERT_EQ(harness.store.parameters().size(), 3u);
   const Parameter& coefficients = harness.store.parameters()[2];
   EXPECT_EQ(coefficients.logical.front().name, "layer.coefficients");

@@ -50,7 +50,7 @@ TEST_P(NormLayer, ScaleStartsAtOne) {
   LayerHarness harness(GetParam(), "norm");
   const RmsNorm layer(harness.store, "layer", harness.hidden, 1e-5);
   harness.store.allocate(GetParam(), Device::cpu());
-  harness.store.initialize(1);
+  harness.store.initialize(1, harness.context.stream);
   EXPECT_EQ(values_of(harness.store.parameters()[0].value), std::vector<double>(8, 1.0));
   EXPECT_TRUE(harness.store.parameters()[0].decay);
 }

@@ -67,7 +67,7 @@ TEST(ParameterCount, ActiveOnesWithAllExpertsChosenAreAll) {
 std::size_t high_water(const ModelConfig& config, ModelRank& rank, std::int64_t sequences,
                        std::int64_t length, Recompute recompute) {
   const Device device = rank.arena.device();
-  if (device.type != DeviceType::meta) rank.store.initialize(5);
+  if (device.type != DeviceType::meta) rank.store.initialize(5, rank.stream);
   const bool meta = device.type == DeviceType::meta;
   const OwnedTensor tokens = meta ? OwnedTensor({sequences * length}, DType::i32, device)
                                   : hashed_integers("tokens", sequences * length, config.vocab);

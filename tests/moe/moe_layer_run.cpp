@@ -28,7 +28,8 @@ void assign(const Tensor& to, const std::vector<double>& values) {
 }
 
 void set_values(const LayerCase& layer_case, ParameterStore& store) {
-  store.initialize(5);
+  Stream stream(store.device());
+  store.initialize(5, stream);
   for (const Parameter& parameter : store.parameters()) {
     for (std::size_t i = 0; i < parameter.logical.size(); ++i) {
       const std::string& name = parameter.logical[i].name;
@@ -114,10 +115,10 @@ LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, co
             values_of(part(parameter.gradient, parameter, i));
       }
     }
-    const MoeLayer::RouterLosses losses = rank.layer().take_losses();
+    const MoeLayer::RouterLosses losses = rank.layer().take_losses(rank.stream());
     result.balance = losses.balance;
     result.z = losses.z;
-    result.counts = rank.layer().take_counts();
+    result.counts = rank.layer().take_counts(rank.stream());
     rank.shutdown();
   });
 

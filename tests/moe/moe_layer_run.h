@@ -47,6 +47,7 @@ class LayerRank {
   MoeLayer& layer() { return *layer_; }
   ParameterStore& store() { return store_; }
   Arena& arena() { return arena_; }
+  Stream& stream() { return stream_; }
 
   /// y = layer(x), d_x and gradients for d_y, as a training step does it; with `recompute`, forward
   /// runs a second time before backward.

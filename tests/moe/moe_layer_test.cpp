@@ -249,8 +249,8 @@ TEST(MoeLayer, GradientsAreCentralDifferences) {
       const OwnedTensor y = test::poisoned_tensor({rows, hidden}, DType::f64);
       const OwnedTensor d_x = test::poisoned_tensor({rows, hidden}, DType::f64);
       rank.forward_backward(*x, *d_y, layout, *y, *d_x);
-      rank.layer().take_losses();
-      const std::vector<std::int64_t> counts = rank.layer().take_counts();
+      rank.layer().take_losses(rank.stream());
+      const std::vector<std::int64_t> counts = rank.layer().take_counts(rank.stream());
 
       struct Variable {
         std::string name;
@@ -266,8 +266,8 @@ TEST(MoeLayer, GradientsAreCentralDifferences) {
       bool same_routing = true;
       const auto loss = [&] {
         rank.forward_backward(*x, *d_y, layout, *y, *d_x);
-        const MoeLayer::RouterLosses losses = rank.layer().take_losses();
-        same_routing = same_routing && rank.layer().take_counts() == counts;
+        const MoeLayer::RouterLosses losses = rank.layer().take_losses(rank.stream());
+        same_routing = same_routing && rank.layer().take_counts(rank.stream()) == counts;
         return test::inner_product(*d_y, *y) + losses.balance + losses.z;
       };
       for (const Variable& variable : variables) {
@@ -295,23 +295,23 @@ TEST(MoeLayer, ForwardAgainChangesNothing) {
       d_x[recompute] = test::poisoned_tensor(input.x->shape(), DType::f64);
       rank.forward_backward(*input.x, *input.d_y, layout, *y[recompute], *d_x[recompute],
                             recompute == 1);
-      losses[recompute] = rank.layer().take_losses();
-      counts[recompute] = rank.layer().take_counts();
+      losses[recompute] = rank.layer().take_losses(rank.stream());
+      counts[recompute] = rank.layer().take_counts(rank.stream());
     }
     EXPECT_TRUE(test::bitwise_equal(*y[0], *y[1]));
     EXPECT_TRUE(test::bitwise_equal(*d_x[0], *d_x[1]));
     EXPECT_EQ(losses[0].balance, losses[1].balance);
     EXPECT_EQ(losses[0].z, losses[1].z);
     EXPECT_EQ(counts[0], counts[1]);
-    EXPECT_EQ(rank.layer().take_losses().balance, 0.0);
-    EXPECT_EQ(rank.layer().take_counts(), std::vector<std::int64_t>(9, 0));
+    EXPECT_EQ(rank.layer().take_losses(rank.stream()).balance, 0.0);
+    EXPECT_EQ(rank.layer().take_counts(rank.stream()), std::vector<std::int64_t>(9, 0));
   });
 }
 
 TEST(MoeLayer, BiasMovesAgainstTheLoad) {
   run_ranks(1, [&](std::unique_ptr<Communicator> world) {
     LayerRank rank(rich(), std::move(world), 1, DType::f64);
-    rank.layer().update_bias({4, 4, 4, 0, 8, 4, 3, 5});
+    rank.layer().update_bias({4, 4, 4, 0, 8, 4, 3, 5}, rank.stream());
     const std::vector<float> before = rich().bias;
     const std::vector<double> moved = values_of(rank.layer().bias());
     const std::vector<int> signs{0, 0, 0, 1, -1, 0, 1, -1};
@@ -323,7 +323,7 @@ TEST(MoeLayer, BiasMovesAgainstTheLoad) {
   run_ranks(1, [&](std::unique_ptr<Communicator> world) {
     LayerRank rank(plain(), std::move(world), 1, DType::f64);
     EXPECT_FALSE(rank.layer().bias().defined());
-    EXPECT_NO_THROW(rank.layer().update_bias({4, 4, 4, 0, 8, 4, 3, 5}));
+    EXPECT_NO_THROW(rank.layer().update_bias({4, 4, 4, 0, 8, 4, 3, 5}, rank.stream()));
   });
 }
 

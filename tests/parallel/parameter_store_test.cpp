@@ -137,7 +137,8 @@ std::map<std::string, std::vector<double>> initial_values(Layout layout, std::ui
   std::mutex mutex;
   std::map<std::string, std::vector<double>> values;
   with_store(layout, [&](const ProcessMesh&, ParameterStore& store) {
-    store.initialize(seed);
+    Stream stream(Device::cpu());
+    store.initialize(seed, stream);
     const std::lock_guard lock(mutex);
     for (const ParameterScope scope : scopes) {
       const Tensor& flat = store.values(scope);
@@ -180,7 +181,8 @@ TEST(ParameterStore, ZeroGradientsClearsAll) {
       const Tensor& flat = store.gradients(scope);
       std::fill_n(flat.data<double>(), flat.elements(), std::nan(""));
     }
-    store.zero_gradients();
+    Stream stream(Device::cpu());
+    store.zero_gradients(stream);
     for (const ParameterScope scope : scopes) {
       const Tensor& flat = store.gradients(scope);
       for (std::int64_t i = 0; i < flat.elements(); ++i) ASSERT_EQ(flat.data<double>()[i], 0.0);
@@ -231,8 +233,9 @@ TEST(PlanningCommunicator, StandsInForAnyRankOfAnyLayout) {
       ParameterStore plan(planned);
       test::declare_toy_parameters(plan, planned);
       plan.allocate(DType::f64, Device::meta());
-      plan.initialize(1);
-      plan.zero_gradients();
+      Stream nowhere(Device::meta());
+      plan.initialize(1, nowhere);
+      plan.zero_gradients(nowhere);
       EXPECT_EQ(plan.total_elements(), store.total_elements());
       for (const ParameterScope scope : scopes) {
         EXPECT_EQ(plan.values(scope).bytes(), store.values(scope).bytes());

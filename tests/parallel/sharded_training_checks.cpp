@@ -99,7 +99,7 @@ struct Rank {
         arena({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}) {
     declare_toy_parameters(store, mesh);
     store.allocate(DType::f64, Device::cpu());
-    store.initialize(3);
+    store.initialize(3, stream);
   }
 
   ProcessMesh mesh;
@@ -175,7 +175,7 @@ void check_sharded_training(std::unique_ptr<Communicator> world, int expert_para
   GradientReducer reducer(rank.store);
   ShardedOptimizer optimizer(rank.store, options);
   for (int step = 0; step < steps; ++step) {
-    rank.store.zero_gradients();
+    rank.store.zero_gradients(rank.stream);
     fill_gradients(rank, step);
     reduce(rank, reducer);
     const double norm = optimizer.gradient_norm(rank.mesh.world(), rank.context);
