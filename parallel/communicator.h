@@ -35,8 +35,8 @@ class Pending {
 };
 
 /// A group of ranks and its collective operations. Every rank of the group calls the same
-/// operations in the same order; zero rows are normal and still take part. Sums are formed in rank
-/// order: the same inputs give the same bits on every run.
+/// operations in the same order; zero rows are normal and still take part. Sums have a fixed order,
+/// that of the ranks in host memory: the same inputs give the same bits on every run of one layout.
 ///
 /// start_X posts the operation behind the work on `stream` and returns; it progresses in the
 /// background. Operations of one communicator happen in the order they were posted.
@@ -88,6 +88,12 @@ class Communicator {
   /// Makes the operation under way on this rank, and later ones, throw CommunicationError. Any
   /// thread may call it.
   virtual void interrupt() = 0;
+
+  /// Throws the CommunicationError of an operation that failed after its wait() returned. On a GPU
+  /// wait() only orders the device's work, so a loss may come to light later; then the operation
+  /// ends on the device and its result is garbage. Whoever synchronised a stream calls this before
+  /// trusting what it computed. Covers the groups that were split from this one too.
+  virtual void check() const {}
 
   /// The orderly, collective end. The destructor never waits for peers.
   virtual void shutdown() = 0;

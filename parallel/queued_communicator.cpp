@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "parallel/collective_arguments.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -53,8 +54,7 @@ void QueuedCommunicator::stop_worker() {
 }
 
 std::string QueuedCommunicator::where(const char* operation) const {
-  return std::string(operation) + " in group " + options_.group + " (rank " +
-         std::to_string(rank()) + " of " + std::to_string(size()) + "): ";
+  return place_of(operation, options_.group, rank(), size());
 }
 
 void QueuedCommunicator::check_open(const char* operation) const {

@@ -65,6 +65,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"train.valid_every", "50"},
     {"train.valid_batches", "4"},
     {"train.recompute", "block"},
+    {"train.precision", "f32"},
     {"optimizer.lr", "0.001"},
     {"optimizer.min_lr", "1e-05"},
     {"optimizer.warmup", "2M tokens"},
@@ -74,6 +75,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"optimizer.beta2", "0.999"},
     {"optimizer.epsilon", "1e-10"},
     {"optimizer.weight_decay", "0.05"},
+    {"optimizer.moment_dtype", "bf16"},
     {"optimizer.clip", "0.5"},
     {"parallel.expert", "4"},
     {"checkpoint.every", "100"},
@@ -83,6 +85,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"checkpoint.on_error", "continue"},
     {"run.dir", "runs/x"},
     {"run.device", "cpu"},
+    {"run.share_gpus", "true"},
     {"run.threads", "3"},
     {"run.deterministic", "false"}};
 

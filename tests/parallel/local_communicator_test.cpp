@@ -18,7 +18,7 @@ class LocalCollectives : public testing::TestWithParam<std::tuple<int, Collectiv
 TEST_P(LocalCollectives, Hold) {
   const auto& [ranks, check] = GetParam();
   run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
-    check.run(*world);
+    check.run({*world});
     world->shutdown();
   });
 }

@@ -14,7 +14,7 @@ class MpiCollectives : public testing::TestWithParam<CollectiveCheck> {};
 
 TEST_P(MpiCollectives, Hold) {
   auto world = mpi_environment().make_world(60.0);
-  GetParam().run(*world);
+  GetParam().run({*world});
   world->shutdown();
 }
 
