@@ -9,6 +9,7 @@
 #include "launch/config.h"
 #include "launch/options.h"
 #include "parallel/communicator.h"
+#include "parallel/save_observer.h"
 #include "runtime/device.h"
 
 namespace polymoe {
@@ -24,6 +25,7 @@ struct CommandContext {
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;
+  SaveObserver* saves = nullptr;  // told of a training run's saves
 };
 
 /// A subcommand of `polymoe`, or of one of its subcommands. main() catches what run() throws and

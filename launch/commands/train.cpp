@@ -30,6 +30,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                    .step_begins = [&](std::int64_t step) { context.step = step; },
                    .progress = stdout,
                    .terminal = standard_output_is_terminal(),
+                   .saves = context.saves,
                    .environment = environment_text(config, {.ranks = context.ranks,
                                                             .ranks_on_node = context.ranks_on_node,
                                                             .threads_per_rank = threads})});
