@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "launch/version.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/json.h"
 #include "runtime/system.h"
 
@@ -29,6 +30,10 @@ std::string environment_text(const Config& config, const RunLayout& layout) {
   environment.set("started", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))));
   environment.set("host", host_name());
   environment.set("processor", processor_name());
+  environment.set("device", layout.device.type == DeviceType::cuda
+                                ? cuda::describe_device(layout.device.index)
+                                : name_of(layout.device));
+  environment.set("transport", layout.transport);
   environment.set("usable_cores", usable_cores());
   environment.set("usable_memory_bytes", usable_memory_bytes());
   environment.set("layout", std::move(shape));

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "launch/config.h"
+#include "runtime/device.h"
 
 namespace polymoe {
 
@@ -12,6 +13,8 @@ struct RunLayout {
   int ranks = 1;
   int ranks_on_node = 1;
   int threads_per_rank = 1;
+  Device device = Device::cpu();  // of rank 0
+  std::string transport = {};     // how tensors of that device travel between ranks
 };
 
 /// The content of RUN/environment.json: versions, git revision, machine, layout.

@@ -220,6 +220,7 @@ Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
   const bool stop = options_.stop_requested && options_.stop_requested();
   std::array<double, 5> values{losses.cross_entropy, losses.balance, losses.z, stop ? 1.0 : 0.0,
                                saver_->failed() ? 1.0 : 0.0};
+  mesh_.world().check();  // before what GPUs exchanged is believed
   mesh_.world().all_reduce(Tensor(values.data(), {values.size()}, DType::f64, Device::cpu()),
                            Reduction::sum, stream_);
   return {.losses = {.cross_entropy = values[0], .balance = values[1], .z = values[2]},

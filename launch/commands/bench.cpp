@@ -145,6 +145,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       return std::string();
     });
 
+  serve_device(context, device, config.run.share_gpus);
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
   const BenchReport report = measure(config, selection, plan, mesh, device);
   if (line.has("json"))

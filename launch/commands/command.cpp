@@ -5,6 +5,7 @@
 
 #include "launch/device_choice.h"
 #include "launch/values.h"
+#include "parallel/device_world.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -84,19 +85,29 @@ const Command& take_command(std::vector<std::string>& args) {
   return *found;
 }
 
+std::string serve_device(CommandContext& context, Device device, bool share_gpus) {
+  DeviceWorld world =
+      make_device_world(std::move(context.world), device, {.share_devices = share_gpus});
+  context.world = std::move(world.communicator);
+  return world.transport;
+}
+
 CommandOption device_option() {
   return {.name = "device",
           .value = "DEVICE",
           .help = "auto, cpu or cuda; default auto: a GPU where there is one"};
 }
 
-Device inference_device(const CommandLine& line, const CommandContext& context) {
+Device inference_device(const CommandLine& line, CommandContext& context) {
   RunConfig run;
   run.device = line.value("device", "auto");
   if (run.device != "auto" && run.device != "cpu" && run.device != "cuda")
     throw InvalidArgument("--device " + run.device + ": must be auto, cpu or cuda");
   run.share_gpus = true;  // a model that is only read may as well
-  return choose_device(run, {.rank = context.rank_on_node, .ranks = context.ranks_on_node});
+  const Device device =
+      choose_device(run, {.rank = context.rank_on_node, .ranks = context.ranks_on_node});
+  serve_device(context, device, run.share_gpus);
+  return device;
 }
 
 bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }

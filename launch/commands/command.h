@@ -9,6 +9,7 @@
 #include "launch/config.h"
 #include "launch/options.h"
 #include "parallel/communicator.h"
+#include "parallel/save_observer.h"
 #include "runtime/device.h"
 
 namespace polymoe {
@@ -25,6 +26,7 @@ struct CommandContext {
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;
+  SaveObserver* saves = nullptr;  // told of a training run's saves
 };
 
 /// A subcommand of `polymoe`, or of one of its subcommands. main() catches what run() throws and
@@ -69,9 +71,15 @@ const std::vector<const Command*>& commands();
 /// none.
 const Command& take_command(std::vector<std::string>& args);
 
-/// --device of the commands that run a saved model, and the device that it names for this rank.
+/// Makes context.world serve tensors on `device` too. Collective. Returns how they travel, in the
+/// words of environment.json. Throws InvalidArgument or DeviceError where ranks and GPUs do not
+/// fit.
+std::string serve_device(CommandContext& context, Device device, bool share_gpus);
+
+/// --device of the commands that run a saved model, and the device that it names for this rank,
+/// which context.world then serves. Collective.
 CommandOption device_option();
-Device inference_device(const CommandLine& line, const CommandContext& context);
+Device inference_device(const CommandLine& line, CommandContext& context);
 
 /// Whether an argument is --help or -h.
 bool asks_for_help(const std::string& argument);

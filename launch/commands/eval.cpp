@@ -31,8 +31,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   int token_bytes = whole_number("token-bytes", 0, 2, 4);
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
 
+  const Device device = inference_device(line, context);
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = threads, .device = inference_device(line, context)});
+                   {.threads = threads, .device = device});
   if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
   const TokenFile file = TokenFile::open(line.value("tokens"), token_bytes);
   const ModelConfig& model = saved.config().model;

@@ -115,8 +115,9 @@ void generate(SavedModel& saved, const Request& request, std::vector<std::int32_
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = generate_command().parse(args);
   const Request request = read_request(line);
+  const Device device = inference_device(line, context);
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = request.threads, .device = inference_device(line, context)});
+                   {.threads = request.threads, .device = device});
   const auto tokenizer =
       load_tokenizer(tokenizer_name(line.value("tokenizer"), line.value("checkpoint")));
   const ModelConfig& model = saved.config().model;

@@ -24,6 +24,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const int share = threads_per_rank(*context.world);
   const int threads = config.run.threads > 0 ? config.run.threads : share;
 
+  const std::string transport = serve_device(context, device, config.run.share_gpus);
+
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
   Trainer trainer(config, mesh,
                   {.device = device,
@@ -33,9 +35,12 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                    .step_begins = [&](std::int64_t step) { context.step = step; },
                    .progress = stdout,
                    .terminal = standard_output_is_terminal(),
+                   .saves = context.saves,
                    .environment = environment_text(config, {.ranks = context.ranks,
                                                             .ranks_on_node = context.ranks_on_node,
-                                                            .threads_per_rank = threads})});
+                                                            .threads_per_rank = threads,
+                                                            .device = device,
+                                                            .transport = transport})});
   const RunEnd end = trainer.run();
   mesh.shutdown();
   Log log(context.rank);
