@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole model where it trains: against PyTorch's losses and gradients, and over ranks.
+#include <array>
+
+#include "kernels/convert.h"
+#include "moe/language_model.h"
+#include "parallel/device_world.h"
+#include "runtime/copy.h"
+#include "support/devices.h"
+#include "tests/moe/model_harness.h"
+#include "tests/support/run_ranks.h"
+
+namespace polymoe::test {
+namespace {
+
+/// f32 holds what the operations hold. In bf16 every activation and weight is rounded, and a tiny
+/// model has few values over which that averages out.
+double loss_tolerance(DType dtype) { return dtype == DType::bf16 ? 2e-2 : 2e-5; }
+double gradient_tolerance(DType dtype) { return dtype == DType::bf16 ? 0.1 : 1e-4; }
+
+void fill_on_device(ModelRank& rank) {
+  rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor& value, const Tensor&) {
+    const OwnedTensor exact = hashed_tensor(tensor.shape, DType::f32, tensor.name,
+                                            parameter_distribution(tensor.name, tensor.shape));
+    copy(*converted(*exact, value.dtype()), value, rank.stream);
+    rank.stream.synchronize();
+  });
+}
+
+class WholeModelDevices : public OnDevice {
+ protected:
+  /// A batch's tokens and targets on the device, for as long as this object lives.
+  struct Moved {
+    OwnedTensor tokens, targets;
+    TokenBatch batch;
+  };
+  Moved moved_batch(const TokenBatch& batch) {
+    Moved result{moved(batch.tokens), moved(batch.targets), batch};
+    result.batch.tokens = *result.tokens;
+    result.batch.targets = *result.targets;
+    return result;
+  }
+
+  struct Step {
+    LossTerms terms;
+    std::map<std::string, std::vector<double>> gradients;
+  };
+  Step step(ModelRank& rank, const ReferenceBatch& batch, std::int64_t begin, std::int64_t end,
+            std::int64_t micro_batches, Recompute recompute) {
+    fill_on_device(rank);
+    const Moved on_device = moved_batch(batch.slice(begin, end));
+    Step result;
+    result.terms = rank.model.forward_backward(on_device.batch,
+                                               {.tokens = batch.predicted(),
+                                                .sequences = ReferenceBatch::sequences,
+                                                .micro_batches = micro_batches},
+                                               recompute, {}, rank.context);
+    for (const ParameterScope scope : all_parameter_scopes) {
+      rank.store.group(scope).all_reduce(rank.store.gradients(scope), Reduction::sum, rank.stream);
+    }
+    rank.stream.synchronize();
+    rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor&, const Tensor& gradient) {
+      result.gradients[tensor.name] = values_of(*fetched(gradient));
+    });
+    return result;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, WholeModelDevices, ::testing::ValuesIn(placements()),
+                         name_of_placement);
+
+TEST_P(WholeModelDevices, LossAndEveryGradientMatchPyTorch) {
+  for (const std::string name : {"dense", "moe", "shared"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = reference_config(name);
+    const Fixture fixture("language_model_" + name + ".txt");
+    ModelRank rank(config, dtype(), device());
+    const Step result = step(rank, ReferenceBatch(name, config.vocab), 0, 4, 1, Recompute::none);
+    const auto near = [&](double actual, const char* entry) {
+      const double expected = fixture.scalar(entry);
+      EXPECT_NEAR(actual, expected, loss_tolerance(dtype()) * std::abs(expected)) << entry;
+    };
+    near(result.terms.cross_entropy, "cross_entropy");
+    // One expert chosen otherwise changes the loss of a tiny model's routing by much.
+    if (dtype() != DType::bf16) near(result.terms.balance, "balance");
+    near(result.terms.z, "z");
+    EXPECT_EQ(result.gradients.size(), static_cast<std::size_t>(fixture.scalar("tensors")));
+    if (dtype() == DType::bf16 && name != "dense") continue;  // likewise
+    for (const auto& [tensor, values] : result.gradients) {
+      EXPECT_LT(norm_wise_error(values, fixture.values("d_" + tensor)), gradient_tolerance(dtype()))
+          << tensor;
+    }
+  }
+}
+
+TEST_P(WholeModelDevices, RunsRepeatTheirBitsAndRecomputationKeepsThem) {
+  const ModelConfig config = reference_config("moe");
+  const ReferenceBatch batch("moe", config.vocab);
+  ModelRank kept(config, dtype(), device()), recomputed(config, dtype(), device());
+  const Step first = step(kept, batch, 0, 4, 1, Recompute::none);
+  const Step second = step(recomputed, batch, 0, 4, 1, Recompute::block);
+  EXPECT_EQ(first.terms.cross_entropy, second.terms.cross_entropy);
+  EXPECT_EQ(first.terms.balance, second.terms.balance);
+  EXPECT_EQ(first.gradients, second.gradients);
+  EXPECT_LT(recomputed.arena.high_water(), kept.arena.high_water());
+}
+
+/// Ranks as threads that share the device, where what they exchange goes through host memory.
+TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
+  if (dtype() == DType::bf16) GTEST_SKIP() << "bf16 sums differ by more than the layouts could";
+  for (const std::string name : {"moe", "shared"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = reference_config(name);
+    const ReferenceBatch batch(name, config.vocab);
+    ModelRank single(config, dtype(), device());
+    // Of the scope `rank` the balance loss depends on the micro-batches.
+    const Step expected = step(single, batch, 0, 4, 1, Recompute::none);
+    const bool same_balance = config.moe.balance_scope != BalanceScope::rank;
+
+    std::array<Step, 2> results;
+    run_ranks(2, [&](std::unique_ptr<Communicator> host) {
+      const int self = host->rank();
+      ModelRank rank(
+          config,
+          make_device_world(std::move(host), device(), {.share_devices = true}).communicator, 2,
+          dtype(), device());
+      results[static_cast<std::size_t>(self)] =
+          step(rank, batch, 2 * self, 2 * self + 2, 2, Recompute::none);
+      rank.mesh.shutdown();
+    });
+    EXPECT_NEAR(results[0].terms.cross_entropy + results[1].terms.cross_entropy,
+                expected.terms.cross_entropy, 1e-5 * expected.terms.cross_entropy);
+    if (!same_balance) continue;
+    for (const Step& result : results) {
+      EXPECT_FALSE(result.gradients.empty());
+      for (const auto& [tensor, values] : result.gradients) {
+        EXPECT_LT(norm_wise_error(values, expected.gradients.at(tensor)), 1e-4) << tensor;
+      }
+    }
+  }
+}
+
+TEST_P(WholeModelDevices, CachedLogitsEqualTheFullForwardPass) {
+  const ModelConfig config = reference_config("moe");
+  const ReferenceBatch batch("moe", config.vocab);
+  ModelRank rank(config, dtype(), device());
+  fill_on_device(rank);
+  const Moved sequence = moved_batch(batch.slice(0, 1));
+  DecodingCache cache(config, ReferenceBatch::length, dtype(), device());
+  for (const std::int64_t rows : {3, 1, 2, 1}) {
+    const std::int64_t end = cache.length() + rows;
+    const OwnedTensor step_by_step = fetched(rank.model.next_token_logits(
+        sequence.batch.tokens.rows(cache.length(), end), cache, rank.context));
+    DecodingCache fresh(config, ReferenceBatch::length, dtype(), device());
+    const OwnedTensor at_once = fetched(
+        rank.model.next_token_logits(sequence.batch.tokens.rows(0, end), fresh, rank.context));
+    EXPECT_LT(relative_error(*step_by_step, *at_once), dtype() == DType::bf16 ? 5e-2 : 1e-5);
+  }
+}
+
+}  // namespace
+}  // namespace polymoe::test
