@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "parallel/device_world.h"
 #include "runtime/megatron_writer.h"
 #include "runtime/random.h"
 #include "tests/support/run_ranks.h"
@@ -74,7 +75,10 @@ RunEnd train(Config config, Layout layout,
     const int rank = world->rank();
     TrainerOptions options{.device = Device::cpu(), .environment = "{}\n", .rate_extent = 64};
     if (change) change(rank, options);
-    ProcessMesh mesh(std::move(world), layout.expert_parallel);
+    options.device_sharers = options.device.type == DeviceType::cuda ? layout.ranks : 1;
+    DeviceWorld on_device =
+        make_device_world(std::move(world), options.device, {.share_devices = true});
+    ProcessMesh mesh(std::move(on_device.communicator), layout.expert_parallel);
     Trainer trainer(config, mesh, options);
     const RunEnd own = trainer.run();
     if (rank == 0) end = own;

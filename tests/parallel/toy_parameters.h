@@ -25,6 +25,7 @@ inline void declare_toy_parameters(ParameterStore& store, const ProcessMesh& mes
                    .shape = shape,
                    .scope = ParameterScope::dense,
                    .decay = decay,
+                   .wide = initializer.kind == InitialValues::listed,
                    .initializer = initializer,
                    .value = {},
                    .gradient = {}});
@@ -36,6 +37,7 @@ inline void declare_toy_parameters(ParameterStore& store, const ProcessMesh& mes
                         .shape = {local, rows, columns},
                         .scope = ParameterScope::expert,
                         .decay = decay,
+                        .wide = initializer.kind == InitialValues::listed,
                         .initializer = initializer,
                         .value = {},
                         .gradient = {}};
