@@ -127,25 +127,26 @@ void run(const OutputLoss<T>& a) {
 namespace polymoe::detail {
 
 void output_loss_forward(CpuBackend, const Tensor& x, const Tensor& weight, const Tensor& targets,
-                         Tensor token_loss, Tensor logits, Stream&) {
+                         Tensor token_loss, const OutputLossChunk& chunk, Stream&) {
   cpu::check_targets("output_loss_forward", targets, weight.dim(0));
   cpu::with_real(x.dtype(), [&]<class T>(T) {
-    cpu::run(cpu::OutputLoss<T>{x.dim(0), logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
+    cpu::run(cpu::OutputLoss<T>{x.dim(0), chunk.logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
                                 weight.data<T>(), targets.data<std::int32_t>(),
-                                token_loss.data<T>(), logits.data<T>(), false, T{0}, nullptr,
+                                token_loss.data<T>(), chunk.logits.data<T>(), false, T{0}, nullptr,
                                 nullptr});
   });
 }
 
 void output_loss_forward_backward(CpuBackend, const Tensor& x, const Tensor& weight,
                                   const Tensor& targets, double scale, Tensor token_loss,
-                                  Tensor d_x, Tensor d_weight, Tensor logits, Stream&) {
+                                  Tensor d_x, Tensor d_weight, const OutputLossChunk& chunk,
+                                  Stream&) {
   cpu::check_targets("output_loss_forward_backward", targets, weight.dim(0));
   cpu::with_real(x.dtype(), [&]<class T>(T) {
-    cpu::run(cpu::OutputLoss<T>{x.dim(0), logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
+    cpu::run(cpu::OutputLoss<T>{x.dim(0), chunk.logits.dim(0), x.dim(1), weight.dim(0), x.data<T>(),
                                 weight.data<T>(), targets.data<std::int32_t>(),
-                                token_loss.data<T>(), logits.data<T>(), true, static_cast<T>(scale),
-                                d_x.data<T>(), d_weight.data<T>()});
+                                token_loss.data<T>(), chunk.logits.data<T>(), true,
+                                static_cast<T>(scale), d_x.data<T>(), d_weight.data<T>()});
   });
 }
 
