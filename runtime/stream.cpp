@@ -12,7 +12,7 @@ Stream::Stream(Device device) : device_(device) {
 }
 
 Stream::~Stream() {
-  resources_.reset();
+  while (!resources_.empty()) resources_.pop_back();
   if (native_ != nullptr) cuda::destroy_stream(native_);
 }
 

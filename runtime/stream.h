@@ -2,13 +2,15 @@
 #pragma once
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "runtime/device.h"
 
 namespace polymoe {
 
-/// What a backend keeps with one stream: library handles, their workspaces, chosen algorithms. Its
-/// lifetime is the stream's, so there is nothing global to initialise, share or lock.
+/// What a backend keeps with one stream for one library: its handle, workspaces, chosen algorithms.
+/// Its lifetime is the stream's, so there is nothing global to initialise, share or lock.
 class StreamResources {
  public:
   virtual ~StreamResources() = default;
@@ -31,13 +33,23 @@ class Stream {
   void synchronize();
   /// The backend's own handle (a cudaStream_t); null on the CPU and meta devices.
   void* native() const { return native_; }
-  /// The backend's to fill at first use; ends before the native handle does.
-  std::unique_ptr<StreamResources>& resources() { return resources_; }
+  /// The stream's one `Resources`, made from the stream at first use; those made later end first,
+  /// all of them before the native handle. The stream may move; its native handle stays the same.
+  template <class Resources>
+  Resources& resources() {
+    for (const std::unique_ptr<StreamResources>& made : resources_) {
+      if (auto* const found = dynamic_cast<Resources*>(made.get())) return *found;
+    }
+    auto made = std::make_unique<Resources>(*this);
+    Resources& result = *made;
+    resources_.push_back(std::move(made));
+    return result;
+  }
 
  private:
   Device device_;
   void* native_ = nullptr;
-  std::unique_ptr<StreamResources> resources_;
+  std::vector<std::unique_ptr<StreamResources>> resources_;
 };
 
 }  // namespace polymoe

@@ -227,8 +227,8 @@ Tensor allocate_attention_forward_tiles(const AttentionShape& shape, DType dtype
   return scratch.allocate({omp_get_max_threads(), elements}, dtype);
 }
 
-AttentionBackwardScratch allocate_attention_backward_scratch(const AttentionShape& shape,
-                                                             DType dtype, Arena& scratch) {
+detail::AttentionBackwardScratch allocate_attention_backward_scratch(const AttentionShape& shape,
+                                                                     DType dtype, Arena& scratch) {
   const std::int64_t queries = shape.batch * shape.query_length * shape.heads;
   return {scratch.allocate({omp_get_max_threads(), 2 * backward_tile_elements(shape)}, dtype),
           scratch.allocate({shape.batch, shape.heads, shape.query_length}, dtype),
@@ -249,9 +249,8 @@ void attention_forward(CpuBackend, const AttentionShape& shape, const Tensor& q,
 }
 
 void attention_backward(CpuBackend, const AttentionShape& shape,
-                        const cpu::AttentionBackwardInputs& inputs,
-                        const cpu::AttentionGradients& gradients,
-                        const cpu::AttentionBackwardScratch& scratch, Stream&) {
+                        const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
+                        const AttentionBackwardScratch& scratch, Stream&) {
   cpu::with_real(inputs.q.dtype(), [&]<class T>(T) {
     T* output_dots = scratch.output_dots.data<T>();
     cpu::run_backward(

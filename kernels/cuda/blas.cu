@@ -102,11 +102,7 @@ struct Blas::Description {
   float beta;
 };
 
-Blas& Blas::of(Stream& stream) {
-  std::unique_ptr<StreamResources>& resources = stream.resources();
-  if (resources == nullptr) resources = std::make_unique<Blas>(stream);
-  return static_cast<Blas&>(*resources);
-}
+Blas& Blas::of(Stream& stream) { return stream.resources<Blas>(); }
 
 Blas::Blas(Stream& stream) : device_(stream.device().index) {
   use_device(device_);

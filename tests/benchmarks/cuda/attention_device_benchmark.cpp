@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention on a GPU: time and operations per second, the causal half of the square counted: two
+// products of it forward, five backward. The floor is the time of one dense bf16 product of as many
+// operations at the rate measured in the same run.
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <string>
+
+#include "cuda/device_timing.h"
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "runtime/arena.h"
+#include "runtime/buffer.h"
+#include "runtime/cuda/cuda_device.h"
+
+namespace polymoe::benchmarks {
+namespace {
+
+constexpr Device gpu{DeviceType::cuda, 0};
+
+double product_rate(Stream& stream) {
+  constexpr std::int64_t size = 8192;
+  const OwnedTensor a = normal_values({size, size}, DType::bf16, 1.0, stream);
+  const OwnedTensor b = normal_values({size, size}, DType::bf16, 1.0, stream);
+  const OwnedTensor c({size, size}, DType::bf16, gpu);
+  const double seconds = median_seconds(
+      stream, [&] { matmul(*a, Transpose::no, *b, Transpose::yes, Write::overwrite, *c, stream); });
+  return 2.0 * size * size * size / seconds;
+}
+
+void print_row(const std::string& name, double seconds, double operations, double rate) {
+  std::printf("%-64s %9.4f ms %8.1f TFLOP/s, floor %9.4f ms\n", name.c_str(), seconds * 1e3,
+              operations / seconds * 1e-12, operations / rate * 1e3);
+  std::fflush(stdout);
+}
+
+void attention(const AttentionShape& s, DType dtype, double rate, Stream& stream) {
+  const Shape queries{s.batch * s.query_length, s.heads, s.head_dim};
+  const Shape keys{s.batch * s.key_length, s.kv_heads, s.head_dim};
+  const auto values = [&](const Shape& shape) { return normal_values(shape, dtype, 1.0, stream); };
+  const OwnedTensor q = values(queries), k = values(keys), v = values(keys),
+                    d_out = values(queries);
+  const OwnedTensor out(queries, dtype, gpu), d_q(queries, dtype, gpu), d_k(keys, dtype, gpu),
+      d_v(keys, dtype, gpu), rows({s.batch, s.heads, s.query_length}, DType::f32, gpu);
+  Arena scratch({.device = gpu, .capacity = std::size_t{2} << 30});
+  const std::string name = std::to_string(s.batch) + " x " + std::to_string(s.key_length) + ", " +
+                           std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) +
+                           " heads of " + std::to_string(s.head_dim) + " " + name_of(dtype);
+  const auto all = [](std::int64_t n) { return static_cast<double>(n); };
+  // Pairs of a query and a key that it sees.
+  const double hidden = 0.5 * all(s.query_length) * (all(s.query_length) - 1.0);
+  const double pairs = all(s.batch * s.heads) * (all(s.query_length) * all(s.key_length) - hidden);
+  const double product = 2.0 * pairs * all(s.head_dim);
+  const double forward = median_seconds(
+      stream, [&] { attention_forward(s, *q, *k, *v, *out, *rows, scratch, stream); });
+  print_row("attention_forward " + name, forward, 2.0 * product, rate);
+  if (s.query_length == 1) return;
+  const double backward = median_seconds(stream, [&] {
+    attention_backward(s, *d_out, *q, *k, *v, *out, *rows, *d_q, *d_k, *d_v, scratch, stream);
+  });
+  print_row("attention_backward " + name, backward, 5.0 * product, rate);
+}
+
+int run() {
+  if (cuda::device_count() == 0) {
+    std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
+    return 1;
+  }
+  Stream stream(gpu);
+  const double rate = product_rate(stream);
+  std::printf("%s, bf16 product %.1f TFLOP/s\n", cuda::describe_device(0).c_str(), rate * 1e-12);
+  attention({8, 4096, 4096, 16, 16, 128}, DType::bf16, rate, stream);
+  attention({1, 4096, 4096, 16, 16, 128}, DType::bf16, rate, stream);
+  attention({8, 4096, 4096, 16, 4, 128}, DType::bf16, rate, stream);
+  attention({32, 1024, 1024, 16, 16, 64}, DType::bf16, rate, stream);
+  // The kernels beside cuDNN.
+  attention({1, 4096, 4096, 16, 16, 128}, DType::f32, rate, stream);
+  attention({1, 4096, 4096, 16, 16, 100}, DType::bf16, rate, stream);
+  attention({1, 1, 4096, 16, 16, 128}, DType::bf16, rate, stream);
+  return 0;
+}
+
+}  // namespace
+}  // namespace polymoe::benchmarks
+
+int main() {
+  try {
+    return polymoe::benchmarks::run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
