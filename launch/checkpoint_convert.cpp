@@ -62,9 +62,10 @@ std::string with_expert_parallel(const std::string& config, int expert_parallel)
   return done ? text : text + "[parallel]\n" + setting + "\n";
 }
 
-/// What a rank of the layout writes, with the dtypes that are stored.
+/// What a rank of the layout writes, with the dtypes that are to be stored.
 std::vector<TensorPiece> pieces_of(const CheckpointReader& from, const ModelConfig& model,
-                                   const RankOfLayout& place) {
+                                   const RankOfLayout& place,
+                                   std::optional<DType> parameters = std::nullopt) {
   // An imported model has none.
   const auto& tensors = from.manifest().tensors;
   const bool with_moments = std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
@@ -74,7 +75,9 @@ std::vector<TensorPiece> pieces_of(const CheckpointReader& from, const ModelConf
   for (TensorPiece& piece : pieces) {
     const auto* stored = from.manifest().find(piece.name);
     if (stored == nullptr) continue;  // reading it will say so
-    piece.data = Tensor(nullptr, piece.data.shape(), stored->dtype, Device::meta());
+    const bool as_told = parameters && piece.name.starts_with("parameter/");
+    piece.data =
+        Tensor(nullptr, piece.data.shape(), as_told ? *parameters : stored->dtype, Device::meta());
   }
   return pieces;
 }
@@ -96,7 +99,8 @@ void check_all_known(const CheckpointReader& from, const fs::path& path, const M
 
 }  // namespace
 
-void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int expert_parallel) {
+void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int expert_parallel,
+                        std::optional<DType> parameters) {
   const CheckpointReader reader(from);
   CheckpointInfo info = reader.info();
   const Config config = parse_config(info.config, from.string(),
@@ -116,7 +120,8 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
       workplace.path(), info,
       [&](int rank) {
         return pieces_of(reader, config.model,
-                         {.rank = rank, .ranks = ranks, .expert_parallel = expert_parallel});
+                         {.rank = rank, .ranks = ranks, .expert_parallel = expert_parallel},
+                         parameters);
       },
       [&](const TensorPiece& piece) { reader.read({piece}); });
   rename_path(workplace.path() / checkpoint_name(info.step), to);

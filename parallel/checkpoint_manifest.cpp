@@ -14,6 +14,7 @@ namespace polymoe {
 namespace {
 
 constexpr const char* format_name = "polymoe checkpoint";
+constexpr int first_with_bf16 = 3;
 constexpr std::string_view hash_key = ",\n  \"xxh3\": \"";
 constexpr std::size_t hash_digits = 32;
 
@@ -114,6 +115,9 @@ CheckpointManifest from_json(const Json& json) {
     for (const Json& extent : tensor.at("shape").items()) extents.push_back(extent.as_integer(0));
     stored.shape = shape_of(extents);
     stored.dtype = stored_dtype(tensor.at("dtype").as_string());
+    if (stored.dtype == DType::bf16 && version < first_with_bf16) {
+      throw InvalidArgument("has the dtype bf16 in format version " + std::to_string(version));
+    }
     for (const Json& piece : tensor.at("pieces").items()) {
       stored.pieces.push_back(
           {piece.at("file").as_integer(0, info.ranks - 1), piece.at("dataset").as_string(),
@@ -137,10 +141,10 @@ std::string shard_name(int rank, int ranks) {
 }
 
 DType stored_dtype(std::string_view name) {
-  for (const DType dtype : {DType::f32, DType::f64, DType::i32, DType::i64}) {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i32, DType::i64}) {
     if (name == name_of(dtype)) return dtype;
   }
-  throw InvalidArgument("dtype \"" + std::string(name) + "\"; expected f32, f64, i32 or i64");
+  throw InvalidArgument("dtype \"" + std::string(name) + "\"; expected f32, f64, bf16, i32 or i64");
 }
 
 Shape shape_of(const std::vector<std::int64_t>& extents) {
@@ -178,6 +182,13 @@ const CheckpointManifest::StoredTensor* CheckpointManifest::find(std::string_vie
       tensors.begin(), tensors.end(), name,
       [](const StoredTensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
   return found == tensors.end() || found->name != name ? nullptr : &*found;
+}
+
+int CheckpointManifest::version_needed() const {
+  const bool has_bf16 = std::any_of(tensors.begin(), tensors.end(), [](const StoredTensor& tensor) {
+    return tensor.dtype == DType::bf16;
+  });
+  return has_bf16 ? first_with_bf16 : first_with_bf16 - 1;
 }
 
 void CheckpointManifest::check_cover() const {

@@ -60,6 +60,7 @@ CheckpointManifest make_manifest(const CheckpointInfo& info,
               [](const auto& a, const auto& b) { return a.begin < b.begin; });
     manifest.tensors.push_back(std::move(tensor));
   }
+  manifest.version = manifest.version_needed();
   manifest.check_cover();
   return manifest;
 }

@@ -6,6 +6,7 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
+#include "runtime/float16.h"
 
 namespace polymoe {
 namespace {
@@ -38,13 +39,19 @@ void to_doubles(const Tensor& part, std::vector<double>& values) {
       return copy_as_doubles<float>(part, values);
     case DType::f64:
       return copy_as_doubles<double>(part, values);
+    case DType::bf16: {
+      const auto* first = static_cast<const std::uint16_t*>(part.raw());
+      values.resize(static_cast<std::size_t>(part.elements()));
+      std::transform(first, first + part.elements(), values.begin(), float_of_bf16);
+      return;
+    }
     case DType::i32:
       return copy_as_doubles<std::int32_t>(part, values);
     case DType::i64:
       return copy_as_doubles<std::int64_t>(part, values);
     default:
       throw InvalidArgument(std::string("values of dtype ") + name_of(part.dtype()) +
-                            "; allowed are f32, f64, i32 and i64");
+                            "; allowed are f32, f64, bf16, i32 and i64");
   }
 }
 

@@ -184,15 +184,15 @@ Hdf5Reader::Dataset Hdf5Reader::describe(const Hdf5Handle& dataset, const std::s
     throw InputFileError(path_.string(), "dataset " + name + " has not one dimension");
   }
   const Hdf5Handle type(H5Dget_type(dataset.id()), H5Tclose);
-  for (const DType dtype : {DType::f32, DType::f64, DType::i32, DType::i64}) {
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i32, DType::i64}) {
     if (type.valid() && H5Tequal(type.id(), hdf5_type(dtype)) > 0) {
       check_storage(dataset, name, count, size_of(dtype));
       return {dtype, static_cast<std::int64_t>(count)};
     }
   }
   throw InputFileError(path_.string(), "dataset " + name +
-                                           " has an unexpected type; expected are f32, f64, i32 "
-                                           "and i64");
+                                           " has an unexpected type; expected are f32, f64, "
+                                           "bf16, i32 and i64");
 }
 
 /// Elements that are nowhere would read as zeros.

@@ -19,7 +19,7 @@ class Hdf5Writer {
  public:
   explicit Hdf5Writer(const std::filesystem::path& path);
 
-  /// Writes all elements of a CPU tensor (f32, f64, i32, i64) as dataset `name`; slashes make
+  /// Writes all elements of a CPU tensor (f32, f64, bf16, i32, i64) as dataset `name`; slashes make
   /// groups. No element is not allowed, nor is a name that exists: InvalidArgument.
   void write(const std::string& name, const Tensor& values);
   using WritePart = std::function<void(const Tensor& part)>;

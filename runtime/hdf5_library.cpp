@@ -34,6 +34,21 @@ bool Hdf5Handle::reset() {
   return close_(std::exchange(id_, -1)) >= 0;
 }
 
+namespace {
+
+/// The upper half of a little-endian IEEE float, described to the library, so that whatever reads
+/// such a dataset by it gets the values.
+hid_t make_bf16_type() {
+  const hid_t type = H5Tcopy(H5T_IEEE_F32LE);
+  // Fields first: a type's size cannot fall below them. Sign, exponent and its size, mantissa.
+  if (H5Tset_fields(type, 15, 7, 8, 0, 7) < 0 || H5Tset_size(type, 2) < 0 || H5Tlock(type) < 0) {
+    throw Error("HDF5 does not take the type bf16: " + hdf5_reason());
+  }
+  return type;
+}
+
+}  // namespace
+
 void prepare_hdf5() {
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
   // No file of ours needs a filter or a connector, and none may have one loaded.
@@ -67,13 +82,17 @@ std::int64_t hdf5_type(DType dtype) {
       return H5T_NATIVE_FLOAT;
     case DType::f64:
       return H5T_NATIVE_DOUBLE;
+    case DType::bf16: {
+      static const hid_t type = make_bf16_type();
+      return type;
+    }
     case DType::i32:
       return H5T_NATIVE_INT32;
     case DType::i64:
       return H5T_NATIVE_INT64;
     default:
       throw InvalidArgument(std::string("a dataset of ") + name_of(dtype) +
-                            "; allowed are f32, f64, i32 and i64");
+                            "; allowed are f32, f64, bf16, i32 and i64");
   }
 }
 

@@ -61,7 +61,7 @@ void append_boxes(const Shape& shape, int dimension, Box box, std::int64_t begin
 
 /// Elements that no file provides read as NaN, so that a missing shard is not taken for zeros.
 bool set_fill_value(const Hdf5Handle& creation, DType dtype) {
-  if (dtype != DType::f32 && dtype != DType::f64) return true;
+  if (dtype != DType::f32 && dtype != DType::f64 && dtype != DType::bf16) return true;
   const double fill = std::numeric_limits<double>::quiet_NaN();
   return H5Pset_fill_value(creation.id(), H5T_NATIVE_DOUBLE, &fill) >= 0;
 }

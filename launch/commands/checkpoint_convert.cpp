@@ -5,6 +5,9 @@
 
 #include <filesystem>
 #include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/exit_code.h"
@@ -26,17 +29,26 @@ int whole_number(const CommandLine& line, const std::string& option, int otherwi
   return static_cast<int>(*value);
 }
 
+std::optional<DType> dtype_of_parameters(const CommandLine& line) {
+  if (!line.has("dtype")) return std::nullopt;
+  const std::string name = line.value("dtype");
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  throw InvalidArgument("--dtype " + name + ": must be bf16 or f32");
+}
+
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_convert_command().parse(args);
   const int ranks = whole_number(line, "ranks", 1);
   const int expert_parallel = whole_number(line, "expert-parallel", 1);
+  const std::optional<DType> parameters = dtype_of_parameters(line);
   std::vector<std::string> notes;
   const std::filesystem::path from = resolve_checkpoint(line.positional()[0], notes);
   Log log(0);
   for (const std::string& note : notes) log.warning(note);
   std::filesystem::path to = std::filesystem::path(line.positional()[1]).lexically_normal();
   if (!to.has_filename()) to = to.parent_path();  // a slash at the end
-  convert_checkpoint(from, to, ranks, expert_parallel);
+  convert_checkpoint(from, to, ranks, expert_parallel, parameters);
   std::cout << fmt::format("{}: written from {} for {} ranks, expert parallelism {}\n", to.string(),
                            from.string(), ranks, expert_parallel);
   return exit_done;
@@ -48,8 +60,8 @@ const Command& checkpoint_convert_command() {
   static const Command command = {
       .name = "checkpoint convert",
       .summary =
-          "Writes a checkpoint's content for another number of ranks, bit for bit, as the new "
-          "checkpoint OUT",
+          "Writes a checkpoint's content for another number of ranks, bit for bit unless --dtype "
+          "says otherwise, as the new checkpoint OUT",
       .arguments = "DIR OUT",
       .positional = 2,
       .options =
@@ -57,7 +69,11 @@ const Command& checkpoint_convert_command() {
            {.name = "expert-parallel",
             .value = "M",
             .help = "ranks that share a layer's experts; divides the ranks and the experts; "
-                    "default 1"}},
+                    "default 1"},
+           {.name = "dtype",
+            .value = "TYPE",
+            .help = "f32 or bf16, in which parameters are stored, rounded to the nearest; moments "
+                    "stay as they are; default: parameters too"}},
       .run = run};
   return command;
 }

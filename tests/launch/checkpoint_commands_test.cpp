@@ -156,6 +156,15 @@ TEST_F(CheckpointCommands, ConvertAndDiff) {
   for (const auto& entry : fs::directory_iterator(checkpoint()))
     EXPECT_EQ(read_bytes(path("back") / entry.path().filename()), read_bytes(entry.path()));
 
+  succeed({"convert", path("four"), path("half"), "--ranks", "1", "--dtype", "bf16"});
+  EXPECT_NE(succeed({"verify", path("half")}).standard_output.find("valid; 2 files"),
+            std::string::npos);
+  EXPECT_NE(succeed({"inspect", path("half")}).standard_output.find("  bf16  "), std::string::npos);
+  EXPECT_NE(differ(path("one"), path("half")).find("parameter/embedding.weight: f32["),
+            std::string::npos);
+
+  expect_refusal(run({"convert", path("four"), path("new"), "--ranks=1", "--dtype=f16"}), 64,
+                 "--dtype f16");
   expect_refusal(run({"convert", path("four"), path("one"), "--ranks", "1"}), 64, "exists");
   expect_refusal(run({"convert", path("four"), path("new"), "--ranks", "0"}), 64, "--ranks 0");
   expect_refusal(run({"convert", path("four"), path("new")}), 64, "--ranks N: must be given");

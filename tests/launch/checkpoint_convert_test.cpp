@@ -5,11 +5,16 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_difference.h"
+#include "parallel/checkpoint_statistics.h"
+#include "parallel/checkpoint_verify.h"
 #include "runtime/error.h"
+#include "runtime/float16.h"
 #include "tests/launch/tiny_training.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
@@ -94,6 +99,39 @@ TEST_F(ConvertTest, WritesWhatTheRanksOfThatLayoutWrite) {
   convert_checkpoint(saved, path("one"), 1, 1);
   convert_checkpoint(path("one"), path("four"), 4, 2);
   expect_same_files(saved, path("four"));
+}
+
+TEST_F(ConvertTest, StoresParametersInBf16AndBackInF32) {
+  const fs::path saved = trained("run", {.ranks = 2, .expert_parallel = 2});
+  convert_checkpoint(saved, path("narrow"), 1, 1, DType::bf16);
+  convert_checkpoint(path("narrow"), path("narrow-2"), 2, 2);
+  convert_checkpoint(path("narrow-2"), path("wide"), 1, 1, DType::f32);
+  std::map<std::string, std::vector<float>> rounded = checkpoint_contents(saved);
+  for (auto& [name, values] : rounded) {
+    if (!name.starts_with("parameter/")) continue;
+    for (float& value : values) value = float_of_bf16(bf16_of_float(value));
+  }
+  for (const char* name : {"narrow", "narrow-2", "wide"}) {
+    SCOPED_TRACE(name);
+    const CheckpointReader reader(path(name));
+    const bool narrow = std::string(name) != "wide";
+    EXPECT_EQ(reader.manifest().version, narrow ? 3 : 2);
+    for (const auto& tensor : reader.manifest().tensors)
+      EXPECT_EQ(tensor.dtype == DType::bf16, narrow && tensor.name.starts_with("parameter/"))
+          << tensor.name;
+    EXPECT_EQ(checkpoint_contents(path(name)), rounded);
+    EXPECT_EQ(verify_checkpoint(path(name)).findings, std::vector<std::string>());
+  }
+  // What went through bf16 once is the same in f32, and trains alike.
+  EXPECT_EQ(next_loss(path("narrow-2"), {.ranks = 1}), next_loss(path("wide"), {.ranks = 1}));
+  const CheckpointReader narrow(path("narrow")), again(path("narrow-2"));
+  const std::string name = "parameter/layers.0.experts.1.up.weight";
+  EXPECT_TRUE(difference_of(narrow, again, name).same_bits);
+  EXPECT_NEAR(statistics_of(narrow, *narrow.manifest().find(name)).norm,
+              statistics_of(CheckpointReader(path("wide")),
+                            *CheckpointReader(path("wide")).manifest().find(name))
+                  .norm,
+              1e-12);
 }
 
 TEST_F(ConvertTest, RefusesWhatCannotBeAndLeavesNothing) {

@@ -114,9 +114,11 @@ TEST_F(DamagedCheckpoint, AManifestThatLiesWithAGoodHashIsRefused) {
     return message_of<InputFileError>([&] { CheckpointManifest::parse(text, "path"); });
   };
   EXPECT_EQ(error_with("\"step\": 9", "\"step\": 10"), "");
-  EXPECT_EQ(error_with("\"version\": 2", "\"version\": 3"),
-            "path: has format version 3; this program reads up to 2");
+  EXPECT_EQ(error_with("\"version\": 2", "\"version\": 4"),
+            "path: has format version 4; this program reads up to 3");
   EXPECT_NE(error_with("\"version\": 2", "\"version\": 1"), "");
+  EXPECT_EQ(error_with("\"dtype\": \"f32\"", "\"dtype\": \"bf16\""),
+            "path: has the dtype bf16 in format version 2");
   EXPECT_NE(error_with("\"view.h5\"", "\"../view.h5\""), "");
   EXPECT_NE(error_with("polymoe checkpoint", "something else"), "");
   EXPECT_NE(error_with("\"shard-00000-of-00002.h5\"", "\"../shard-00000-of-00002.h5\""), "");

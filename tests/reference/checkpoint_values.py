@@ -7,7 +7,8 @@ reads every fixtures/checkpoint-vN and writes fixtures/checkpoint-vN.json: per t
 exactly rounded sums of its values and of their squares, its first and its last value. From version 2
 on the same values must be seen through view.h5. A golden checkpoint is made once, by the program as it
 was when that version was the newest: two ranks with expert parallelism 2, the configuration that its
-manifest holds, two steps. It is never made again.
+manifest holds, two steps; version 3 by `checkpoint convert --dtype bf16` from version 2. It is never
+made again.
 """
 
 import json

@@ -12,6 +12,7 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
+#include "runtime/file.h"
 #include "runtime/hash.h"
 #include "tests/support/temporary_directory.h"
 
@@ -54,6 +55,24 @@ TEST(Hdf5File, ReadsBackEveryType) {
   round_trip<double>("a/b/layers.3.experts.17.up.weight:5");
   round_trip<std::int32_t>("b/c");
   round_trip<std::int64_t>("a/c");
+}
+
+TEST(Hdf5File, KeepsTheBitsOfBf16) {
+  TemporaryDirectory directory;
+  std::vector<std::uint16_t> bits(1 << 16), back(1 << 16);
+  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::uint16_t>(i);
+  const auto as_bf16 = [](std::vector<std::uint16_t>& values) {
+    return Tensor(values.data(), {static_cast<std::int64_t>(values.size())}, DType::bf16,
+                  Device::cpu());
+  };
+  Hdf5Writer writer(directory.path() / "a.h5");
+  writer.write("a", as_bf16(bits));
+  writer.close();
+  const Hdf5Reader reader(directory.path() / "a.h5");
+  EXPECT_EQ(reader.describe("a").dtype, DType::bf16);
+  EXPECT_EQ(size_of_file(directory.path() / "a.h5") / 1000, 2 * 65536 / 1000 + 2);
+  reader.read("a", 0, as_bf16(back));
+  EXPECT_EQ(back, bits);
 }
 
 TEST(Hdf5File, TheSameWritesGiveTheSameBytes) {

@@ -14,6 +14,7 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
+#include "runtime/float16.h"
 #include "runtime/hdf5_file.h"
 #include "runtime/random.h"
 #include "tests/support/temporary_directory.h"
@@ -55,6 +56,30 @@ Part write_part(Hdf5Writer& file, const std::string& file_name, const std::strin
             static_cast<float>(begin));
   file.write(dataset, *values);
   return {.file = file_name, .dataset = dataset, .begin = begin, .count = end - begin};
+}
+
+TEST(Hdf5View, ShowsBf16AsTheFloatsThatTheyAre) {
+  const test::TemporaryDirectory directory;
+  const std::vector<float> values = {1.0f, -0x1.02p0f, 0.0f, 0x1.fep127f, 0x1p-126f, 0x1p-133f};
+  std::vector<std::uint16_t> bits;
+  for (const float value : values) bits.push_back(bf16_of_float(value));
+  const auto count = static_cast<std::int64_t>(bits.size());
+  {
+    Hdf5Writer shard(directory.path() / "shard.h5");
+    shard.write("a", Tensor(bits.data(), {count}, DType::bf16, Device::cpu()));
+    shard.close();
+    Hdf5ViewWriter view(directory.path() / "view.h5");
+    const Part there{.file = "shard.h5", .dataset = "a", .begin = 0, .count = count};
+    Part missing = there;
+    missing.file = "none.h5";
+    view.add("/values", {2, count / 2}, DType::bf16, {there});
+    view.add("/missing", {count}, DType::bf16, {missing});
+    view.close();
+  }
+  EXPECT_EQ(read_with_the_library(directory.path() / "shard.h5", "a").values, values);
+  EXPECT_EQ(read_with_the_library(directory.path() / "view.h5", "/values").values, values);
+  for (const float value : read_with_the_library(directory.path() / "view.h5", "/missing").values)
+    EXPECT_TRUE(std::isnan(value));
 }
 
 TEST(Hdf5View, ShowsArraysWhereverTheyAreCut) {
