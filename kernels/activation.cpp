@@ -76,7 +76,7 @@ void activation_forward(const Activation& activation, const Tensor& x, const Ten
                      accumulation_dtype(x.dtype()), stream.device());
   check_tensors(operation, stream.device(),
                 {{"x", x, x.shape(), x.dtype()}, {"y", y, shape, x.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::activation_forward(backend, activation, x, coefficients, group_offsets, y, stream);
   });
 }
@@ -103,7 +103,7 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
   const Arena::Scope scope(scratch);
   const Tensor partial_sums =
       scratch.allocate(detail::activation_partial_sums(activation, x.dim(0), groups), DType::f64);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets, d_x,
                                 d_coefficients, partial_sums, stream);
   });

@@ -42,9 +42,8 @@ void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tens
     check_tensors("adamw", stream.device(),
                   {{"parameter", p, flat, DType::f32}, {"rounded", copy, flat, DType::bf16}});
   }
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::adamw(backend, step, g, p, m1, v1, copy, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::adamw(backend, step, g, p, m1, v1, copy, stream); });
 }
 
 }  // namespace polymoe

@@ -82,7 +82,7 @@ void attention_forward(const AttentionShape& shape, const Tensor& q, const Tenso
                  {"log_sum_exp", log_sum_exp, row_shape(shape), accumulation_dtype(dtype)}});
   Arena::Scope scope(scratch);
   const Tensor tiles = allocate_forward_scratch(shape, dtype, stream.device(), scratch);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::attention_forward(backend, shape, q, k, v, out, log_sum_exp, tiles, stream);
   });
 }
@@ -108,7 +108,7 @@ void attention_backward(const AttentionShape& shape, const Tensor& d_out, const 
   Arena::Scope scope(scratch);
   const detail::AttentionBackwardScratch parts =
       allocate_backward_scratch(shape, dtype, stream.device(), scratch);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::attention_backward(backend, shape, {d_out, q, k, v, out, log_sum_exp}, {d_q, d_k, d_v},
                                parts, stream);
   });

@@ -35,8 +35,7 @@ void convert(const Tensor& x, Tensor y, Stream& stream) {
                           ", expected f32 beside f32, bf16 or (not on CUDA) f64, or equal dtypes");
   }
   if (from.elements() == 0) return;
-  dispatch_with_cuda(stream.device(),
-                     [&](auto backend) { detail::convert(backend, from, to, stream); });
+  dispatch(stream.device(), [&](auto backend) { detail::convert(backend, from, to, stream); });
 }
 
 }  // namespace polymoe

@@ -27,21 +27,13 @@ void dispatch(Device device, Operation&& operation) {
       std::forward<Operation>(operation)(CpuBackend{});
       return;
     case DeviceType::cuda:
-      break;
-  }
-  throw DeviceError("this operation has no kernel for " + name_of(device) + " yet");
-}
-
-/// dispatch() of the operations that run on GPUs too.
-template <class Operation>
-void dispatch_with_cuda(Device device, Operation&& operation) {
 #if POLYMOE_CUDA
-  if (device.type == DeviceType::cuda) {
-    std::forward<Operation>(operation)(CudaBackend{});
-    return;
-  }
+      std::forward<Operation>(operation)(CudaBackend{});
+      return;
+#else
+      throw DeviceError("this build has no kernels for " + name_of(device));
 #endif
-  dispatch(device, std::forward<Operation>(operation));
+  }
 }
 
 }  // namespace polymoe

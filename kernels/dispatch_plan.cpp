@@ -75,7 +75,7 @@ void dispatch_plan(const Tensor& expert_ids, const Tensor& weights, const Expert
     memory.segment_begins = scratch.allocate({segments, experts + 1}, DType::i64);
     if (by_probability) memory.sorted_slots = scratch.allocate({slots}, DType::i32);
   }
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::dispatch_plan(backend, expert_ids, weights, capacity, counts, row_slots, slot_rows,
                           memory, stream);
   });
@@ -91,9 +91,8 @@ void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, T
   const std::int64_t rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
   check_index_range("regroup_indices", rows);
   check_tensors("regroup_indices", stream.device(), {{"indices", indices, {rows}, DType::i32}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::regroup_indices(backend, counts, inner, indices, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::regroup_indices(backend, counts, inner, indices, stream); });
 }
 
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
@@ -116,9 +115,8 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
                 {{"x", x, x.shape(), x.dtype()},
                  {"indices", indices, indices.shape(), DType::i32},
                  {"out", out, x.shape().with_first(indices.dim(0)), x.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::gather_rows(backend, x, indices, divisor, out, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::gather_rows(backend, x, indices, divisor, out, stream); });
 }
 
 void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y, Stream& stream) {
@@ -129,9 +127,8 @@ void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y
                 {{"rows", rows, rows.shape(), rows.dtype()},
                  {"slot_rows", slot_rows, slot_rows.shape(), DType::i32},
                  {"y", y, {slot_rows.dim(0), rows.dim(1)}, rows.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::sum_rows(backend, rows, slot_rows, write, y, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::sum_rows(backend, rows, slot_rows, write, y, stream); });
 }
 
 }  // namespace polymoe

@@ -15,9 +15,8 @@ void embedding_forward(const Tensor& tokens, const Tensor& table, Tensor y, Stre
                 {{"tokens", tokens, {y.dim(0)}, DType::i32},
                  {"table", table, table.shape(), table.dtype()},
                  {"y", y, {y.dim(0), table.dim(1)}, table.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::embedding_forward(backend, tokens, table, y, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::embedding_forward(backend, tokens, table, y, stream); });
 }
 
 void embedding_backward(const Tensor& tokens, const Tensor& d_y, Tensor d_table, Arena& scratch,
@@ -29,7 +28,7 @@ void embedding_backward(const Tensor& tokens, const Tensor& d_y, Tensor d_table,
                 {{"tokens", tokens, {d_y.dim(0)}, DType::i32},
                  {"d_y", d_y, {d_y.dim(0), d_table.dim(1)}, d_y.dtype()},
                  {"d_table", d_table, d_table.shape(), accumulation_dtype(d_y.dtype())}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::embedding_backward(backend, tokens, d_y, d_table, scratch, stream);
   });
 }

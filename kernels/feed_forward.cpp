@@ -69,7 +69,7 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
                                          detail::activated_stride(extents.ffn)};
   const detail::FeedForwardScratch parts{.activated = scratch.allocate(activated, x.dtype()),
                                          .partial_sums = {}};
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::feed_forward_forward(backend, activation, weights, x, offsets, row_weights, pre, y,
                                  parts, stream);
   });
@@ -107,7 +107,7 @@ void feed_forward_backward(const Activation& activation, const FeedForwardWeight
       .activated = scratch.allocate({extents.rows, stride}, x.dtype()),
       .partial_sums = scratch.allocate(
           detail::activation_partial_sums(activation, extents.rows, extents.experts), DType::f64)};
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::feed_forward_backward(backend, activation, weights, d_y, x, offsets, row_weights, pre,
                                   d_x, d_row_weights, gradients, parts, stream);
   });

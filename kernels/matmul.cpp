@@ -33,7 +33,7 @@ void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose t
                 {{"a", a, ta ? Shape{k, m} : Shape{m, k}, a.dtype()},
                  {"b", b, tb ? Shape{n, k} : Shape{k, n}, a.dtype()},
                  {"c", c, Shape{m, n}, sums_kept ? DType::f32 : a.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::matmul(backend, a, transpose_a, b, transpose_b, write, c, stream);
   });
 }

@@ -74,7 +74,7 @@ void output_loss_forward(const Tensor& x, const Tensor& weight, const Tensor& ta
   check_arguments("output_loss_forward", x, weight, targets, token_loss, stream);
   Arena::Scope scope(scratch);
   const detail::OutputLossChunk chunk = allocate_chunk(x, weight, Gradients::no, scratch, stream);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::output_loss_forward(backend, x, weight, targets, token_loss, chunk, stream);
   });
 }
@@ -89,7 +89,7 @@ void output_loss_forward_backward(const Tensor& x, const Tensor& weight, const T
                  {"d_weight", d_weight, weight.shape(), accumulation_dtype(x.dtype())}});
   Arena::Scope scope(scratch);
   const detail::OutputLossChunk chunk = allocate_chunk(x, weight, Gradients::yes, scratch, stream);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::output_loss_forward_backward(backend, x, weight, targets, scale, token_loss, d_x,
                                          d_weight, chunk, stream);
   });

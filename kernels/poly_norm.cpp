@@ -29,7 +29,7 @@ void poly_norm_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coef
       {{"x", x, x.shape(), x.dtype()},
        {"coefficients", coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())},
        {"y", y, x.shape(), x.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::poly_norm_forward(backend, norm, x, coefficients, y, stream);
   });
 }
@@ -49,7 +49,7 @@ void poly_norm_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x
   const Arena::Scope scope(scratch);
   const Tensor partial_sums =
       scratch.allocate(detail::poly_norm_partial_sums(norm, x.dim(0)), DType::f64);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::poly_norm_backward(backend, norm, d_y, x, coefficients, d_x, d_coefficients,
                                partial_sums, stream);
   });

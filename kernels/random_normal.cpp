@@ -14,9 +14,8 @@ void random_normal(const RandomStream& random, const NormalDraw& draw, Tensor y,
     check_real("random_normal", "y", y, y.shape().rank());
   }
   check_tensors("random_normal", stream.device(), {{"y", y, y.shape(), y.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::random_normal(backend, random, draw, y, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::random_normal(backend, random, draw, y, stream); });
 }
 
 }  // namespace polymoe

@@ -28,7 +28,7 @@ void sum(const Tensor& x, Tensor result, Arena& scratch, Stream& stream) {
   check_sum("sum", x, result, stream);
   Arena::Scope scope(scratch);
   const Tensor partials = allocate_partials(x, scratch);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::sum(backend, x, elements_per_block, partials, result, stream);
   });
 }
@@ -37,7 +37,7 @@ void sum_of_squares(const Tensor& x, Tensor result, Arena& scratch, Stream& stre
   check_sum("sum_of_squares", x, result, stream);
   Arena::Scope scope(scratch);
   const Tensor partials = allocate_partials(x, scratch);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::sum_of_squares(backend, x, elements_per_block, partials, result, stream);
   });
 }
@@ -46,14 +46,13 @@ void add(const Tensor& x, Tensor y, Stream& stream) {
   check_real("add", "x", x, x.shape().rank());
   check_tensors("add", stream.device(),
                 {{"x", x, x.shape(), x.dtype()}, {"y", y, x.shape(), x.dtype()}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) { detail::add(backend, x, y, stream); });
+  dispatch(stream.device(), [&](auto backend) { detail::add(backend, x, y, stream); });
 }
 
 void fill(double value, Tensor y, Stream& stream) {
   check_real("fill", "y", y, y.shape().rank());
   check_tensors("fill", stream.device(), {{"y", y, y.shape(), y.dtype()}});
-  dispatch_with_cuda(stream.device(),
-                     [&](auto backend) { detail::fill(backend, value, y, stream); });
+  dispatch(stream.device(), [&](auto backend) { detail::fill(backend, value, y, stream); });
 }
 
 }  // namespace polymoe

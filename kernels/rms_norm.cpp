@@ -31,7 +31,7 @@ void rms_norm_forward(const Tensor& x, const Tensor& weight, double epsilon, Ten
                  {"weight", weight, {x.dim(1)}, dtype},
                  {"y", y, x.shape(), dtype},
                  {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::rms_norm_forward(backend, x, weight, epsilon, y, inv_rms, stream);
   });
 }
@@ -48,7 +48,7 @@ void add_rms_norm_forward(const Tensor& x, const Tensor& delta, const Tensor& we
                  {"sum", sum, x.shape(), dtype},
                  {"y", y, x.shape(), dtype},
                  {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::add_rms_norm_forward(backend, x, delta, weight, epsilon, sum, y, inv_rms, stream);
   });
 }
@@ -69,7 +69,7 @@ void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms
   Arena::Scope scope(scratch);
   const Tensor partials =
       scratch.allocate({row_block_count(x.dim(0)), x.dim(1)}, accumulation_dtype(dtype));
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::rms_norm_backward(backend, d_y, x, inv_rms, weight, write, d_x, d_weight, partials,
                               stream);
   });

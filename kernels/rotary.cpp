@@ -24,8 +24,8 @@ void rotate(const char* operation, const char* name, const RotaryPositions& posi
     throw InvalidArgument(std::string(operation) + ": first_position is " +
                           std::to_string(positions.first_position) + ", expected at least 0");
   }
-  dispatch_with_cuda(stream.device(),
-                     [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
 }
 
 }  // namespace

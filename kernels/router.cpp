@@ -74,7 +74,7 @@ void router_forward(const RouterShape& shape, const Tensor& logits, const Tensor
   const std::int64_t chunks = detail::router_chunks(shape) * shape.segments;
   const Tensor counts = scratch.allocate({chunks, shape.experts}, DType::i64);
   const Tensor sums = scratch.allocate({chunks, shape.experts}, DType::f64);
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::router_forward(backend, shape, logits, bias, state, {counts, sums}, stream);
   });
 }
@@ -99,7 +99,7 @@ void router_backward(const RouterShape& shape, const Tensor& logits, const Route
   if (shape.scores == RouterScores::sigmoid && z_scale != 0.0) {
     check_tensors(operation, stream.device(), {{"logits", logits, per_expert, dtype}});
   }
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::router_backward(backend, shape, logits, state, d_weights, balance_gradient, z_scale,
                             d_logits, stream);
   });

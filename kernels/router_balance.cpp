@@ -23,7 +23,7 @@ void router_losses(const RouterLossInputs& inputs, Tensor losses, Tensor balance
                  {"log_sum_exp", inputs.log_sum_exp, inputs.log_sum_exp.shape(), dtype},
                  {"losses", losses, {2}, DType::f64},
                  {"balance_gradient", balance_gradient, per_segment, dtype}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::router_losses(backend, inputs, losses, balance_gradient, stream);
   });
 }
@@ -39,7 +39,7 @@ void count_slots(const Tensor& segment_counts, const Tensor& kept_counts, Tensor
                 {{"segment_counts", segment_counts, segment_counts.shape(), DType::i64},
                  {"kept_counts", kept_counts, {experts}, DType::i64},
                  {"totals", totals, {experts + 1}, DType::i64}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
+  dispatch(stream.device(), [&](auto backend) {
     detail::count_slots(backend, segment_counts, kept_counts, totals, stream);
   });
 }
@@ -48,9 +48,8 @@ void move_router_bias(std::span<const std::int64_t> counts, double rate, Tensor 
                       Stream& stream) {
   check_tensors("move_router_bias", stream.device(),
                 {{"bias", bias, {static_cast<std::int64_t>(counts.size())}, DType::f32}});
-  dispatch_with_cuda(stream.device(), [&](auto backend) {
-    detail::move_router_bias(backend, counts, rate, bias, stream);
-  });
+  dispatch(stream.device(),
+           [&](auto backend) { detail::move_router_bias(backend, counts, rate, bias, stream); });
 }
 
 }  // namespace polymoe
