@@ -20,9 +20,9 @@
 namespace polymoe {
 namespace {
 
-// What libraries take of a GPU beside the arena: cuBLASLt's and cuDNN's workspaces, NCCL's buffers,
-// and what the driver loads with each kernel.
-constexpr std::size_t gpu_reserve = std::size_t{3} << 29;
+// What libraries take of a GPU beside the arena: cuBLASLt's workspaces, and while it chooses an
+// algorithm two results; NCCL's buffers; what the driver loads with each kernel.
+constexpr std::size_t gpu_reserve = std::size_t{3} << 30;
 
 /// The number of OpenMP threads within a block.
 class ThreadCount {

@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what Hopper's algorithms want
 constexpr int most_candidates = 8;
 constexpr int timed_runs = 3;
+constexpr std::int64_t fewest_compared = 1 << 16;  // results by which orders of sums are told apart
 
 void check(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -172,22 +173,30 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
     return true;
   };
   constexpr std::int64_t exact = 2;
-  Key key = key_of(representative, static_cast<std::int64_t>(use));
+  const auto choose_and_run = [&](const Product& sizes, const Key& key) {
+    bool keep = true;
+    const auto algorithm =
+        choose(description, p, Description(sizes), use == Use::side_by_side, keep);
+    if (!algorithm) return false;
+    check(description.run(lt_, p, p.c, *algorithm, lane.workspace, lane.stream), "cublasLtMatmul");
+    if (keep) algorithms_.insert_or_assign(key, *algorithm);
+    return true;
+  };
+  const Key key = key_of(representative, static_cast<std::int64_t>(use));
   if (run_known(key)) return;
-  if (algorithms_.contains(key)) {
-    key = key_of(p, exact);
-    if (run_known(key)) return;
-  }
-  bool keep = true;
-  const cublasLtMatmulAlgo_t algorithm = choose(description, p, use == Use::side_by_side, keep);
-  check(description.run(lt_, p, p.c, algorithm, lane.workspace, lane.stream), "cublasLtMatmul");
-  if (keep) algorithms_.insert_or_assign(key, algorithm);
+  if (!algorithms_.contains(key) && choose_and_run(representative, key)) return;
+  const Key own = key_of(p, exact);
+  if (run_known(own) || choose_and_run(p, own)) return;
+  throw DeviceError("cuBLASLt has no algorithm for a product of " + std::to_string(p.m) + " x " +
+                    std::to_string(p.n) + " x " + std::to_string(p.k));
 }
 
-// `side_by_side`: the product will run beside others, so that what counts is what several of them
-// take together.
-cublasLtMatmulAlgo_t Blas::choose(const Description& description, const Product& p,
-                                  bool side_by_side, bool& keep) {
+// Candidates are those for the `representative` sizes, so that the choice does not depend on which
+// size of a range comes first. `side_by_side`: the product will run beside others, so that what
+// counts is what several of them take together. Nothing where the first candidate cannot do p.
+std::optional<cublasLtMatmulAlgo_t> Blas::choose(const Description& description, const Product& p,
+                                                 const Description& representative,
+                                                 bool side_by_side, bool& keep) {
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -210,8 +219,8 @@ cublasLtMatmulAlgo_t Blas::choose(const Description& description, const Product&
            static_cast<std::uint32_t>(alignment_of(p.c)));
     prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
            static_cast<std::uint32_t>(alignment_of(p.c)));
-    status = cublasLtMatmulAlgoGetHeuristic(lt_, &description.operation, &description.b,
-                                            &description.a, &description.c, &description.c,
+    status = cublasLtMatmulAlgoGetHeuristic(lt_, &representative.operation, &representative.b,
+                                            &representative.a, &representative.c, &representative.c,
                                             preference, most_candidates, candidates.data(), &found);
   } catch (...) {
     cublasLtMatmulPreferenceDestroy(preference);
@@ -219,11 +228,17 @@ cublasLtMatmulAlgo_t Blas::choose(const Description& description, const Product&
   }
   cublasLtMatmulPreferenceDestroy(preference);
   check(status, "cublasLtMatmulAlgoGetHeuristic");
-  if (found == 0) {
-    throw DeviceError("cuBLASLt has no algorithm for a product of " + std::to_string(p.m) + " x " +
-                      std::to_string(p.n) + " x " + std::to_string(p.k));
+  if (found == 0) return std::nullopt;
+  // f32 is for verification. Few results say little about the order of sums: algorithms with other
+  // orders may give the same bits for them.
+  if (found == 1 || p.input == DType::f32 || p.m * p.n < fewest_compared) {
+    cublasLtMatmulHeuristicResult_t known;
+    const bool can = cublasLtMatmulAlgoCheck(lt_, &description.operation, &description.b,
+                                             &description.a, &description.c, &description.c,
+                                             &candidates[0].algo, &known) == CUBLAS_STATUS_SUCCESS;
+    return can && known.workspaceSize <= workspace_bytes ? std::optional(candidates[0].algo)
+                                                         : std::nullopt;
   }
-  if (found == 1) return candidates[0].algo;
 
   const auto bytes = static_cast<std::size_t>(p.m * p.n) * size_of(p.output);
   const Temporary expected(bytes), result(bytes);
@@ -239,7 +254,10 @@ cublasLtMatmulAlgo_t Blas::choose(const Description& description, const Product&
     const auto run_on = [&](const Lane& lane) {
       return description.run(lt_, p, output, candidates[i].algo, lane.workspace, lane.stream);
     };
-    if (run_on(lanes_[0]) != CUBLAS_STATUS_SUCCESS) continue;
+    if (run_on(lanes_[0]) != CUBLAS_STATUS_SUCCESS) {
+      if (i == 0) return std::nullopt;
+      continue;
+    }
     if (i > 0) {
       const BitComparison bits =
           compare_bits(expected.get(), result.get(), bytes, lanes_[0].stream);

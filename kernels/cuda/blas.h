@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 
 #include "runtime/stream.h"
@@ -34,7 +35,8 @@ struct Product {
 ///
 /// The algorithm for a shape is chosen once, by timing the heuristic's candidates on the first
 /// product of that shape. Only candidates that give the same bits as the heuristic's first may win:
-/// what is computed never depends on what was measured.
+/// what is computed never depends on what was measured. Products in f32, and small ones, take the
+/// heuristic's first.
 class Blas final : public StreamResources {
  public:
   static constexpr int lanes = 4;
@@ -64,8 +66,9 @@ class Blas final : public StreamResources {
 
   void release() noexcept;
   void run(const Product& product, const Product& representative, Use use, Lane& lane);
-  cublasLtMatmulAlgo_t choose(const Description& description, const Product& product,
-                              bool side_by_side, bool& keep);
+  std::optional<cublasLtMatmulAlgo_t> choose(const Description& description, const Product& product,
+                                             const Description& representative, bool side_by_side,
+                                             bool& keep);
   /// The side streams wait for the stream; the stream waits for them.
   void fork(int used);
   void join(int used);

@@ -58,15 +58,17 @@ void check_memory(const MemoryPlan& plan, int ranks_on_node) {
                     needed / gibi, usable / gibi));
 }
 
-/// A GPU's arena: what is free, less the model and what libraries take where there is one.
+/// A GPU's arena: what is free, less what the model and libraries take.
 std::size_t bench_arena_bytes(const Config& config, const Selection& selection,
                               const MemoryPlan& plan, Device device) {
   if (device.type != DeviceType::cuda) return static_cast<std::size_t>(usable_memory_bytes());
-  constexpr std::size_t reserve = std::size_t{2} << 30;
+  constexpr std::size_t reserve = std::size_t{4} << 30;
   const std::size_t free = cuda::memory_info(device.index).free;
-  if (!selection.step && !selection.generation) return free - std::min(free, reserve);
-  gpu_arena_bytes(config, plan, free);  // says what does not fit
-  return plan.activations + (free - plan.device_total());
+  const bool with_model = selection.step || selection.generation;
+  if (with_model) gpu_arena_bytes(config, plan, free);  // says what does not fit
+  const std::size_t model = with_model ? plan.device_total() - plan.activations : 0;
+  const std::size_t taken = std::min(free, model + reserve);
+  return std::max(free - taken, with_model ? plan.activations : std::size_t{0});
 }
 
 MachineRates measure_machine(Communicator& world, DType dtype, ExecutionContext& context) {

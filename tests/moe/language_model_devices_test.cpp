@@ -29,6 +29,13 @@ void fill_on_device(ModelRank& rank) {
 
 class WholeModelDevices : public OnDevice {
  protected:
+  std::unique_ptr<Communicator> on_device(std::unique_ptr<Communicator> host) {
+    return make_device_world(std::move(host), device(), {.share_devices = true}).communicator;
+  }
+  std::unique_ptr<Communicator> alone() {
+    return on_device(std::move(make_local_communicators(1).front()));
+  }
+
   /// A batch's tokens and targets on the device, for as long as this object lives.
   struct Moved {
     OwnedTensor tokens, targets;
@@ -48,9 +55,9 @@ class WholeModelDevices : public OnDevice {
   Step step(ModelRank& rank, const ReferenceBatch& batch, std::int64_t begin, std::int64_t end,
             std::int64_t micro_batches, Recompute recompute) {
     fill_on_device(rank);
-    const Moved on_device = moved_batch(batch.slice(begin, end));
+    const Moved here = moved_batch(batch.slice(begin, end));
     Step result;
-    result.terms = rank.model.forward_backward(on_device.batch,
+    result.terms = rank.model.forward_backward(here.batch,
                                                {.tokens = batch.predicted(),
                                                 .sequences = ReferenceBatch::sequences,
                                                 .micro_batches = micro_batches},
@@ -73,7 +80,7 @@ TEST_P(WholeModelDevices, LossAndEveryGradientMatchPyTorch) {
     SCOPED_TRACE(name);
     const ModelConfig config = reference_config(name);
     const Fixture fixture("language_model_" + name + ".txt");
-    ModelRank rank(config, dtype(), device());
+    ModelRank rank(config, alone(), 1, dtype(), device());
     const Step result = step(rank, ReferenceBatch(name, config.vocab), 0, 4, 1, Recompute::none);
     const auto near = [&](double actual, const char* entry) {
       const double expected = fixture.scalar(entry);
@@ -95,7 +102,8 @@ TEST_P(WholeModelDevices, LossAndEveryGradientMatchPyTorch) {
 TEST_P(WholeModelDevices, RunsRepeatTheirBitsAndRecomputationKeepsThem) {
   const ModelConfig config = reference_config("moe");
   const ReferenceBatch batch("moe", config.vocab);
-  ModelRank kept(config, dtype(), device()), recomputed(config, dtype(), device());
+  ModelRank kept(config, alone(), 1, dtype(), device()),
+      recomputed(config, alone(), 1, dtype(), device());
   const Step first = step(kept, batch, 0, 4, 1, Recompute::none);
   const Step second = step(recomputed, batch, 0, 4, 1, Recompute::block);
   EXPECT_EQ(first.terms.cross_entropy, second.terms.cross_entropy);
@@ -111,7 +119,7 @@ TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
     SCOPED_TRACE(name);
     const ModelConfig config = reference_config(name);
     const ReferenceBatch batch(name, config.vocab);
-    ModelRank single(config, dtype(), device());
+    ModelRank single(config, alone(), 1, dtype(), device());
     // Of the scope `rank` the balance loss depends on the micro-batches.
     const Step expected = step(single, batch, 0, 4, 1, Recompute::none);
     const bool same_balance = config.moe.balance_scope != BalanceScope::rank;
@@ -119,10 +127,7 @@ TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
     std::array<Step, 2> results;
     run_ranks(2, [&](std::unique_ptr<Communicator> host) {
       const int self = host->rank();
-      ModelRank rank(
-          config,
-          make_device_world(std::move(host), device(), {.share_devices = true}).communicator, 2,
-          dtype(), device());
+      ModelRank rank(config, on_device(std::move(host)), 2, dtype(), device());
       results[static_cast<std::size_t>(self)] =
           step(rank, batch, 2 * self, 2 * self + 2, 2, Recompute::none);
       rank.mesh.shutdown();
@@ -142,7 +147,7 @@ TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
 TEST_P(WholeModelDevices, CachedLogitsEqualTheFullForwardPass) {
   const ModelConfig config = reference_config("moe");
   const ReferenceBatch batch("moe", config.vocab);
-  ModelRank rank(config, dtype(), device());
+  ModelRank rank(config, alone(), 1, dtype(), device());
   fill_on_device(rank);
   const Moved sequence = moved_batch(batch.slice(0, 1));
   DecodingCache cache(config, ReferenceBatch::length, dtype(), device());
