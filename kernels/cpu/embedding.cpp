@@ -40,8 +40,8 @@ void embedding_forward(CpuBackend, const Tensor& tokens, const Tensor& table, Te
   });
 }
 
-void embedding_backward(CpuBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table, Arena&,
-                        Stream&) {
+void embedding_backward(CpuBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
+                        const EmbeddingScratch&, Stream&) {
   check_tokens("embedding_backward", tokens, d_table.dim(0));
   const std::int32_t* ids = tokens.data<std::int32_t>();
   const std::int64_t rows = d_y.dim(0), width = d_table.dim(1);

@@ -2,13 +2,15 @@
 #pragma once
 
 #include "kernels/embedding.h"
+#include "kernels/embedding_scratch.h"
 
 namespace polymoe::detail {
 
 void embedding_forward(CpuBackend, const Tensor& tokens, const Tensor& table, Tensor y,
                        Stream& stream);
 
+/// Needs no scratch.
 void embedding_backward(CpuBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
-                        Arena& scratch, Stream& stream);
+                        const EmbeddingScratch& scratch, Stream& stream);
 
 }  // namespace polymoe::detail

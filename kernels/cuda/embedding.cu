@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/embedding.h"
 
-#include <algorithm>
 #include <limits>
 
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/real_dtype.cuh"
+#include "kernels/cuda/token_order.h"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {
@@ -26,52 +26,136 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-// A block owns the ids [first, last). It looks for them in the tokens, `threads` at a time, and
-// adds the rows found in ascending order; a thread owns columns, so that sums need no barriers.
-template <class T>
-__global__ void __launch_bounds__(threads)
-    scatter(const std::int32_t* tokens, std::int64_t rows, std::int64_t vocab, int ids_per_block,
-            const T* d_y, int width, float* d_table) {
-  __shared__ std::int32_t found_rows[threads], found_tokens[threads];
-  __shared__ int found_by_warp[threads / warp_size];
-  const std::int64_t first = std::int64_t{blockIdx.x} * ids_per_block;
-  const std::int64_t last = first + ids_per_block < vocab ? first + ids_per_block : vocab;
-  const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
-  for (std::int64_t begin = 0; begin < rows; begin += threads) {
-    const std::int64_t row = begin + threadIdx.x;
-    const std::int32_t token = row < rows ? tokens[row] : -1;
-    const bool mine = token >= first && token < last;
-    const unsigned votes = __ballot_sync(~0U, mine);
-    if (lane == 0) found_by_warp[warp] = __popc(votes);
-    if (__syncthreads_or(mine) == 0) continue;
-    int place = __popc(votes & ((1U << lane) - 1)), found = 0;
-    for (int w = 0; w < threads / warp_size; ++w) {
-      if (w < warp) place += found_by_warp[w];
-      found += found_by_warp[w];
+// A unit is four neighbouring columns where rows are made of fours, else one.
+template <int unit, class T>
+__device__ void load_unit(const T* from, float (&values)[unit]) {
+  if constexpr (unit == 4)
+    load_four(from, values);
+  else
+    values[0] = to_float(*from);
+}
+template <int unit>
+__device__ void store_unit(float* to, const float (&values)[unit]) {
+  if constexpr (unit == 4)
+    store_four(to, values);
+  else
+    *to = values[0];
+}
+template <int unit>
+__device__ void add_unit(const float (&values)[unit], float (&sum)[unit]) {
+#pragma unroll
+  for (int j = 0; j < unit; ++j) sum[j] += values[j];
+}
+
+constexpr int window_rows = static_cast<int>(detail::EmbeddingScratch::window_rows);
+constexpr int batch = 4;  // rows that a thread has under way at a time
+static_assert(window_rows % batch == 0 && window_rows <= threads);
+
+// What the sums of d_y's rows, sorted by token, work on.
+struct Runs {
+  const std::int32_t* ids;        // [rows] ascending; `vocab` and above are passed over
+  const std::int32_t* positions;  // [rows] of d_y
+  std::int64_t rows, vocab;
+  int width;
+  float* window_sums;  // [windows, 2, width]
+  float* d_table;      // [vocab, width]
+
+  __device__ bool is(std::int64_t i, std::int32_t id) const {
+    return i >= 0 && i < rows && ids[i] == id;
+  }
+};
+
+// A block sums the rows of one window, token by token. A token that lies in it as a whole is added
+// to the table. The sums of one that entered from the window before, and of one that began here and
+// goes on, are for add_window_sums. A thread owns columns, so that sums need no barriers.
+template <class T, int unit>
+__global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) {
+  __shared__ std::int32_t positions[window_rows];
+  __shared__ float*
+      targets[window_rows];  // where the sum that ends here goes; null where none does
+  __shared__ bool adds[window_rows];
+  const std::int64_t begin = std::int64_t{blockIdx.x} * window_rows;
+  const std::int64_t i = begin + threadIdx.x;
+  bool counts = false;
+  if (threadIdx.x < window_rows && i < runs.rows) {
+    const std::int32_t id = runs.ids[i];
+    counts = id < runs.vocab;
+    const bool goes_on = runs.is(i + 1, id), entered = runs.is(begin - 1, id);
+    const bool leaves = goes_on && threadIdx.x == window_rows - 1;
+    float* target = nullptr;
+    if (entered || leaves) {
+      target = runs.window_sums + (2 * std::int64_t{blockIdx.x} + (entered ? 0 : 1)) * runs.width;
+    } else if (counts) {
+      target = runs.d_table + std::int64_t{id} * runs.width;
     }
-    if (mine) {
-      found_rows[place] = static_cast<std::int32_t>(threadIdx.x);
-      found_tokens[place] = token;
+    positions[threadIdx.x] = runs.positions[i];
+    targets[threadIdx.x] = goes_on && !leaves ? nullptr : target;
+    adds[threadIdx.x] = !goes_on && !entered;
+  }
+  const int size = __syncthreads_count(counts);  // rows to pass over are the last ones
+  const int column = unit * static_cast<int>(blockIdx.y * threads + threadIdx.x);
+  if (column >= runs.width) return;
+  float sum[unit] = {};
+  for (int first = 0; first < size; first += batch) {
+    float values[batch][unit], before[batch][unit];
+#pragma unroll
+    for (int b = 0; b < batch; ++b) {
+      const int row = first + b;
+      if (row >= size) continue;
+      load_unit<unit>(d_y + std::int64_t{positions[row]} * runs.width + column, values[b]);
+      if (adds[row]) load_unit<unit>(targets[row] + column, before[b]);
     }
-    __syncthreads();
-    for (int column = threadIdx.x; column < width; column += threads) {
-      for (int i = 0; i < found;) {
-        const std::int32_t id = found_tokens[i];
-        float* to = d_table + std::int64_t{id} * width + column;
-        float sum = *to;
-        for (; i < found && found_tokens[i] == id; ++i) {
-          sum += to_float(d_y[(begin + found_rows[i]) * width + column]);
-        }
-        *to = sum;
-      }
+#pragma unroll
+    for (int b = 0; b < batch; ++b) {
+      const int row = first + b;
+      if (row >= size) continue;
+      add_unit(values[b], sum);
+      if (targets[row] == nullptr) continue;
+      if (adds[row]) add_unit(before[b], sum);
+      store_unit<unit>(targets[row] + column, sum);
+#pragma unroll
+      for (float& s : sum) s = 0.0f;
     }
-    __syncthreads();
   }
 }
 
-// Blocks of the backward pass: enough to fill a GPU, few enough that reading the tokens in each of
-// them costs little.
-constexpr std::int64_t max_blocks = 2048;
+// The block of the window in which a token began that goes on beyond it adds up its windows' sums.
+template <int unit>
+__global__ void __launch_bounds__(threads) add_window_sums(Runs runs) {
+  const std::int64_t window = blockIdx.x, begin = window * window_rows, next = begin + window_rows;
+  if (next >= runs.rows) return;
+  const std::int32_t id = runs.ids[next];
+  if (id >= runs.vocab || !runs.is(next - 1, id) || runs.is(begin - 1, id)) return;
+  std::int64_t windows = 0;  // that the token enters
+  for (int found = threads; found == threads; windows += found) {
+    found = __syncthreads_count(runs.is(next + (windows + threadIdx.x) * window_rows, id));
+  }
+  const int column = unit * static_cast<int>(blockIdx.y * threads + threadIdx.x);
+  if (column >= runs.width) return;
+  const float* from = runs.window_sums + (2 * window + 1) * runs.width + column;
+  float sum[unit], values[unit];
+  load_unit<unit>(from, sum);
+#pragma unroll 8
+  for (std::int64_t w = 1; w <= windows; ++w) {
+    load_unit<unit>(from + (2 * w - 1) * runs.width, values);
+    add_unit(values, sum);
+  }
+  float* to = runs.d_table + std::int64_t{id} * runs.width + column;
+  load_unit<unit>(to, values);
+  add_unit(values, sum);
+  store_unit<unit>(to, sum);
+}
+
+template <class T, int unit>
+void sum_by_token(const Runs& runs, const T* d_y, Stream& stream) {
+  const auto native = static_cast<cudaStream_t>(stream.native());
+  const dim3 grid(static_cast<unsigned>((runs.rows + window_rows - 1) / window_rows),
+                  static_cast<unsigned>((runs.width + unit * threads - 1) / (unit * threads)));
+  sum_windows<T, unit><<<grid, threads, 0, native>>>(runs, d_y);
+  check_launch("sum_windows");
+  add_window_sums<unit><<<grid, threads, 0, native>>>(runs);
+  check_launch("add_window_sums");
+}
 
 }  // namespace
 }  // namespace polymoe::cuda
@@ -102,17 +186,25 @@ void embedding_forward(CudaBackend, const Tensor& tokens, const Tensor& table, T
 }
 
 void embedding_backward(CudaBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
-                        Arena&, Stream& stream) {
-  if (d_y.elements() == 0) return;
+                        const EmbeddingScratch& scratch, Stream& stream) {
+  if (d_y.elements() == 0 || d_table.elements() == 0) return;
   const std::int64_t vocab = d_table.dim(0);
-  const std::int64_t ids_per_block = (vocab + cuda::max_blocks - 1) / cuda::max_blocks;
-  const auto grid = static_cast<unsigned>((vocab + ids_per_block - 1) / ids_per_block);
+  const cuda::TokenOrder order = cuda::order_tokens(tokens, vocab, scratch, stream);
+  const cuda::Runs runs{order.ids,
+                        order.positions,
+                        d_y.dim(0),
+                        vocab,
+                        static_cast<int>(d_y.dim(1)),
+                        scratch.window_sums.data<float>(),
+                        d_table.data<float>()};
   cuda::with_real(d_y.dtype(), [&]<class T>(T) {
-    cuda::scatter<T><<<grid, cuda::threads, 0, static_cast<cudaStream_t>(stream.native())>>>(
-        tokens.data<std::int32_t>(), d_y.dim(0), vocab, static_cast<int>(ids_per_block),
-        static_cast<const T*>(d_y.raw()), static_cast<int>(d_y.dim(1)), d_table.data<float>());
+    const auto* rows = static_cast<const T*>(d_y.raw());
+    if (cuda::in_vectors<float>(runs.width, {rows, runs.window_sums, runs.d_table})) {
+      cuda::sum_by_token<T, 4>(runs, rows, stream);
+    } else {
+      cuda::sum_by_token<T, 1>(runs, rows, stream);
+    }
   });
-  cuda::check_launch("embedding_backward");
 }
 
 }  // namespace polymoe::detail

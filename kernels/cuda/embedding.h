@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/embedding.h"
+#include "kernels/embedding_scratch.h"
 
 namespace polymoe::detail {
 
@@ -9,6 +10,6 @@ void embedding_forward(CudaBackend, const Tensor& tokens, const Tensor& table, T
                        Stream& stream);
 
 void embedding_backward(CudaBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
-                        Arena& scratch, Stream& stream);
+                        const EmbeddingScratch& scratch, Stream& stream);
 
 }  // namespace polymoe::detail

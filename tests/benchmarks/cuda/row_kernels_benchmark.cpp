@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory-bound kernels on a GPU: time, the bytes that each has to move, and the share of the
 // copy bandwidth measured in the same run.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -137,7 +138,13 @@ void embedding(Bench& bench) {
   const auto bytes = static_cast<double>(y->bytes());
   bench.row(title("embedding_forward", y->shape(), DType::bf16), 2.0 * bytes,
             [&] { embedding_forward(*tokens, *table, *y, bench.stream); });
-  bench.row(title("embedding_backward", y->shape(), DType::bf16), bytes,
+  // The table's rows that occur are read and written in f32.
+  std::vector<bool> occurs(vocab, false);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    occurs[static_cast<std::size_t>(ids->data<std::int32_t>()[i])] = true;
+  }
+  const auto table_rows = static_cast<double>(std::count(occurs.begin(), occurs.end(), true));
+  bench.row(title("embedding_backward", y->shape(), DType::bf16), bytes + 8.0 * width * table_rows,
             [&] { embedding_backward(*tokens, *d_y, *d_table, bench.scratch, bench.stream); });
 }
 
