@@ -16,6 +16,9 @@
 
 namespace polymoe {
 
+class HostPassage;
+struct ShardTransfer;
+
 /// A flat range of a logical tensor and the memory that holds it on this rank: on the CPU, or on
 /// the GPU of the stream that comes with it. A checkpoint stores bf16 as f32, other dtypes as they
 /// are.
@@ -57,8 +60,8 @@ void write_checkpoint(const std::filesystem::path& root, const CheckpointInfo& i
 CheckpointManifest read_manifest(const std::filesystem::path& directory);
 
 /// A committed checkpoint, opened for reading. Any rank of any layout may hold one; one thread uses
-/// it. Nothing changes the files of a checkpoint once it has its name, so that what HDF5 reads is
-/// what was hashed, on this rank or another.
+/// it. Nothing changes the files of a checkpoint once it has its name, so that what is read is what
+/// was hashed, by this rank or another.
 class CheckpointReader {
  public:
   /// Reads and checks the manifest, the size of every file, and that the pieces cover each tensor
@@ -73,11 +76,12 @@ class CheckpointReader {
   bool has(const std::string& tensor) const { return manifest_.find(tensor) != nullptr; }
   /// Checks the hash of every file. Throws InputFileError naming the first bad one.
   void verify_hashes() const;
-  /// Fills every piece from the files that hold it; a file's hash is checked before HDF5 opens it,
-  /// once per reader. Pieces may share a tensor. f32 and bf16 are read into either (see
-  /// can_be_read_as), other dtypes into the same. Pieces on a GPU are filled in order on `stream`,
-  /// which is of that GPU, and are there on return. Throws InputFileError when a tensor is missing
-  /// or has another shape or dtype, before anything is read.
+  /// Fills every piece from the files that hold it, each of which is hashed once per reader: as it
+  /// is read, or, where its version makes HDF5 read it, before. Pieces may share a tensor. f32 and
+  /// bf16 are read into either (see can_be_read_as), other dtypes into the same. Pieces on a GPU
+  /// are filled in order on `stream`, which is of that GPU, and are there on return. Throws
+  /// InputFileError when a tensor is missing or has another shape or dtype, before anything is
+  /// read, and where a file is damaged; pieces then hold nothing of use.
   void read(const std::vector<TensorPiece>& pieces, Stream& stream) const;
   /// The same for pieces on the CPU.
   void read(const std::vector<TensorPiece>& pieces) const;
@@ -85,6 +89,8 @@ class CheckpointReader {
  private:
   void open();
   void verify(std::size_t file) const;
+  void read_from_file(std::size_t file, const std::vector<ShardTransfer>& transfers,
+                      HostPassage& passage) const;
 
   std::filesystem::path directory_;
   CheckpointManifest manifest_;

@@ -14,7 +14,6 @@ namespace polymoe {
 namespace {
 
 constexpr const char* format_name = "polymoe checkpoint";
-constexpr int first_with_bf16 = 3;
 constexpr std::string_view hash_key = ",\n  \"xxh3\": \"";
 constexpr std::size_t hash_digits = 32;
 
@@ -44,11 +43,14 @@ Json to_json(const CheckpointManifest& manifest) {
   for (const auto& tensor : manifest.tensors) {
     Json pieces = Json::array();
     for (const auto& piece : tensor.pieces) {
-      pieces.add(Json::object()
-                     .set("file", piece.file)
-                     .set("dataset", piece.dataset)
-                     .set("begin", piece.begin)
-                     .set("count", piece.count));
+      Json entry = Json::object();
+      entry.set("file", piece.file)
+          .set("dataset", piece.dataset)
+          .set("begin", piece.begin)
+          .set("count", piece.count);
+      if (manifest.version >= CheckpointManifest::first_version_with_offsets)
+        entry.set("offset", piece.offset);
+      pieces.add(std::move(entry));
     }
     tensors.add(Json::object()
                     .set("name", tensor.name)
@@ -72,6 +74,17 @@ Json to_json(const CheckpointManifest& manifest) {
       .set("files", std::move(files));
   if (manifest.view) json.set("view", to_json(*manifest.view));
   return std::move(json.set("tensors", std::move(tensors)));
+}
+
+/// What is read by offsets lies in the file.
+void check_within(const CheckpointManifest::File& file, const CheckpointManifest::Piece& piece,
+                  DType dtype) {
+  const auto size = static_cast<std::int64_t>(size_of(dtype));
+  if (piece.offset > file.bytes || piece.count > (file.bytes - piece.offset) / size) {
+    throw InvalidArgument("has the piece " + piece.dataset + " of " + std::to_string(piece.count) +
+                          " " + name_of(dtype) + " at byte " + std::to_string(piece.offset) +
+                          " of " + file.name + ", which has " + std::to_string(file.bytes));
+  }
 }
 
 /// Throws InvalidArgument on anything that to_json() would not make.
@@ -108,6 +121,7 @@ CheckpointManifest from_json(const Json& json) {
   if (version >= 2) {
     manifest.view = file_from_json(json.at("view"), CheckpointManifest::view_name);
   }
+  const bool has_offsets = version >= CheckpointManifest::first_version_with_offsets;
   for (const Json& tensor : json.at("tensors").items()) {
     CheckpointManifest::StoredTensor stored;
     stored.name = tensor.at("name").as_string();
@@ -115,13 +129,19 @@ CheckpointManifest from_json(const Json& json) {
     for (const Json& extent : tensor.at("shape").items()) extents.push_back(extent.as_integer(0));
     stored.shape = shape_of(extents);
     stored.dtype = stored_dtype(tensor.at("dtype").as_string());
-    if (stored.dtype == DType::bf16 && version < first_with_bf16) {
+    if (stored.dtype == DType::bf16 && !has_offsets) {
       throw InvalidArgument("has the dtype bf16 in format version " + std::to_string(version));
     }
-    for (const Json& piece : tensor.at("pieces").items()) {
-      stored.pieces.push_back(
-          {piece.at("file").as_integer(0, info.ranks - 1), piece.at("dataset").as_string(),
-           piece.at("begin").as_integer(0, many), piece.at("count").as_integer(1, many)});
+    for (const Json& entry : tensor.at("pieces").items()) {
+      CheckpointManifest::Piece piece{.file = entry.at("file").as_integer(0, info.ranks - 1),
+                                      .dataset = entry.at("dataset").as_string(),
+                                      .begin = entry.at("begin").as_integer(0, many),
+                                      .count = entry.at("count").as_integer(1, many)};
+      if (has_offsets) {
+        piece.offset = entry.at("offset").as_integer(0, many);
+        check_within(manifest.files[static_cast<std::size_t>(piece.file)], piece, stored.dtype);
+      }
+      stored.pieces.push_back(std::move(piece));
     }
     if (!manifest.tensors.empty() && !(manifest.tensors.back().name < stored.name)) {
       throw InvalidArgument("the tensors are not in order at " + stored.name);
@@ -182,13 +202,6 @@ const CheckpointManifest::StoredTensor* CheckpointManifest::find(std::string_vie
       tensors.begin(), tensors.end(), name,
       [](const StoredTensor& tensor, std::string_view wanted) { return tensor.name < wanted; });
   return found == tensors.end() || found->name != name ? nullptr : &*found;
-}
-
-int CheckpointManifest::version_needed() const {
-  const bool has_bf16 = std::any_of(tensors.begin(), tensors.end(), [](const StoredTensor& tensor) {
-    return tensor.dtype == DType::bf16;
-  });
-  return has_bf16 ? first_with_bf16 : first_with_bf16 - 1;
 }
 
 void CheckpointManifest::check_cover() const {

@@ -34,6 +34,7 @@ struct CheckpointManifest {
     std::string dataset;
     std::int64_t begin = 0;
     std::int64_t count = 0;
+    std::int64_t offset = -1;  // in the file, in bytes; from version 3 on
   };
   struct StoredTensor {
     std::string name;
@@ -44,8 +45,9 @@ struct CheckpointManifest {
 
   static constexpr const char* file_name = "manifest.json";
   static constexpr const char* view_name = "view.h5";
-  /// 1: shards and manifest. 2: the view beside them. 3: tensors may be bf16.
+  /// 1: shards and manifest. 2: the view beside them. 3: offsets of the pieces; bf16.
   static constexpr int newest_version = 3;
+  static constexpr int first_version_with_offsets = 3;
 
   int version = newest_version;
   CheckpointInfo info;
@@ -57,10 +59,6 @@ struct CheckpointManifest {
   std::vector<File> all_files() const;
   /// Null when there is none of that name.
   const StoredTensor* find(std::string_view name) const;
-
-  /// The oldest version that can say what this one holds; shards have a view from 2 on. So programs
-  /// read whatever they can, older ones too.
-  int version_needed() const;
 
   /// Throws InvalidArgument unless the pieces of each tensor cover it completely and only once.
   void check_cover() const;

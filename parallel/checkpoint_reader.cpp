@@ -4,24 +4,15 @@
 
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_exchange.h"
-#include "parallel/checkpoint_values.h"
+#include "parallel/checkpoint_shard_reading.h"
 #include "runtime/error.h"
 #include "runtime/file.h"
 #include "runtime/hash.h"
-#include "runtime/hdf5_file.h"
 
 namespace polymoe {
 namespace {
 
 constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
-
-/// Elements of a stored piece to be copied to this rank's memory.
-struct Transfer {
-  const CheckpointManifest::Piece* from;
-  DType stored;
-  std::int64_t begin;  // within the dataset
-  Tensor to;
-};
 
 }  // namespace
 
@@ -73,13 +64,8 @@ void CheckpointReader::open() {
 
 void CheckpointReader::verify(std::size_t file) const {
   if (verified_[file]) return;
-  const auto& expected = files_[file];
-  const std::string found = xxh3_of_file(directory_ / expected.name);
-  if (found != expected.xxh3) {
-    throw InputFileError(
-        (directory_ / expected.name).string(),
-        "is damaged: its content has hash " + found + ", the manifest says " + expected.xxh3);
-  }
+  const std::filesystem::path path = directory_ / files_[file].name;
+  check_hash(path, files_[file], xxh3_of_file(path));
   verified_[file] = true;
 }
 
@@ -94,7 +80,7 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
 
 void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stream) const {
   const std::string manifest_path = (directory_ / CheckpointManifest::file_name).string();
-  std::vector<Transfer> transfers;
+  std::vector<ShardTransfer> transfers;
   for (const TensorPiece& piece : pieces) {
     const auto* stored = manifest_.find(piece.name);
     if (stored == nullptr) {
@@ -129,19 +115,30 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stre
   if (manifest_.view) verify(files_.size() - 1);
   HostPassage passage(stream);
   // File by file, each opened once.
-  std::stable_sort(transfers.begin(), transfers.end(), [](const Transfer& a, const Transfer& b) {
-    return a.from->file < b.from->file;
-  });
-  for (auto transfer = transfers.begin(); transfer != transfers.end();) {
-    const auto index = static_cast<std::size_t>(transfer->from->file);
-    verify(index);
-    const Hdf5Reader file(directory_ / manifest_.files[index].name);
-    for (; transfer != transfers.end() && transfer->from->file == static_cast<std::int64_t>(index);
-         ++transfer) {
-      passage.read(transfer->to, transfer->stored, [&](std::int64_t begin, const Tensor& part) {
-        file.read(transfer->from->dataset, transfer->begin + begin, part);
-      });
-    }
+  std::stable_sort(
+      transfers.begin(), transfers.end(),
+      [](const ShardTransfer& a, const ShardTransfer& b) { return a.from->file < b.from->file; });
+  for (auto begin = transfers.begin(); begin != transfers.end();) {
+    const std::int64_t file = begin->from->file;
+    const auto end = std::find_if(begin, transfers.end(), [&](const ShardTransfer& transfer) {
+      return transfer.from->file != file;
+    });
+    read_from_file(static_cast<std::size_t>(file), {begin, end}, passage);
+    begin = end;
+  }
+}
+
+void CheckpointReader::read_from_file(std::size_t file, const std::vector<ShardTransfer>& transfers,
+                                      HostPassage& passage) const {
+  const std::filesystem::path path = directory_ / files_[file].name;
+  if (manifest_.version < CheckpointManifest::first_version_with_offsets) {
+    verify(file);
+    read_shard_by_hdf5(path, transfers, passage);
+  } else if (verified_[file]) {
+    read_shard(path, transfers, passage);
+  } else {
+    read_shard_and_hash(path, files_[file], transfers, passage);
+    verified_[file] = true;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <system_error>
 #include <utility>
@@ -50,9 +51,11 @@ CheckpointManifest make_manifest(const CheckpointInfo& info,
                               to_string(found->second.shape) + " on another");
       }
       if (piece.at("count").as_integer() == 0) continue;
-      found->second.pieces.push_back(
-          {static_cast<std::int64_t>(rank), piece.at("dataset").as_string(),
-           piece.at("begin").as_integer(), piece.at("count").as_integer()});
+      found->second.pieces.push_back({.file = static_cast<std::int64_t>(rank),
+                                      .dataset = piece.at("dataset").as_string(),
+                                      .begin = piece.at("begin").as_integer(),
+                                      .count = piece.at("count").as_integer(),
+                                      .offset = piece.at("offset").as_integer()});
     }
   }
   for (auto& [name, tensor] : tensors) {
@@ -60,7 +63,6 @@ CheckpointManifest make_manifest(const CheckpointInfo& info,
               [](const auto& a, const auto& b) { return a.begin < b.begin; });
     manifest.tensors.push_back(std::move(tensor));
   }
-  manifest.version = manifest.version_needed();
   manifest.check_cover();
   return manifest;
 }
@@ -113,8 +115,9 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
   for (int i = 0; i < piece.shape.rank(); ++i) shape.add(piece.shape[i]);
   // An empty piece has no dataset, but its tensor exists all the same.
   const std::string dataset = piece.name + ":" + std::to_string(piece.begin);
+  std::int64_t offset = 0;
   if (count > 0) {
-    file_.write(dataset, stored, count, [&](const Hdf5Writer::WritePart& write) {
+    offset = file_.write(dataset, stored, count, [&](const Hdf5Writer::WritePart& write) {
       passage.write(piece.data, stored, write);
     });
   }
@@ -124,15 +127,18 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
                    .set("dtype", name_of(stored_dtype(name_of(stored))))
                    .set("dataset", dataset)
                    .set("begin", piece.begin)
-                   .set("count", count));
+                   .set("count", count)
+                   .set("offset", offset));
 }
 
 std::string ShardWriter::finish() {
   file_.close();
+  // Hashed while the disk is busy.
+  std::future<std::string> hash = std::async(std::launch::async, xxh3_of_file, path_);
   sync_file(path_);
   return Json::object()
       .set("bytes", size_of_file(path_))
-      .set("xxh3", xxh3_of_file(path_))
+      .set("xxh3", hash.get())
       .set("tensors", std::move(tensors_))
       .dump();
 }

@@ -89,6 +89,18 @@ void HostPassage::write(const Tensor& from, DType dtype,
   }
 }
 
+void HostPassage::put(const Tensor& values, const Tensor& to) {
+  check_reachable(to, stream_);
+  if (to.device().type == DeviceType::cpu) return convert_values(values, to);
+  Tensor part = values;
+  if (to.dtype() != part.dtype()) {
+    part = view_of(second_, values.elements(), to.dtype());
+    convert_values(values, part);
+  }
+  copy(part, to, stream_);
+  stream_.synchronize();  // before the host memory is used again
+}
+
 void HostPassage::read(const Tensor& to, DType stored,
                        const std::function<void(std::int64_t begin, const Tensor& part)>& read) {
   check_reachable(to, stream_);
@@ -98,16 +110,9 @@ void HostPassage::read(const Tensor& to, DType stored,
   const std::int64_t most = part_of(to.dtype(), stored);
   for (std::int64_t begin = 0; begin < flat.elements(); begin += most) {
     const Tensor part = flat.rows(begin, std::min(begin + most, flat.elements()));
-    Tensor values = view_of(first_, part.elements(), stored);
+    const Tensor values = view_of(first_, part.elements(), stored);
     read(begin, values);
-    if (to.dtype() != stored) {
-      const Tensor converted = on_host ? part : view_of(second_, part.elements(), to.dtype());
-      convert_values(values, converted);
-      values = converted;
-    }
-    if (on_host) continue;
-    copy(values, part, stream_);
-    stream_.synchronize();  // before the host memory is used again
+    put(values, part);
   }
 }
 

@@ -33,6 +33,10 @@ class HostPassage {
   /// is valid during the call. Throws InvalidArgument when `from` is on meta or another GPU.
   void write(const Tensor& from, DType dtype, const std::function<void(const Tensor& part)>& write);
 
+  /// to = values, of which there are at most 2^20 in host memory that may change on
+  /// return. Throws InvalidArgument as above.
+  void put(const Tensor& values, const Tensor& to);
+
   /// Fills `to`: calls read(begin, part) to have the elements from `begin` on put into host memory
   /// of dtype `stored`. Throws InvalidArgument as above.
   void read(const Tensor& to, DType stored,

@@ -89,6 +89,12 @@ void check_pieces(const fs::path& path, const std::vector<PieceOfFile>& pieces,
                                                   std::to_string(piece->count) + " of " +
                                                   name_of(tensor->dtype));
         }
+        if (piece->offset >= 0 && dataset.offset != piece->offset) {
+          throw InputFileError(path.string(), "dataset " + piece->dataset + " begins at byte " +
+                                                  std::to_string(dataset.offset) +
+                                                  ", the manifest says " +
+                                                  std::to_string(piece->offset));
+        }
         const OwnedTensor memory({std::min(piece->count, part_elements)}, tensor->dtype,
                                  Device::cpu());
         for (std::int64_t begin = 0; begin < piece->count; begin += part_elements) {

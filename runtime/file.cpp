@@ -109,6 +109,35 @@ void MappedFile::forget(const std::byte* begin, std::int64_t count) const {
             MADV_DONTNEED);
 }
 
+InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
+  Descriptor descriptor;
+  open_regular(path, descriptor);
+  descriptor_ = std::exchange(descriptor.value, -1);
+}
+
+InputFile::~InputFile() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+InputFile::InputFile(InputFile&& other) noexcept
+    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+void InputFile::read(std::int64_t offset, void* to, std::size_t count) const {
+  auto* next = static_cast<std::byte*>(to);
+  while (count > 0) {
+    const ssize_t done = ::pread(descriptor_, next, count, offset);
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) throw InputFileError(path_.string(), "cannot read: " + reason(errno));
+    if (done == 0) {
+      throw InputFileError(path_.string(), "ends before byte " + std::to_string(offset) +
+                                               ", where more was expected");
+    }
+    next += done;
+    count -= static_cast<std::size_t>(done);
+    offset += done;
+  }
+}
+
 OutputFile::OutputFile(const std::filesystem::path& path, Mode mode) : path_(path) {
   const int how = mode == Mode::create ? O_TRUNC : O_APPEND;
   descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | how, 0666);

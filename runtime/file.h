@@ -35,6 +35,26 @@ class MappedFile {
   std::int64_t bytes_ = 0;
 };
 
+/// A regular file, read at any place. Move-only.
+class InputFile {
+ public:
+  /// Throws InputFileError when the path is missing or not a regular file.
+  explicit InputFile(const std::filesystem::path& path);
+  ~InputFile();
+  InputFile(InputFile&& other) noexcept;
+  InputFile& operator=(InputFile&&) = delete;
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  /// Fills `to` with `count` bytes from `offset` on. Throws InputFileError, also where the file
+  /// ends before.
+  void read(std::int64_t offset, void* to, std::size_t count) const;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
 /// A file under construction, written front to back through a buffer. Every failure throws
 /// OutputFileError with the path and the system's reason. The destructor closes without flushing:
 /// only close() says that the content is there.

@@ -7,7 +7,9 @@
 
 #include <cerrno>
 #include <memory>
+#include <new>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "runtime/error.h"
@@ -26,14 +28,27 @@ std::string to_hex(XXH128_hash_t hash) {
   return text;
 }
 
-struct FreeState {
-  void operator()(XXH3_state_t* state) const { XXH3_freeState(state); }
-};
-
 }  // namespace
 
 std::string xxh3_of(std::string_view bytes) {
   return to_hex(XXH3_128bits(bytes.data(), bytes.size()));
+}
+
+Xxh3::Xxh3() : state_(XXH3_createState()) {
+  if (state_ == nullptr) throw std::bad_alloc();
+  XXH3_128bits_reset(static_cast<XXH3_state_t*>(state_));
+}
+
+Xxh3::~Xxh3() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
+
+Xxh3::Xxh3(Xxh3&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+
+void Xxh3::update(const void* bytes, std::size_t count) {
+  XXH3_128bits_update(static_cast<XXH3_state_t*>(state_), bytes, count);
+}
+
+std::string Xxh3::digest() const {
+  return to_hex(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));
 }
 
 std::string xxh3_of_file(const std::filesystem::path& path) {
@@ -45,18 +60,16 @@ std::string xxh3_of_file(const std::filesystem::path& path) {
   if (descriptor < 0) fail("cannot open");
   const std::unique_ptr<const int, void (*)(const int*)> closer(
       &descriptor, [](const int* open) { ::close(*open); });
-  const std::unique_ptr<XXH3_state_t, FreeState> state(XXH3_createState());
-  if (state == nullptr) throw std::bad_alloc();
-  XXH3_128bits_reset(state.get());
+  Xxh3 hash;
   std::vector<char> block(std::size_t{1} << 20);
   for (;;) {
     const ssize_t count = ::read(descriptor, block.data(), block.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) fail("cannot read");
     if (count == 0) break;
-    XXH3_128bits_update(state.get(), block.data(), static_cast<std::size_t>(count));
+    hash.update(block.data(), static_cast<std::size_t>(count));
   }
-  return to_hex(XXH3_128bits_digest(state.get()));
+  return hash.digest();
 }
 
 }  // namespace polymoe

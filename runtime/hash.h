@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -9,6 +10,23 @@ namespace polymoe {
 
 /// XXH3, 128 bits, as 32 lower-case hexadecimal digits. Finds damage, not malice.
 std::string xxh3_of(std::string_view bytes);
+
+/// The same over bytes that come in parts. Move-only.
+class Xxh3 {
+ public:
+  Xxh3();
+  ~Xxh3();
+  Xxh3(Xxh3&& other) noexcept;
+  Xxh3& operator=(Xxh3&&) = delete;
+  Xxh3(const Xxh3&) = delete;
+  Xxh3& operator=(const Xxh3&) = delete;
+
+  void update(const void* bytes, std::size_t count);
+  std::string digest() const;
+
+ private:
+  void* state_;
+};
 
 /// The same over a file's content. Throws InputFileError when it cannot be read.
 std::string xxh3_of_file(const std::filesystem::path& path);

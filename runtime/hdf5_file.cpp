@@ -64,13 +64,13 @@ void check_superblock(const std::filesystem::path& path) {
 Hdf5Writer::Hdf5Writer(const std::filesystem::path& path)
     : path_(path), file_(create_hdf5_file(path, oldest_format())) {}
 
-void Hdf5Writer::write(const std::string& name, const Tensor& values) {
-  write(name, values.dtype(), values.elements(),
-        [&](const WritePart& write_part) { write_part(values); });
+std::int64_t Hdf5Writer::write(const std::string& name, const Tensor& values) {
+  return write(name, values.dtype(), values.elements(),
+               [&](const WritePart& write_part) { write_part(values); });
 }
 
-void Hdf5Writer::write(const std::string& name, DType dtype, std::int64_t count,
-                       const std::function<void(const WritePart& write)>& values) {
+std::int64_t Hdf5Writer::write(const std::string& name, DType dtype, std::int64_t count,
+                               const std::function<void(const WritePart& write)>& values) {
   prepare_hdf5();
   const std::int64_t type = hdf5_type(dtype);
   if (count == 0) throw InvalidArgument("dataset " + name + " has no elements");
@@ -113,7 +113,10 @@ void Hdf5Writer::write(const std::string& name, DType dtype, std::int64_t count,
     throw InvalidArgument("dataset " + name + " of " + std::to_string(count) + " elements got " +
                           std::to_string(done));
   }
+  const haddr_t offset = H5Dget_offset(dataset.id());
+  if (offset == HADDR_UNDEF) fail("cannot find dataset");
   if (!dataset.reset()) fail("cannot close dataset");
+  return static_cast<std::int64_t>(offset);
 }
 
 void Hdf5Writer::close() { close_hdf5_file(path_, file_); }
@@ -186,8 +189,8 @@ Hdf5Reader::Dataset Hdf5Reader::describe(const Hdf5Handle& dataset, const std::s
   const Hdf5Handle type(H5Dget_type(dataset.id()), H5Tclose);
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i32, DType::i64}) {
     if (type.valid() && H5Tequal(type.id(), hdf5_type(dtype)) > 0) {
-      check_storage(dataset, name, count, size_of(dtype));
-      return {dtype, static_cast<std::int64_t>(count)};
+      return {dtype, static_cast<std::int64_t>(count),
+              storage_of(dataset, name, count, size_of(dtype))};
     }
   }
   throw InputFileError(path_.string(), "dataset " + name +
@@ -195,15 +198,16 @@ Hdf5Reader::Dataset Hdf5Reader::describe(const Hdf5Handle& dataset, const std::s
                                            "bf16, i32 and i64");
 }
 
-/// Elements that are nowhere would read as zeros.
-void Hdf5Reader::check_storage(const Hdf5Handle& dataset, const std::string& name,
-                               std::uint64_t count, std::uint64_t element_bytes) const {
+/// Where its elements begin. Elements that are nowhere would read as zeros.
+std::int64_t Hdf5Reader::storage_of(const Hdf5Handle& dataset, const std::string& name,
+                                    std::uint64_t count, std::uint64_t element_bytes) const {
   const haddr_t offset = H5Dget_offset(dataset.id());
   const hsize_t bytes = H5Dget_storage_size(dataset.id());
   if (offset == HADDR_UNDEF || bytes / element_bytes != count || bytes % element_bytes != 0 ||
       offset > file_bytes_ || bytes > file_bytes_ - offset) {
     throw InputFileError(path_.string(), "dataset " + name + " has not all its elements here");
   }
+  return static_cast<std::int64_t>(offset);
 }
 
 Hdf5Reader::Dataset Hdf5Reader::describe(const std::string& name) const {

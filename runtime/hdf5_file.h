@@ -20,12 +20,13 @@ class Hdf5Writer {
   explicit Hdf5Writer(const std::filesystem::path& path);
 
   /// Writes all elements of a CPU tensor (f32, f64, bf16, i32, i64) as dataset `name`; slashes make
-  /// groups. No element is not allowed, nor is a name that exists: InvalidArgument.
-  void write(const std::string& name, const Tensor& values);
+  /// groups. No element is not allowed, nor is a name that exists: InvalidArgument. Returns where
+  /// in the file the elements begin, in bytes.
+  std::int64_t write(const std::string& name, const Tensor& values);
   using WritePart = std::function<void(const Tensor& part)>;
   /// The same in parts: `values` calls what it is given with `count` elements in all, in order.
-  void write(const std::string& name, DType dtype, std::int64_t count,
-             const std::function<void(const WritePart& write)>& values);
+  std::int64_t write(const std::string& name, DType dtype, std::int64_t count,
+                     const std::function<void(const WritePart& write)>& values);
   /// The content has reached the system when this returns.
   void close();
 
@@ -44,6 +45,7 @@ class Hdf5Reader {
   struct Dataset {
     DType dtype;
     std::int64_t count;
+    std::int64_t offset;  // of the first element in the file, in bytes
   };
 
   explicit Hdf5Reader(const std::filesystem::path& path);
@@ -57,8 +59,8 @@ class Hdf5Reader {
  private:
   Hdf5Handle open_dataset(const std::string& name) const;
   Dataset describe(const Hdf5Handle& dataset, const std::string& name) const;
-  void check_storage(const Hdf5Handle& dataset, const std::string& name, std::uint64_t count,
-                     std::uint64_t element_bytes) const;
+  std::int64_t storage_of(const Hdf5Handle& dataset, const std::string& name, std::uint64_t count,
+                          std::uint64_t element_bytes) const;
   [[noreturn]] void fail(const std::string& what) const;
 
   std::filesystem::path path_;

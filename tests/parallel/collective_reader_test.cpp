@@ -4,10 +4,14 @@
 
 #include <filesystem>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "parallel/checkpoint.h"
+#include "parallel/checkpoint_statistics.h"
+#include "parallel/checkpoint_values.h"
 #include "runtime/error.h"
+#include "runtime/float16.h"
 #include "tests/parallel/sample_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 
@@ -129,6 +133,71 @@ TEST(CollectiveReader, TheNewestIsFoundTogether) {
     EXPECT_EQ(newest_checkpoint(directory.path(), alone), good);
     EXPECT_EQ(passed_over, alone);
     EXPECT_EQ(passed_over.size(), 2u);
+  }
+}
+
+// The blocks of a file that is read and hashed in one pass hold 2^20 bytes.
+TEST(OnePass, WantedRangesAreWholeWhereverBlocksEnd) {
+  const TemporaryDirectory directory;
+  const std::int64_t elements = 3 * (std::int64_t{1} << 18) + 17;
+  std::vector<float> values(static_cast<std::size_t>(elements));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  CheckpointInfo info = info_of(1);
+  // An odd number of bf16 puts what follows at half an element's distance.
+  write_checkpoint(
+      directory.path(), info,
+      [&](int) {
+        std::vector<TensorPiece> pieces;
+        for (const auto& [name, count, dtype] :
+             {std::tuple("a", std::int64_t{100'001}, DType::bf16),
+              {"b", elements, DType::f32},
+              {"c", std::int64_t{3}, DType::f32},
+              {"d", elements, DType::f64}}) {
+          pieces.push_back({name, {count}, 0, Tensor(nullptr, {count}, dtype, Device::meta())});
+        }
+        return pieces;
+      },
+      [&](const TensorPiece& piece) {
+        const std::int64_t count = piece.data.elements();
+        for (std::int64_t i = 0; i < count && piece.data.dtype() == DType::f64; ++i)
+          piece.data.data<double>()[i] = static_cast<double>(i);
+        const Tensor source(values.data(), {count}, DType::f32, Device::cpu());
+        if (piece.data.dtype() != DType::f64) convert_values(source, piece.data);
+      });
+  const fs::path checkpoint = directory.path() / checkpoint_name(1);
+  const CheckpointReader reader(checkpoint);
+  const auto offset_of = [&](const char* name) {
+    return reader.manifest().find(name)->pieces[0].offset;
+  };
+  EXPECT_TRUE(offset_of("b") % 4 != 0 || offset_of("c") % 4 != 0 || offset_of("d") % 8 != 0)
+      << "nothing is misaligned";
+  for (const bool verified : {false, true}) {
+    const CheckpointReader again(checkpoint);
+    if (verified) again.verify_hashes();
+    Holding holding;
+    std::vector<std::int64_t> begins;
+    const auto want = [&](const char* name, std::int64_t of, std::int64_t begin, std::int64_t end,
+                          DType dtype) {
+      holding.add(name, {of}, dtype, begin, end);
+      begins.push_back(begin);
+    };
+    want("a", 100'001, 1, 100'000, DType::f32);
+    want("b", elements, 0, elements, DType::f32);
+    want("b", elements, 200'000, 300'001, DType::f32);
+    want("c", 3, 0, 3, DType::f32);
+    want("d", elements, 131'000, 400'000, DType::f64);
+    again.read(holding.pieces);
+    std::vector<double> read;
+    for (std::size_t piece = 0; piece < holding.pieces.size(); ++piece) {
+      to_doubles(holding.pieces[piece].data, read);
+      std::int64_t wrong = 0;
+      for (std::size_t i = 0; i < read.size(); ++i) {
+        auto expected = static_cast<float>(begins[piece] + static_cast<std::int64_t>(i));
+        if (piece == 0) expected = float_of_bf16(bf16_of_float(expected));
+        wrong += read[i] != static_cast<double>(expected);
+      }
+      EXPECT_EQ(wrong, 0) << piece;
+    }
   }
 }
 

@@ -114,11 +114,13 @@ TEST_F(DamagedCheckpoint, AManifestThatLiesWithAGoodHashIsRefused) {
     return message_of<InputFileError>([&] { CheckpointManifest::parse(text, "path"); });
   };
   EXPECT_EQ(error_with("\"step\": 9", "\"step\": 10"), "");
-  EXPECT_EQ(error_with("\"version\": 2", "\"version\": 4"),
+  EXPECT_EQ(error_with("\"version\": 3", "\"version\": 4"),
             "path: has format version 4; this program reads up to 3");
-  EXPECT_NE(error_with("\"version\": 2", "\"version\": 1"), "");
-  EXPECT_EQ(error_with("\"dtype\": \"f32\"", "\"dtype\": \"bf16\""),
-            "path: has the dtype bf16 in format version 2");
+  EXPECT_NE(error_with("\"version\": 3", "\"version\": 2"), "");
+  EXPECT_NE(error_with("\"offset\": ", "\"offset\": -"), "");
+  EXPECT_NE(error_with("\"offset\": ", "\"offset\": 900000").find("at byte 900000"),
+            std::string::npos);
+  EXPECT_NE(error_with("\"offset\": ", "\"offset\": 922337203685477"), "");
   EXPECT_NE(error_with("\"view.h5\"", "\"../view.h5\""), "");
   EXPECT_NE(error_with("polymoe checkpoint", "something else"), "");
   EXPECT_NE(error_with("\"shard-00000-of-00002.h5\"", "\"../shard-00000-of-00002.h5\""), "");
@@ -131,6 +133,32 @@ TEST_F(DamagedCheckpoint, AManifestThatLiesWithAGoodHashIsRefused) {
   EXPECT_NE(error_with("\"dtype\": \"f32\"", "\"dtype\": \"f16\""), "");
   EXPECT_NE(error_with("\"step\": 9", "\"step\":  9"), "");
   EXPECT_NE(error_with("\"step\": 9", "\"other\": 1, \"step\": 9"), "");
+}
+
+TEST_F(DamagedCheckpoint, WhatVersion2CannotSayIsRefused) {
+  const std::string path =
+      (fs::path(POLYMOE_FIXTURES) / "checkpoint-v2" / "manifest.json").string();
+  std::string text = test::read_bytes(path);
+  const std::string f32 = "\"dtype\": \"f32\"";
+  text.replace(text.find(f32), f32.size(), "\"dtype\": \"bf16\"");
+  EXPECT_EQ(message_of<InputFileError>([&] { CheckpointManifest::parse(text, "path"); }),
+            "path: has the dtype bf16 in format version 2");
+}
+
+TEST_F(DamagedCheckpoint, NoHdf5IsNeededToReadAndNoneIsReached) {
+  // A shard that is no HDF5 file at all, with a manifest to fit: what a forger may do.
+  const fs::path shard = checkpoint_ / "shard-00000-of-00002.h5";
+  std::string bytes = test::read_bytes(shard);
+  bytes.replace(0, 8, "nothing!");
+  test::write_bytes(shard, bytes);
+  CheckpointManifest manifest = CheckpointManifest::parse(
+      test::read_bytes(checkpoint_ / CheckpointManifest::file_name), "path");
+  manifest.files[0].xxh3 = xxh3_of(bytes);
+  test::write_bytes(checkpoint_ / CheckpointManifest::file_name, manifest.to_text());
+  EXPECT_EQ(wrong_after_reading(checkpoint_), 0);
+  manifest.version = 2;
+  test::write_bytes(checkpoint_ / CheckpointManifest::file_name, manifest.to_text());
+  EXPECT_NE(error().find("cannot open as HDF5"), std::string::npos);
 }
 
 TEST(NewestCheckpoint, PassesOverWhatIsNotValidAndSaysWhy) {

@@ -30,6 +30,23 @@ TEST(File, ReadsWholeFilesWithinABound) {
   EXPECT_THROW(size_of_file("/dev/zero"), InputFileError);
 }
 
+TEST(File, ReadsAtAnyPlaceWithinTheFile) {
+  TemporaryDirectory directory;
+  test::write_bytes(directory.path() / "a", "content");
+  const InputFile file(directory.path() / "a");
+  std::string bytes(4, ' ');
+  file.read(3, bytes.data(), 4);
+  EXPECT_EQ(bytes, "tent");
+  file.read(0, bytes.data(), 2);
+  EXPECT_EQ(bytes, "cont");
+  file.read(7, bytes.data(), 0);
+  EXPECT_NE(message_of<InputFileError>([&] { file.read(4, bytes.data(), 4); }).find("byte 7"),
+            std::string::npos);
+  EXPECT_THROW(file.read(100, bytes.data(), 1), InputFileError);
+  EXPECT_THROW(InputFile(directory.path()), InputFileError);
+  EXPECT_THROW(InputFile(directory.path() / "none"), InputFileError);
+}
+
 TEST(File, MapsAndMoves) {
   TemporaryDirectory directory;
   test::write_bytes(directory.path() / "a", "content");

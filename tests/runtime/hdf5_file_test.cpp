@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -35,11 +36,15 @@ void round_trip(const char* name) {
   std::vector<T> other(3, T{7});
   Hdf5Writer writer(directory.path() / "a.h5");
   writer.write(name, view(values));
-  writer.write("y/z", view(other));
+  const std::int64_t offset = writer.write("y/z", view(other));
   writer.close();
+  T in_file{};
+  InputFile(directory.path() / "a.h5").read(offset, &in_file, sizeof(T));
+  EXPECT_EQ(in_file, T{7});
   const Hdf5Reader reader(directory.path() / "a.h5");
   EXPECT_EQ(reader.describe(name).dtype, dtype_of<T>());
   EXPECT_EQ(reader.describe(name).count, 100);
+  EXPECT_EQ(reader.describe("y/z").offset, offset);
   for (const std::size_t begin : {0, 1, 60, 100}) {
     std::vector<T> out(std::min<std::size_t>(40, 100 - begin), T{-1});
     reader.read(name, static_cast<std::int64_t>(begin), view(out));
@@ -281,6 +286,10 @@ TEST(Hash, GivesTheKnownAnswers) {
   for (int i = 0; i < 3'000'000; ++i) bytes += static_cast<char>(i * 7 + i / 251);
   test::write_bytes(directory.path() / "a", bytes);
   EXPECT_EQ(xxh3_of_file(directory.path() / "a"), xxh3_of(bytes));
+  Xxh3 in_parts;
+  for (std::size_t begin = 0; begin < bytes.size(); begin += 77'777)
+    in_parts.update(bytes.data() + begin, std::min<std::size_t>(77'777, bytes.size() - begin));
+  EXPECT_EQ(in_parts.digest(), xxh3_of(bytes));
   EXPECT_THROW(xxh3_of_file(directory.path() / "none"), InputFileError);
   EXPECT_THROW(xxh3_of_file(directory.path()), InputFileError);
 }
