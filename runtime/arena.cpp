@@ -72,7 +72,8 @@ Tensor Arena::allocate(const Shape& shape, DType dtype) {
   // Bytes of ones are NaN in every floating-point type and -1 in every integer type.
   if (poison_ && bytes > 0) {
     if (device_.type == DeviceType::cuda) {
-      // Any stream may have used this memory, and any may use it next.
+      // Any stream may still be using what this memory was, and any may use it next.
+      cuda::synchronize_device(device_.index);
       cuda::fill_bytes(base_ + begin, 0xff, bytes, nullptr);
       cuda::synchronize_device(device_.index);
     } else {

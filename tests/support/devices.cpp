@@ -38,7 +38,7 @@ void OnDevice::SetUp() {
     GTEST_SKIP() << cuda::unavailable_reason();
   }
   stream_.emplace(device());
-  arena_.emplace(Arena::Options{device(), arena_bytes, device().type == DeviceType::cpu});
+  arena_.emplace(Arena::Options{device(), arena_bytes, true});
 }
 
 OwnedTensor OnDevice::moved(const Tensor& host) {

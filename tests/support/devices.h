@@ -44,7 +44,7 @@ class OnDevice : public ::testing::TestWithParam<Placement> {
   DType wide_dtype() const { return dtype() == DType::bf16 ? DType::f32 : dtype(); }
   Device device() const { return {GetParam().device, 0}; }
   Stream& stream() { return *stream_; }
-  /// 256 MiB, poisoned where the arena can be.
+  /// 256 MiB, poisoned.
   Arena& arena() { return *arena_; }
 
   /// The host tensor's values on the device, in its own dtype or another floating one.
