@@ -104,7 +104,7 @@ class Trainer {
   const std::size_t arena_bytes_;  // decided before the model takes memory
   TrainingModel model_;
   Arena arena_;
-  Timeline timeline_;
+  Timeline timeline_{stream_};
   ExecutionContext context_{stream_, arena_, timeline_};
   double product_rate_ = 0.0;
 

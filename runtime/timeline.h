@@ -4,6 +4,9 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <memory>
+
+#include "runtime/stream.h"
 
 namespace polymoe {
 
@@ -20,15 +23,25 @@ enum class Phase : std::size_t {
 };
 const char* name_of(Phase phase);
 
-/// Wall-clock seconds per phase. Phases nest: time inside an inner phase is not counted to the
-/// outer one. Not thread-safe: one per rank, used by the rank's main thread.
+/// Seconds per phase. Phases nest: time inside an inner phase is not counted to the outer one. On
+/// the CPU they are the host's wall clock. With a GPU's stream they are the stream's own time, from
+/// when its work reached the beginning of a phase to when it reached the end, whenever the host
+/// submitted it: gaps in which the GPU waits for the host count to the phase they fall into.
+/// Not thread-safe: one per rank, used by the rank's main thread.
 class Timeline {
  public:
   using Clock = std::chrono::steady_clock;
 
-  Timeline() : last_(Clock::now()) {}
+  Timeline();
+  /// Of the work on `stream`, which outlives this.
+  explicit Timeline(Stream& stream);
+  ~Timeline();
+  Timeline(const Timeline&) = delete;
+  Timeline& operator=(const Timeline&) = delete;
 
-  double seconds(Phase phase) const { return seconds_[static_cast<std::size_t>(phase)]; }
+  /// Of what has ended by now: the phase under way does not count. On a GPU blocks until the stream
+  /// has reached the last change of phase.
+  double seconds(Phase phase);
   /// Sets every phase to zero; the current one goes on from now.
   void reset();
 
@@ -47,11 +60,15 @@ class Timeline {
   };
 
  private:
+  class StreamMarks;
+  using Seconds = std::array<double, static_cast<std::size_t>(Phase::count)>;
+
   Phase switch_to(Phase phase);
 
-  std::array<double, static_cast<std::size_t>(Phase::count)> seconds_{};
+  Seconds seconds_{};
   Phase current_ = Phase::other;
   Clock::time_point last_;
+  std::unique_ptr<StreamMarks> marks_;  // null where the host's clock serves
 };
 
 }  // namespace polymoe

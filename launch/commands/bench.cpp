@@ -90,7 +90,7 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   const std::size_t capacity = bench_arena_bytes(config, selection, plan, device);
   world.barrier();  // of ranks that share a GPU none takes memory before all have looked
   Arena arena({.device = device, .capacity = capacity});
-  Timeline timeline;
+  Timeline timeline(stream);
   ExecutionContext context{stream, arena, timeline};
   BenchReport report{.plan = plan};
   report.setting = {.ranks = world.size(), .threads_per_rank = omp_get_max_threads()};

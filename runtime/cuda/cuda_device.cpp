@@ -85,6 +85,29 @@ void synchronize_stream(void* stream) {
   check(cudaStreamSynchronize(static_cast<cudaStream_t>(stream)), "cudaStreamSynchronize");
 }
 
+void* create_event(int index) {
+  use_device(index);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "cudaEventCreate");
+  return event;
+}
+
+void destroy_event(void* event) noexcept { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+
+void record_event(void* event, void* stream) {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)),
+        "cudaEventRecord");
+}
+
+double seconds_between(void* begin, void* end) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(end)), "cudaEventSynchronize");
+  float milliseconds = 0.0f;
+  check(cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(begin),
+                             static_cast<cudaEvent_t>(end)),
+        "cudaEventElapsedTime");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+
 void synchronize_device(int index) {
   use_device(index);
   check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");

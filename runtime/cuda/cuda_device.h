@@ -34,6 +34,13 @@ void synchronize_stream(void* stream);
 /// Blocks until all work of all streams is done.
 void synchronize_device(int index);
 
+/// A point in a stream's work, to be recorded any number of times.
+void* create_event(int index);
+void destroy_event(void* event) noexcept;
+void record_event(void* event, void* stream);
+/// From one recorded point to a later one; blocks until the stream has reached that.
+double seconds_between(void* begin, void* end);
+
 /// Copies between any two of host and device memory, in order on `stream`. From and to pageable
 /// host memory the call returns when the host side is done.
 void copy(void* to, const void* from, std::size_t bytes, void* stream);

@@ -19,6 +19,10 @@ MemoryInfo memory_info(int) { refuse(); }
 void* create_stream(int) { refuse(); }
 void destroy_stream(void*) noexcept {}
 void synchronize_stream(void*) { refuse(); }
+void* create_event(int) { refuse(); }
+void destroy_event(void*) noexcept {}
+void record_event(void*, void*) { refuse(); }
+double seconds_between(void*, void*) { refuse(); }
 void synchronize_device(int) { refuse(); }
 void copy(void*, const void*, std::size_t, void*) { refuse(); }
 void fill_bytes(void*, int, std::size_t, void*) { refuse(); }

@@ -7,6 +7,9 @@
 #include <set>
 #include <string>
 
+#include "runtime/copy.h"
+#include "support/devices.h"
+
 namespace polymoe {
 namespace {
 
@@ -40,6 +43,39 @@ TEST(Timeline, CountsInnerPhasesToThemselvesOnly) {
   EXPECT_EQ(timeline.seconds(Phase::backward), 0.0);
   timeline.reset();
   EXPECT_EQ(timeline.seconds(Phase::forward), 0.0);
+}
+
+/// The work of a GPU's stream, which the host has long submitted, counts to the phase it belongs
+/// to.
+class StreamTimeline : public test::OnDevice {};
+INSTANTIATE_TEST_SUITE_P(All, StreamTimeline,
+                         testing::Values(test::Placement{DeviceType::cpu, DType::f32},
+                                         test::Placement{DeviceType::cuda, DType::f32}),
+                         test::name_of_placement);
+
+TEST_P(StreamTimeline, CountsWorkToItsPhase) {
+  const OwnedTensor from({std::int64_t{64} << 20}, DType::u8, device()),
+      to({std::int64_t{64} << 20}, DType::u8, device());
+  copy(*from, *to, stream());  // the first touches the memory
+  Timeline timeline(stream());
+  const auto begin = Timeline::Clock::now();
+  {
+    const Timeline::Scope outer(timeline, Phase::forward);
+    copy(*from, *to, stream());
+    const Timeline::Scope inner(timeline, Phase::exchange);
+    // Many changes of phase, more than are kept unread.
+    for (int i = 0; i < 1000; ++i) {
+      const Timeline::Scope many(timeline, i % 2 == 0 ? Phase::data : Phase::exchange);
+    }
+    for (int i = 0; i < 20; ++i) copy(*from, *to, stream());
+  }
+  stream().synchronize();
+  const double total = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
+  EXPECT_GT(timeline.seconds(Phase::forward), 0.0);
+  EXPECT_GT(timeline.seconds(Phase::exchange), 2.0 * timeline.seconds(Phase::forward));
+  EXPECT_LE(timeline.seconds(Phase::forward) + timeline.seconds(Phase::exchange), total);
+  timeline.reset();
+  EXPECT_EQ(timeline.seconds(Phase::exchange), 0.0);
 }
 
 TEST(Timeline, PhasesHaveNamesOfTheirOwn) {
