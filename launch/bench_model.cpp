@@ -23,12 +23,13 @@ std::int64_t most_of_ranks(std::int64_t value, Communicator& world, Stream& stre
   return *most->data<std::int64_t>();
 }
 
-/// Of the process at its peak; of a GPU what is taken now, by whomever.
+/// Of the process at its peak; of a GPU what is taken now, by whomever, of the arena what was used.
 std::int64_t memory_in_use(ExecutionContext& context) {
   const Device device = context.stream.device();
   if (device.type != DeviceType::cuda) return peak_memory_bytes();
   const cuda::MemoryInfo info = cuda::memory_info(device.index);
-  return static_cast<std::int64_t>(info.total - info.free);
+  return static_cast<std::int64_t>(info.total - info.free - context.arena.capacity() +
+                                   context.arena.high_water());
 }
 
 std::int32_t random_token(std::uint64_t index, std::int64_t vocab) {

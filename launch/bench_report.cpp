@@ -34,14 +34,17 @@ double spread(const Timing& timing) { return (timing.upper - timing.lower) / tim
 
 std::string bench_head(const BenchSetting& setting) {
   const MachineRates& rates = setting.rates;
-  std::string text =
-      fmt::format("polymoe {} ({})\n{}\n{} rank{} of {} thread{}\n\n", version(), git_revision(),
-                  processor_name(), setting.ranks, setting.ranks == 1 ? "" : "s",
-                  setting.threads_per_rank, setting.threads_per_rank == 1 ? "" : "s");
+  std::string text = fmt::format(
+      "polymoe {} ({})\n{}\n{} rank{} of {} thread{}\n\n", version(), git_revision(),
+      setting.device.empty() ? processor_name() : setting.device + "; " + processor_name(),
+      setting.ranks, setting.ranks == 1 ? "" : "s", setting.threads_per_rank,
+      setting.threads_per_rank == 1 ? "" : "s");
   text +=
       fmt::format("copy            {:>9.1f} GB/s, reads and writes counted\n", rates.copy / 1e9);
   text += fmt::format("read            {:>9.1f} GB/s\n", rates.read / 1e9);
-  text += fmt::format("product 2048^3  {:>9.1f} GFLOP/s\n", rates.product / 1e9);
+  text += fmt::format("product {:<8}{:>9.1f} GFLOP/s, {}\n",
+                      fmt::format("{}^3", setting.product.extent), rates.product / 1e9,
+                      name_of(setting.product.dtype));
   if (setting.ranks > 1)
     text +=
         fmt::format("all-to-all      {:>9.1f} GB/s sent by all ranks\n", rates.all_to_all / 1e9);
@@ -68,7 +71,7 @@ std::string step_text(const StepDetails& step, const MemoryPlan& plan) {
   for (std::size_t i = 0; i < step.seconds.size(); ++i)
     text += fmt::format("{} {} {:.1f} %", i == 0 ? "" : ",", name_of(static_cast<Phase>(i)),
                         100.0 * step.seconds[i] / total);
-  const auto planned = static_cast<double>(plan.rank_total());
+  const auto planned = static_cast<double>(plan.device_total());
   const auto taken = static_cast<double>(step.peak - step.peak_before);
   return text + fmt::format(
                     "\nmemory of a rank: at most {:.1f} MiB, of which {:.1f} MiB without a model; "
@@ -81,6 +84,7 @@ Json bench_json(const BenchReport& report, const Config& config) {
   const BenchSetting& setting = report.setting;
   Json machine = Json::object();
   machine.set("processor", processor_name())
+      .set("device", setting.device)
       .set("ranks", setting.ranks)
       .set("threads_per_rank", setting.threads_per_rank)
       .set("copy_bytes_per_second", setting.rates.copy)
@@ -118,7 +122,7 @@ Json bench_json(const BenchReport& report, const Config& config) {
         .set("seconds", std::move(seconds))
         .set("peak_bytes", report.step->peak)
         .set("peak_bytes_before_model", report.step->peak_before)
-        .set("planned_bytes", report.plan.rank_total());
+        .set("planned_bytes", report.plan.device_total());
     json.set("step", std::move(step));
   }
   return std::move(json.set("config", to_ini(config)));

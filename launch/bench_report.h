@@ -8,6 +8,7 @@
 #include "launch/bench.h"
 #include "launch/bench_model.h"
 #include "launch/config.h"
+#include "launch/machine_rates.h"
 #include "launch/memory_plan.h"
 #include "runtime/json.h"
 
@@ -17,6 +18,8 @@ namespace polymoe {
 struct BenchSetting {
   int ranks = 1;
   int threads_per_rank = 1;
+  std::string device = {};     // that a rank computes on, where it is not the processor
+  SquareProduct product = {};  // whose rate is measured
   MachineRates rates = {};
 };
 

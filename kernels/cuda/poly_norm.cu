@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "kernels/cuda/poly_norm_plan.h"
 #include "kernels/cuda/poly_norm_row.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_blocks.cuh"
@@ -100,8 +101,9 @@ __device__ void write_partial_sums(const double (&totals)[n], bool has_total, in
 
 // Each thread copies its vectors of x and d_y into its own places of shared memory, the next row's
 // while it works on one: loads are always under way, and few registers are held across the sums.
-template <class T, int order>
-__global__ void __launch_bounds__(RowShape::max_threads)
+// `most_threads` a block, of which a processor holds `blocks_held` at least.
+template <class T, int order, int most_threads, int blocks_held>
+__global__ void __launch_bounds__(most_threads, blocks_held)
     staged_backward(const __grid_constant__ RowBlocks blocks, const Rows<T> rows, int row_threads,
                     int held_vectors) {
   using V = Vector<T>;
@@ -250,12 +252,6 @@ void launch_forward(const RowShape& shape, const RowBlocks& blocks, const Rows<T
   check_launch("poly_norm_forward");
 }
 
-// Bytes of shared memory of staged_backward.
-std::size_t staged_bytes(const RowShape& shape) {
-  return std::size_t{4} * static_cast<std::size_t>(shape.held_vectors * shape.block_threads) *
-         sizeof(uint4);
-}
-
 template <class T, int order>
 void launch_backward(const RowShape& shape, const RowBlocks& blocks, const Rows<T>& rows,
                      cudaStream_t stream) {
@@ -263,45 +259,22 @@ void launch_backward(const RowShape& shape, const RowBlocks& blocks, const Rows<
   if (shape.held_vectors == 0) {
     any_backward<T, order><<<grid, shape.block_threads, 0, stream>>>(blocks, rows);
   } else {
-    const std::size_t bytes = staged_bytes(shape);
-    check(
-        cudaFuncSetAttribute(staged_backward<T, order>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(bytes)),
-        "cudaFuncSetAttribute");
-    staged_backward<T, order><<<grid, shape.block_threads, bytes, stream>>>(
-        blocks, rows, shape.row_threads, shape.held_vectors);
+    const auto launch = [&](auto* kernel) {
+      const std::size_t bytes = poly_norm_staged_bytes(shape);
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(bytes)),
+            "cudaFuncSetAttribute");
+      kernel<<<grid, shape.block_threads, bytes, stream>>>(blocks, rows, shape.row_threads,
+                                                           shape.held_vectors);
+    };
+    if (poly_norm_blocks_held(shape) == 3) {
+      launch(&staged_backward<T, order, 384, 3>);
+    } else {
+      launch(&staged_backward<T, order, RowShape::max_threads, 1>);
+    }
   }
   check_launch("poly_norm_backward");
 }
-
-// The backward pass's shape, and the rows of a block: the blocks fill the device once.
-struct BackwardPlan {
-  BackwardPlan(const Tensor& x, int vector_size, bool in_vectors)
-      : shape(x.dim(1), vector_size, in_vectors) {
-    const int device = x.device().index;
-    const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
-    const auto reserve = static_cast<std::size_t>(5 << 10);  // what a block has besides, and more
-    if (staged_bytes(shape) + reserve >
-        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))) {
-      shape = RowShape(x.dim(1), vector_size, false);
-    }
-    const auto available =
-        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
-    const auto blocks_of_memory = static_cast<int>(available / (staged_bytes(shape) + reserve));
-    const int blocks_of_threads = 1024 / shape.block_threads;
-    const int resident = std::max(1, std::min(blocks_of_memory, blocks_of_threads));
-    rows_per_block = shape.rows_per_block(
-        x.dim(0),
-        std::min<std::int64_t>(RowTiles::max_partial_blocks, std::int64_t{processors} * resident));
-  }
-  static int attribute(cudaDeviceAttr name, int device) {
-    int value = 0;
-    check(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
-    return value;
-  }
-  RowShape shape;
-  std::int64_t rows_per_block;
-};
 
 template <class Operation>
 void with_order(int order, Operation&& operation) {
@@ -365,8 +338,8 @@ void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tens
     rows.d_y = static_cast<const T*>(d_y.raw());
     rows.out = static_cast<T*>(d_x.raw());
     rows.partial_sums = partial_sums.data<double>();
-    const BackwardPlan plan(x, Vector<T>::size,
-                            in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}));
+    const PolyNormBackwardPlan plan(x, Vector<T>::size,
+                                    in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}));
     for_each_part(groups_of(coefficients, group_offsets), plan.rows_per_block,
                   [&](const RowBlocks& blocks, std::int64_t first_group) {
                     Rows<T> part = rows;

@@ -71,14 +71,20 @@ std::size_t bench_arena_bytes(const Config& config, const Selection& selection,
   return std::max(free - taken, with_model ? plan.activations : std::size_t{0});
 }
 
-MachineRates measure_machine(Communicator& world, DType dtype, ExecutionContext& context) {
+/// One that keeps the device busy.
+SquareProduct rated_product(const Config& config, Device device) {
+  return {.extent = device.type == DeviceType::cuda ? 8192 : 2048,
+          .dtype = compute_dtype(config.train.precision, device.type)};
+}
+
+MachineRates measure_machine(Communicator& world, const SquareProduct& product,
+                             ExecutionContext& context) {
   const bool on_gpu = context.stream.device().type == DeviceType::cuda;
   const std::int64_t memory = std::int64_t{on_gpu ? 1024 : 256} << 20;
   const std::int64_t message = std::int64_t{on_gpu ? 256 : 16} << 20;
   return {.copy = measure_copy_bandwidth(world, memory, context),
           .read = measure_read_bandwidth(world, memory, context),
-          .product = measure_product_rate(world, {.extent = on_gpu ? 8192 : 2048, .dtype = dtype},
-                                          context),
+          .product = measure_product_rate(world, product, context),
           .all_to_all = measure_all_to_all_bandwidth(world, message, context)};
 }
 
@@ -93,7 +99,11 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   Timeline timeline(stream);
   ExecutionContext context{stream, arena, timeline};
   BenchReport report{.plan = plan};
-  report.setting = {.ranks = world.size(), .threads_per_rank = omp_get_max_threads()};
+  report.setting = {.ranks = world.size(),
+                    .threads_per_rank = omp_get_max_threads(),
+                    .device = device.type == DeviceType::cuda ? cuda::describe_device(device.index)
+                                                              : std::string(),
+                    .product = rated_product(config, device)};
   const auto show = [&](const std::string& text) {
     if (world.rank() == 0) std::cout << text << std::flush;
   };
@@ -106,8 +116,7 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   std::unique_ptr<ModelBench> model;
   if (selection.step || selection.generation)
     model = std::make_unique<ModelBench>(config, mesh, plan, context);
-  report.setting.rates =
-      measure_machine(world, compute_dtype(config.train.precision, device.type), context);
+  report.setting.rates = measure_machine(world, report.setting.product, context);
   show(bench_head(report.setting));
   for (const KernelCase& kernel : selection.kernels) {
     const Arena::Scope scope(arena);
