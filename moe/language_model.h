@@ -62,8 +62,8 @@ class LanguageModel {
   /// rank. Empty without biases.
   std::vector<TensorPiece> router_bias_pieces();
 
-  /// Logits [vocab], f32 beside bf16, of the position after the last of `tokens`, which continue what `cache` holds.
-  /// Collective over `expert`.
+  /// Logits [vocab], f32 beside bf16, of the position after the last of `tokens`, which continue
+  /// what `cache` holds. Collective over `expert`.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 
   /// Parameters that take part in one token's prediction: all but the experts not chosen.

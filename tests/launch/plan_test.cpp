@@ -79,7 +79,8 @@ TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
 TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
   const Config one = shipped("moe-7b");
   const Config eight = shipped("moe-7b", {"--parallel.expert=8"});
-  const MemoryPlan alone = plan_memory(one, {.ranks = 1, .threads = 1}), replicas = plan_memory(one, {.ranks = 8, .threads = 1}),
+  const MemoryPlan alone = plan_memory(one, {.ranks = 1, .threads = 1}),
+                   replicas = plan_memory(one, {.ranks = 8, .threads = 1}),
                    shared = plan_memory(eight, {.ranks = 8, .threads = 1});
   EXPECT_EQ(replicas.total_parameters, alone.total_parameters);
   EXPECT_EQ(shared.total_parameters, alone.total_parameters);
@@ -95,9 +96,12 @@ TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
 }
 
 TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
-  const MemoryPlan keep = plan_memory(shipped("bench-moe", {"--train.recompute=none"}), {.ranks = 1, .threads = 1});
-  const MemoryPlan again = plan_memory(shipped("bench-moe", {"--train.recompute=block"}), {.ranks = 1, .threads = 1});
-  const MemoryPlan small = plan_memory(shipped("bench-moe", {"--train.micro_batch=1"}), {.ranks = 1, .threads = 1});
+  const MemoryPlan keep =
+      plan_memory(shipped("bench-moe", {"--train.recompute=none"}), {.ranks = 1, .threads = 1});
+  const MemoryPlan again =
+      plan_memory(shipped("bench-moe", {"--train.recompute=block"}), {.ranks = 1, .threads = 1});
+  const MemoryPlan small =
+      plan_memory(shipped("bench-moe", {"--train.micro_batch=1"}), {.ranks = 1, .threads = 1});
   EXPECT_LT(again.activations, keep.activations);
   EXPECT_LT(small.activations, keep.activations / 2);
   EXPECT_EQ(again.parameters, keep.parameters);
@@ -105,7 +109,8 @@ TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
 
 TEST(PlanTest, RefusesLayoutsThatDoNotDivide) {
   const Config config = shipped("quickstart");
-  const std::string message = test::message_of<InvalidArgument>([&] { plan_memory(config, {.ranks = 3, .threads = 1}); });
+  const std::string message =
+      test::message_of<InvalidArgument>([&] { plan_memory(config, {.ranks = 3, .threads = 1}); });
   EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the number of ranks (3)"),
             std::string::npos)
       << message;
