@@ -194,14 +194,23 @@ TEST(FeedForward, DoesNotDependOnTheNumberOfThreads) {
       const double rounding = dtype == DType::f64 ? 0.0 : 1e-5;
       Call one(example.activation, dtype, {96, 80}, uneven, 1);
       Call more(example.activation, dtype, {96, 80}, uneven, 1);
+      Call again(example.activation, dtype, {96, 80}, uneven, 1);
       omp_set_num_threads(1);
       one.forward();
       one.backward();
       for (const int number : {2, 4}) {
         omp_set_num_threads(number);
-        more.clear();
-        more.forward();
-        more.backward();
+        for (Call* call : {&more, &again}) {
+          call->clear();
+          call->forward();
+          call->backward();
+        }
+        EXPECT_TRUE(test::bitwise_equal(*again.y, *more.y)) << number;
+        EXPECT_TRUE(test::bitwise_equal(*again.d_x, *more.d_x)) << number;
+        EXPECT_TRUE(test::bitwise_equal(*again.d_row_weights, *more.d_row_weights)) << number;
+        EXPECT_TRUE(test::bitwise_equal(*again.d_up, *more.d_up)) << number;
+        EXPECT_TRUE(test::bitwise_equal(*again.d_down, *more.d_down)) << number;
+        EXPECT_TRUE(test::bitwise_equal(*again.d_a, *more.d_a)) << number;
         EXPECT_LE(test::relative_error(*more.y, *one.y), rounding) << number;
         EXPECT_LE(test::relative_error(*more.d_x, *one.d_x), rounding) << number;
         EXPECT_LE(test::relative_error(*more.d_row_weights, *one.d_row_weights), rounding)

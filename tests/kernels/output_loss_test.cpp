@@ -159,7 +159,12 @@ TEST_P(OutputLoss, DoesNotDependOnTheNumberOfThreads) {
   omp_set_num_threads(2);
   Problem two(300, 32, 1000, dtype);
   two.forward_backward(0.5, scratch_, stream_);
+  Problem again(300, 32, 1000, dtype);
+  again.forward_backward(0.5, scratch_, stream_);
   omp_set_num_threads(threads);
+  EXPECT_TRUE(bitwise_equal(*again.token_loss, *two.token_loss));
+  EXPECT_TRUE(bitwise_equal(*again.d_x, *two.d_x));
+  EXPECT_TRUE(bitwise_equal(*again.d_weight, *two.d_weight));
   // oneDNN's f32 product may cut its work by the number of threads, as it does with AVX2: then sums
   // are equal to rounding. Our own f64 product, and all sums around either, are the same bits.
   const double rounding = dtype == DType::f64 ? 0.0 : 1e-6;
