@@ -101,9 +101,8 @@ __device__ void write_partial_sums(const double (&totals)[n], bool has_total, in
 
 // Each thread copies its vectors of x and d_y into its own places of shared memory, the next row's
 // while it works on one: loads are always under way, and few registers are held across the sums.
-// `most_threads` a block, of which a processor holds `blocks_held` at least.
-template <class T, int order, int most_threads, int blocks_held>
-__global__ void __launch_bounds__(most_threads, blocks_held)
+template <class T, int order>
+__global__ void __launch_bounds__(RowShape::max_threads)
     staged_backward(const __grid_constant__ RowBlocks blocks, const Rows<T> rows, int row_threads,
                     int held_vectors) {
   using V = Vector<T>;
@@ -259,19 +258,13 @@ void launch_backward(const RowShape& shape, const RowBlocks& blocks, const Rows<
   if (shape.held_vectors == 0) {
     any_backward<T, order><<<grid, shape.block_threads, 0, stream>>>(blocks, rows);
   } else {
-    const auto launch = [&](auto* kernel) {
-      const std::size_t bytes = poly_norm_staged_bytes(shape);
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(bytes)),
-            "cudaFuncSetAttribute");
-      kernel<<<grid, shape.block_threads, bytes, stream>>>(blocks, rows, shape.row_threads,
-                                                           shape.held_vectors);
-    };
-    if (poly_norm_blocks_held(shape) == 3) {
-      launch(&staged_backward<T, order, 384, 3>);
-    } else {
-      launch(&staged_backward<T, order, RowShape::max_threads, 1>);
-    }
+    const std::size_t bytes = poly_norm_staged_bytes(shape);
+    check(
+        cudaFuncSetAttribute(staged_backward<T, order>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "cudaFuncSetAttribute");
+    staged_backward<T, order><<<grid, shape.block_threads, bytes, stream>>>(
+        blocks, rows, shape.row_threads, shape.held_vectors);
   }
   check_launch("poly_norm_backward");
 }

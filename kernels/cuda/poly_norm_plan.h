@@ -20,12 +20,6 @@ inline std::size_t poly_norm_staged_bytes(const RowShape& shape) {
          sizeof(uint4);
 }
 
-/// Blocks whose registers a processor holds at once: three of wide rows, as the kernel is built for
-/// at most 384 threads a block; else as many as make 1024 threads.
-inline int poly_norm_blocks_held(const RowShape& shape) {
-  return shape.block_threads > 256 && shape.block_threads <= 384 ? 3 : 1024 / shape.block_threads;
-}
-
 /// The backward pass's shape, and the rows of a block: the blocks fill the device once.
 struct PolyNormBackwardPlan {
   PolyNormBackwardPlan(const Tensor& x, int vector_size, bool in_vectors)
@@ -41,7 +35,8 @@ struct PolyNormBackwardPlan {
         static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
     const auto blocks_of_memory =
         static_cast<int>(available / (poly_norm_staged_bytes(shape) + reserve));
-    const int resident = std::max(1, std::min(blocks_of_memory, poly_norm_blocks_held(shape)));
+    const int blocks_of_threads = 1024 / shape.block_threads;
+    const int resident = std::max(1, std::min(blocks_of_memory, blocks_of_threads));
     rows_per_block = shape.rows_per_block(
         x.dim(0),
         std::min<std::int64_t>(RowTiles::max_partial_blocks, std::int64_t{processors} * resident));
