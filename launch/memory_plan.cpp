@@ -46,12 +46,10 @@ void measure_losses(LanguageModel& model, const Config& config, ExecutionContext
 
 }  // namespace
 
-std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
-                          DeviceType backend) {
-  // Files are written from host memory; the copy for the last checkpoint alone is not worth it.
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces) {
+  // A copy for the last checkpoint alone is not worth it.
   const bool background = config.checkpoint.background && config.checkpoint.every > 0;
-  const bool needed = background || backend != DeviceType::cpu;
-  return needed ? CheckpointSaver::staging_bytes(pieces) : 0;
+  return background ? CheckpointSaver::staging_bytes(pieces) : 0;
 }
 
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
@@ -90,7 +88,7 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
   std::vector<TensorPiece> pieces = training.optimizer().pieces_to_save();
   for (TensorPiece& piece : training.model().router_bias_pieces())
     pieces.push_back(std::move(piece));
-  plan.staging = staging_bytes(config, pieces, layout.backend);
+  plan.staging = staging_bytes(config, pieces);
   return plan;
 }
 

@@ -31,10 +31,9 @@ struct MemoryPlan {
   std::size_t rank_total() const { return device_total() + staging; }
 };
 
-/// The host memory that a checkpoint of these pieces is copied to before it is written; 0 where a
-/// run needs no copy.
-std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces,
-                          DeviceType backend);
+/// The host memory that a checkpoint of these pieces is copied to before it is written; 0 where
+/// training waits for its checkpoints.
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces);
 
 /// What a run is planned for.
 struct PlannedLayout {

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
+#include "launch/first_rank.h"
 #include "launch/options.h"
 #include "runtime/error.h"
 #include "runtime/json.h"
@@ -30,52 +33,100 @@ std::vector<std::string> committed(const fs::path& run) {
 
 bool is_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.json"); }
 
-std::optional<fs::path> newest_valid(const fs::path& run, std::vector<std::string>& notes) {
-  std::vector<std::string> passed_over;
-  const auto newest = newest_checkpoint(run / "checkpoints", passed_over);
+/// Throws InputFileError when none was found although the run has some.
+void check_found(const fs::path& run, bool found, const std::vector<std::string>& passed_over) {
   // A run that was killed while it saved for the first time has lost nothing by starting anew.
-  if (!newest && !committed(run).empty())
+  if (!found && !committed(run).empty())
     throw InputFileError((run / "checkpoints").string(),
                          fmt::format("no checkpoint is valid ({}); name another one by "
                                      "checkpoint.resume = PATH, or start in a new run.dir",
                                      fmt::join(passed_over, "; ")));
+}
+
+void add_notes(const std::vector<std::string>& passed_over, std::vector<std::string>& notes) {
   for (const std::string& line : passed_over) notes.push_back("passed over " + line);
+}
+
+/// Rank 0 looks, so that all see the same.
+void check_on_first_rank(Communicator& ranks, const std::function<void()>& check) {
+  on_first_rank(ranks, [&] {
+    check();
+    return std::string();
+  });
+}
+
+std::optional<CheckpointReader> open_newest(const fs::path& run, std::vector<std::string>& notes,
+                                            Communicator& ranks) {
+  std::vector<std::string> passed_over;
+  auto newest = open_newest_checkpoint(run / "checkpoints", passed_over, ranks);
+  check_on_first_rank(ranks, [&] { check_found(run, newest.has_value(), passed_over); });
+  add_notes(passed_over, notes);
   return newest;
+}
+
+/// Whether it is one itself. Throws InputFileError when there is nothing.
+bool names_checkpoint(const fs::path& path) {
+  if (!fs::exists(path)) throw InputFileError(path.string(), "no such checkpoint");
+  return is_checkpoint(path);
+}
+
+[[noreturn]] void refuse(const fs::path& path) {
+  throw InputFileError(path.string(),
+                       "neither a checkpoint (no manifest.json) nor a run directory with one");
+}
+
+/// A run must not start behind checkpoints that it has. `step` is where it would.
+void check_nothing_newer(const CheckpointConfig& config, const fs::path& run, std::int64_t step) {
+  const std::vector<std::string> present = committed(run);
+  if (!present.empty() && present.back() > checkpoint_name(step))
+    throw InvalidArgument(
+        fmt::format("checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
+                    "run.dir to a new directory",
+                    config.resume, (run / "checkpoints").string(), present.back()));
+}
+
+void check_nothing_there(const fs::path& run) {
+  const std::vector<std::string> present = committed(run);
+  if (!present.empty())
+    throw InvalidArgument(
+        fmt::format("checkpoint.resume = none: {} holds {}; set checkpoint.resume = auto to go "
+                    "on from it, or run.dir to a new directory to start anew",
+                    (run / "checkpoints").string(), present.back()));
 }
 
 }  // namespace
 
 fs::path resolve_checkpoint(const fs::path& path, std::vector<std::string>& notes) {
-  if (!fs::exists(path)) throw InputFileError(path.string(), "no such checkpoint");
-  if (is_checkpoint(path)) return path;
-  if (const auto newest = newest_valid(path, notes)) return *newest;
-  throw InputFileError(path.string(),
-                       "neither a checkpoint (no manifest.json) nor a run directory with one");
+  if (names_checkpoint(path)) return path;
+  std::vector<std::string> passed_over;
+  const auto newest = newest_checkpoint(path / "checkpoints", passed_over);
+  check_found(path, newest.has_value(), passed_over);
+  add_notes(passed_over, notes);
+  if (!newest) refuse(path);
+  return *newest;
 }
 
-StartPoint choose_start(const CheckpointConfig& config, const fs::path& run) {
+CheckpointReader open_checkpoint(const fs::path& path, std::vector<std::string>& notes,
+                                 Communicator& ranks) {
+  const std::string named =
+      on_first_rank(ranks, [&] { return std::string(names_checkpoint(path) ? "checkpoint" : ""); });
+  if (!named.empty()) return CheckpointReader(path, ranks);
+  auto newest = open_newest(path, notes, ranks);
+  if (!newest) refuse(path);
+  return *std::move(newest);
+}
+
+StartPoint choose_start(const CheckpointConfig& config, const fs::path& run, Communicator& ranks) {
   StartPoint start;
-  const std::vector<std::string> present = committed(run);
   if (config.resume == "none") {
-    if (!present.empty())
-      throw InvalidArgument(
-          fmt::format("checkpoint.resume = none: {} holds {}; set checkpoint.resume = auto to go "
-                      "on from it, or run.dir to a new directory to start anew",
-                      (run / "checkpoints").string(), present.back()));
-    return start;
+    check_on_first_rank(ranks, [&] { check_nothing_there(run); });
+  } else if (config.resume == "auto") {
+    start.checkpoint = open_newest(run, start.notes, ranks);
+  } else {
+    start.checkpoint = open_checkpoint(config.resume, start.notes, ranks);
+    const std::int64_t step = start.checkpoint->info().step;
+    check_on_first_rank(ranks, [&] { check_nothing_newer(config, run, step); });
   }
-  if (config.resume == "auto") {
-    start.checkpoint = newest_valid(run, start.notes);
-    return start;
-  }
-  start.checkpoint = resolve_checkpoint(config.resume, start.notes);
-  const CheckpointReader reader(*start.checkpoint);
-  reader.verify_hashes();
-  if (!present.empty() && present.back() > checkpoint_name(reader.info().step))
-    throw InvalidArgument(
-        fmt::format("checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
-                    "run.dir to a new directory",
-                    config.resume, (run / "checkpoints").string(), present.back()));
   return start;
 }
 

@@ -8,13 +8,14 @@
 
 #include "launch/config.h"
 #include "parallel/checkpoint.h"
+#include "parallel/communicator.h"
 
 namespace polymoe {
 
 /// Where a run starts.
 struct StartPoint {
-  std::optional<std::filesystem::path> checkpoint;  // nothing = from the beginning
-  std::vector<std::string> notes;                   // what the log says of the choice
+  std::optional<CheckpointReader> checkpoint;  // nothing = from the beginning
+  std::vector<std::string> notes;              // what the log says of the choice
 };
 
 /// Follows checkpoint.resume for the run directory `run`:
@@ -24,14 +25,21 @@ struct StartPoint {
 ///   none  from the beginning
 ///   PATH  that checkpoint, or the newest valid one of that run directory
 /// Throws InputFileError when there are checkpoints and none of them is valid, or PATH is not one;
-/// InvalidArgument when the run holds checkpoints that the choice would leave behind it. One rank
-/// calls it.
-StartPoint choose_start(const CheckpointConfig& config, const std::filesystem::path& run);
+/// InvalidArgument when the run holds checkpoints that the choice would leave behind it. The
+/// checkpoint's hashes are checked. Collective over ranks that see one file system; all throw what
+/// one throws.
+StartPoint choose_start(const CheckpointConfig& config, const std::filesystem::path& run,
+                        Communicator& ranks);
 
 /// The checkpoint that a path given by the user means: itself if it is one, else the newest valid
 /// one of the run directory. Throws InputFileError.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path,
                                          std::vector<std::string>& notes);
+
+/// The same by ranks that see one file system: opened, all hashes checked. Collective; all throw
+/// what one throws.
+CheckpointReader open_checkpoint(const std::filesystem::path& path, std::vector<std::string>& notes,
+                                 Communicator& ranks);
 
 /// Throws InvalidArgument naming the differing fields when the checkpoint is of another model than
 /// `config` describes.

@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "launch/device_choice.h"
-#include "launch/first_rank.h"
 #include "launch/memory_plan.h"
 #include "launch/node_threads.h"
 #include "launch/resume.h"
-#include "parallel/checkpoint.h"
 #include "runtime/log.h"
 #include "runtime/system.h"
 
@@ -21,19 +19,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Rank 0 chooses, so that all ranks read the same checkpoint while a run goes on writing.
-fs::path choose_checkpoint(const fs::path& path, Communicator& world) {
-  return on_first_rank(world, [&] {
-    std::vector<std::string> notes;
-    const fs::path checkpoint = resolve_checkpoint(path, notes);
+CheckpointReader choose_checkpoint(const fs::path& path, Communicator& world) {
+  std::vector<std::string> notes;
+  CheckpointReader checkpoint = open_checkpoint(path, notes, world);
+  if (world.rank() == 0) {
     Log log(0);
     for (const std::string& note : notes) log.warning(note);
-    return checkpoint.string();
-  });
+  }
+  return checkpoint;
 }
 
-Config config_of(const fs::path& checkpoint) {
-  return parse_config(CheckpointReader(checkpoint).info().config, checkpoint.string(), {});
+Config config_of(const CheckpointReader& checkpoint) {
+  return parse_config(checkpoint.info().config, checkpoint.directory().string(), {});
 }
 
 /// As many ranks as can hold the experts together do.
@@ -91,7 +88,7 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
                   options.device);
   std::vector<TensorPiece> wanted = parameter_pieces(store_);
   for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
-  CheckpointReader(checkpoint_, mesh_.world()).read(wanted, stream_);
+  checkpoint_.read(wanted, stream_);
 }
 
 SavedModel::~SavedModel() = default;

@@ -6,6 +6,7 @@
 
 #include "launch/config.h"
 #include "moe/language_model.h"
+#include "parallel/checkpoint.h"
 #include "parallel/parameter_store.h"
 #include "parallel/process_mesh.h"
 #include "runtime/context.h"
@@ -29,7 +30,7 @@ class SavedModel {
              const Options& options);
   ~SavedModel();
 
-  const std::filesystem::path& checkpoint() const { return checkpoint_; }
+  const std::filesystem::path& checkpoint() const { return checkpoint_.directory(); }
   const Config& config() const { return config_; }
   const ProcessMesh& mesh() const { return mesh_; }
   LanguageModel& model() { return model_; }
@@ -41,7 +42,7 @@ class SavedModel {
   void shutdown() { mesh_.shutdown(); }
 
  private:
-  std::filesystem::path checkpoint_;
+  CheckpointReader checkpoint_;
   Config config_;
   ProcessMesh mesh_;
   ParameterStore store_;

@@ -102,11 +102,10 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
         config_.optimizer.warmup, config_.train.steps));
   start();
   saver_ = std::make_unique<CheckpointSaver>(
-      CheckpointSaver::Options{
-          .root = fs::path(config_.run.dir) / "checkpoints",
-          .keep = config_.checkpoint.keep,
-          .staging_bytes = staging_bytes(config_, pieces(), options_.device.type),
-          .observer = options_.saves},
+      CheckpointSaver::Options{.root = fs::path(config_.run.dir) / "checkpoints",
+                               .keep = config_.checkpoint.keep,
+                               .staging_bytes = staging_bytes(config_, pieces()),
+                               .observer = options_.saves},
       mesh_.world().split(0));
   open_outputs();
   product_rate_ = measure_product_rate(
@@ -119,20 +118,18 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
 Trainer::~Trainer() = default;
 
 void Trainer::start() {
-  const fs::path checkpoint = on_first_rank(mesh_.world(), [&] {
-    const StartPoint chosen = choose_start(config_.checkpoint, directory_->path());
+  const StartPoint chosen = choose_start(config_.checkpoint, config_.run.dir, mesh_.world());
+  if (first_rank())
     for (const std::string& note : chosen.notes) log_.warning(note);
-    return chosen.checkpoint.value_or("").string();
-  });
-  if (checkpoint.empty()) {
-    model_.optimizer().initialize(config_.train.seed, stream_);
+  if (chosen.checkpoint) {
+    load(*chosen.checkpoint);
   } else {
-    load(checkpoint);
+    model_.optimizer().initialize(config_.train.seed, stream_);
   }
 }
 
-void Trainer::load(const fs::path& checkpoint) {
-  const CheckpointReader reader(checkpoint, mesh_.world());
+void Trainer::load(const CheckpointReader& reader) {
+  const fs::path& checkpoint = reader.directory();
   const CheckpointInfo& info = reader.info();
   check_same_model(config_, info, checkpoint);
   state_ = TrainingState::from_text(info.state, checkpoint.string());

@@ -82,7 +82,7 @@ class Trainer {
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
   void start();
-  void load(const std::filesystem::path& checkpoint);
+  void load(const CheckpointReader& reader);
   void open_outputs();
   void save(bool last);
   void finish_save();

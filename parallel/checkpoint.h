@@ -71,6 +71,7 @@ class CheckpointReader {
   /// every ranks.size()-th. Collective; all throw InputFileError where one does, the same one.
   CheckpointReader(const std::filesystem::path& directory, Communicator& ranks);
 
+  const std::filesystem::path& directory() const { return directory_; }
   const CheckpointInfo& info() const { return manifest_.info; }
   const CheckpointManifest& manifest() const { return manifest_; }
   bool has(const std::string& tensor) const { return manifest_.find(tensor) != nullptr; }
@@ -103,9 +104,9 @@ class CheckpointReader {
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over);
 
-/// The same by ranks that see one file system, which share the hashing; each gets all of it.
-/// Collective; all throw what one throws.
-std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
+/// The same by ranks that see one file system, which share the hashing; each gets all of it, the
+/// checkpoint opened and hashed. Collective; all throw what one throws.
+std::optional<CheckpointReader> open_newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over,
                                                        Communicator& ranks);
 

@@ -99,9 +99,9 @@ std::optional<fs::path> newest_checkpoint(const fs::path& root,
   return std::nullopt;
 }
 
-std::optional<fs::path> newest_checkpoint(const fs::path& root,
-                                          std::vector<std::string>& passed_over,
-                                          Communicator& ranks) {
+std::optional<CheckpointReader> open_newest_checkpoint(const fs::path& root,
+                                                       std::vector<std::string>& passed_over,
+                                                       Communicator& ranks) {
   // What rank 0 sees is looked at by all, in its order.
   std::string listing;
   read_alike(
@@ -121,8 +121,7 @@ std::optional<fs::path> newest_checkpoint(const fs::path& root,
       continue;
     }
     try {
-      const CheckpointReader reader(path, ranks);
-      return path;
+      return CheckpointReader(path, ranks);
     } catch (const InputFileError& error) {
       passed_over.push_back(error.what());
     }

@@ -50,8 +50,8 @@ const std::vector<std::pair<std::string, Shape>> tensors = {
 
 /// A committed checkpoint of one rank, and what is read from it.
 struct Sample {
-  explicit Sample(const char* name)
-      : directory(save_sample(scratch() / name, 1)),
+  explicit Sample(const char* place)
+      : directory(save_sample(scratch() / place, 1)),
         manifest(CheckpointReader(directory).manifest()),
         shard(directory / manifest.files[0].name),
         bytes(test::read_bytes(shard)) {

@@ -109,10 +109,17 @@ TEST_F(BackgroundSave, TheMemoryPlanCountsTheStaging) {
   const auto whole = static_cast<double>(two.total_parameters) * 12;
   EXPECT_GE(static_cast<double>(two.staging), whole / 2);
   EXPECT_LE(static_cast<double>(two.staging), 1.2 * whole / 2);
-  settings.checkpoint.background = false;
-  const MemoryPlan without = plan_memory(settings, {.ranks = 2, .threads = 1});
-  EXPECT_EQ(without.staging, 0U);
-  EXPECT_EQ(without.rank_total() + two.staging, two.rank_total());
+  // What a rank of a GPU holds is saved as f32 from host memory too.
+  const PlannedLayout gpu{.ranks = 2, .threads = 1, .backend = DeviceType::cuda};
+  EXPECT_EQ(plan_memory(settings, gpu).staging, two.staging);
+  for (const auto& [every, background] : {std::pair{3, false}, std::pair{0, true}}) {
+    settings.checkpoint.every = every;
+    settings.checkpoint.background = background;
+    const MemoryPlan without = plan_memory(settings, {.ranks = 2, .threads = 1});
+    EXPECT_EQ(without.staging, 0U);
+    EXPECT_EQ(without.rank_total() + two.staging, two.rank_total());
+    EXPECT_EQ(plan_memory(settings, gpu).staging, 0U);
+  }
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 
 #include <cmath>
 
+#include "parallel/local/local_communicator.h"
 #include "tests/launch/tiny_training.h"
+#include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {
@@ -18,6 +20,11 @@ using test::metrics_of;
 using test::TemporaryDirectory;
 using test::train;
 using test::without_times;
+
+/// By one rank.
+StartPoint choose(const CheckpointConfig& config, const fs::path& run) {
+  return choose_start(config, run, *make_local_communicators(1)[0]);
+}
 
 class ResumeTest : public testing::Test {
  protected:
@@ -154,11 +161,18 @@ TEST_F(ResumeTest, DamagedCheckpointIsPassedOver) {
   ASSERT_EQ(train(settings, layout), RunEnd::stopped);
   const fs::path newest = path("run/checkpoints/step-00000008");
   damage(newest);
-  const StartPoint start = choose_start(settings.checkpoint, path("run"));
+  const StartPoint start = choose(settings.checkpoint, path("run"));
   ASSERT_TRUE(start.checkpoint);
-  EXPECT_EQ(start.checkpoint->filename(), "step-00000004");
+  EXPECT_EQ(start.checkpoint->directory().filename(), "step-00000004");
   ASSERT_EQ(start.notes.size(), 1U);
   EXPECT_NE(start.notes[0].find("step-00000008"), std::string::npos) << start.notes[0];
+
+  run_ranks(3, [&](std::unique_ptr<Communicator> world) {
+    const StartPoint together = choose_start(settings.checkpoint, path("run"), *world);
+    ASSERT_TRUE(together.checkpoint);
+    EXPECT_EQ(together.checkpoint->directory(), start.checkpoint->directory());
+    EXPECT_EQ(together.notes, start.notes);
+  });
 
   settings.train.stop_after = 0;
   ASSERT_EQ(train(settings, layout), RunEnd::finished);
@@ -168,13 +182,18 @@ TEST_F(ResumeTest, DamagedCheckpointIsPassedOver) {
   damage(newest);
   damage(last("run"));
   const std::string message =
-      test::message_of<InputFileError>([&] { choose_start(settings.checkpoint, path("run")); });
+      test::message_of<InputFileError>([&] { choose(settings.checkpoint, path("run")); });
   EXPECT_NE(message.find("no checkpoint is valid"), std::string::npos) << message;
+  run_ranks(3, [&](std::unique_ptr<Communicator> world) {
+    EXPECT_EQ(test::message_of<InputFileError>(
+                  [&] { choose_start(settings.checkpoint, path("run"), *world); }),
+              message);
+  });
 }
 
 TEST_F(ResumeTest, ARunKilledInItsFirstCheckpointStartsAnew) {
   fs::create_directories(path("killed/checkpoints/step-00000004.partial"));
-  const StartPoint start = choose_start({.resume = "auto"}, path("killed"));
+  const StartPoint start = choose({.resume = "auto"}, path("killed"));
   EXPECT_FALSE(start.checkpoint);
   ASSERT_EQ(start.notes.size(), 1U);
   EXPECT_NE(start.notes[0].find("was never committed"), std::string::npos) << start.notes[0];
@@ -199,21 +218,26 @@ TEST_F(ResumeTest, FollowsTheKey) {
   settings.checkpoint.every = 1;
   ASSERT_EQ(train(settings, {.ranks = 1}), RunEnd::stopped);
 
-  EXPECT_FALSE(choose_start({.resume = "auto"}, path("new")).checkpoint);
-  EXPECT_FALSE(choose_start({.resume = "none"}, path("new")).checkpoint);
+  EXPECT_FALSE(choose({.resume = "auto"}, path("new")).checkpoint);
+  EXPECT_FALSE(choose({.resume = "none"}, path("new")).checkpoint);
   const std::string message =
-      test::message_of<InvalidArgument>([&] { choose_start({.resume = "none"}, path("run")); });
+      test::message_of<InvalidArgument>([&] { choose({.resume = "none"}, path("run")); });
   EXPECT_NE(message.find("checkpoint.resume = auto"), std::string::npos) << message;
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    EXPECT_EQ(test::message_of<InvalidArgument>(
+                  [&] { choose_start({.resume = "none"}, path("run"), *world); }),
+              message);
+  });
 
   const fs::path older = path("run/checkpoints/step-00000001");
-  EXPECT_EQ(choose_start({.resume = older.string()}, path("new")).checkpoint, older);
-  EXPECT_EQ(choose_start({.resume = path("run").string()}, path("new")).checkpoint->filename(),
-            "step-00000002");
+  EXPECT_EQ(choose({.resume = older.string()}, path("new")).checkpoint->directory(), older);
+  EXPECT_EQ(
+      choose({.resume = path("run").string()}, path("new")).checkpoint->directory().filename(),
+      "step-00000002");
   // Going on from an older one would run into the newer one.
-  EXPECT_THROW(choose_start({.resume = older.string()}, path("run")), InvalidArgument);
-  EXPECT_THROW(choose_start({.resume = path("nothing").string()}, path("new")), InputFileError);
-  EXPECT_THROW(choose_start({.resume = path("run/tensorboard").string()}, path("new")),
-               InputFileError);
+  EXPECT_THROW(choose({.resume = older.string()}, path("run")), InvalidArgument);
+  EXPECT_THROW(choose({.resume = path("nothing").string()}, path("new")), InputFileError);
+  EXPECT_THROW(choose({.resume = path("run/tensorboard").string()}, path("new")), InputFileError);
 
   // A run that continues another one's checkpoint commits its own.
   Config continued = config("continued");

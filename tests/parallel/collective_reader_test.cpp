@@ -115,8 +115,8 @@ TEST(CollectiveReader, TheNewestIsFoundTogether) {
     std::vector<fs::path> found(static_cast<std::size_t>(ranks));
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       std::vector<std::string> lines;
-      found[static_cast<std::size_t>(world->rank())] =
-          newest_checkpoint(directory.path(), lines, *world).value_or("");
+      const auto newest = open_newest_checkpoint(directory.path(), lines, *world);
+      if (newest) found[static_cast<std::size_t>(world->rank())] = newest->directory();
       if (world->rank() == ranks - 1) passed_over = lines;
     });
     for (const fs::path& path : found) EXPECT_EQ(path, found[0]);
