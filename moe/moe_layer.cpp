@@ -147,14 +147,15 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
       layer.exchange.sends() ? kept.expert_x : arena.allocate(expert_shape, dtype);
   {
     const Arena::Scope transfer(arena);
-    auto weights = layer.exchange.start_dispatch(plan, by_slot(routing.weights), 1, context);
-    auto rows = layer.exchange.start_dispatch(plan, x, plan.top_k, context);
+    const TokenExchange::Dispatched dispatched[] = {{by_slot(routing.weights), 1, kept.row_weights},
+                                                    {x, plan.top_k, expert_x}};
+    auto rows = layer.exchange.start_dispatch(plan, dispatched, context);
     if (layer.shared) layer.shared->compute(*kept.shared, y, context);
-    layer.exchange.finish_dispatch(plan, weights, kept.row_weights, context);
-    layer.exchange.finish_dispatch(plan, rows, expert_x, context);
+    layer.exchange.finish_dispatch(plan, rows, context);
   }
-  const Tensor expert_y = arena.allocate(expert_shape, dtype);
-  layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), kept.pre, expert_y, context);
+  const Tensor expert_y = layer.exchange.allocate_rows(plan, layer.hidden, dtype, arena);
+  layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
+                       expert_y.rows(0, plan.received), context);
   auto rows = layer.exchange.start_combine(plan, expert_y, context);
   layer.exchange.finish_combine(rows, plan.slot_rows,
                                 layer.shared ? Write::accumulate : Write::overwrite, y, context);
@@ -180,20 +181,23 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   const Tensor d_expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
   {
     const Arena::Scope transfer(arena);
-    auto rows = layer.exchange.start_dispatch(plan, d_y, plan.top_k, context);
+    const TokenExchange::Dispatched dispatched[] = {{d_y, plan.top_k, d_expert_y}};
+    auto rows = layer.exchange.start_dispatch(plan, dispatched, context);
     if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
-    layer.exchange.finish_dispatch(plan, rows, d_expert_y, context);
+    layer.exchange.finish_dispatch(plan, rows, context);
   }
-  const Tensor d_expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-  const Tensor d_row_weights = arena.allocate({plan.received, 1}, wide);
+  const Tensor d_expert_x = layer.exchange.allocate_rows(plan, layer.hidden, dtype, arena);
+  const Tensor d_row_weights = layer.exchange.allocate_rows(plan, 1, wide, arena);
   Tensor expert_x = kept.expert_x;
   if (!layer.exchange.sends()) {
     expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-    auto own_rows = layer.exchange.start_dispatch(plan, kept.x, plan.top_k, context);
-    layer.exchange.finish_dispatch(plan, own_rows, expert_x, context);
+    const TokenExchange::Dispatched dispatched[] = {{kept.x, plan.top_k, expert_x}};
+    auto own_rows = layer.exchange.start_dispatch(plan, dispatched, context);
+    layer.exchange.finish_dispatch(plan, own_rows, context);
   }
   layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
-                        d_expert_x, flat(d_row_weights), context);
+                        d_expert_x.rows(0, plan.received),
+                        flat(d_row_weights.rows(0, plan.received)), context);
 
   // The weights' gradients first: the router's backward pass hides the rows' way home.
   auto weights = layer.exchange.start_combine(plan, d_row_weights, context);

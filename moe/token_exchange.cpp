@@ -46,6 +46,26 @@ Counts host_counts(const Tensor& counts, std::int64_t slots, Stream& stream) {
   return host_values<std::int64_t>(counts, stream);
 }
 
+/// Whether rows go in pieces or are regrouped: by where they lie, the same on every rank.
+bool sends_pieces(const Stream& stream) { return stream.device().backend() == DeviceType::cpu; }
+
+void append_own(const TokenExchange::OwnPiece& piece, std::vector<TokenExchange::OwnPiece>& own) {
+  if (piece.rows == 0) return;
+  if (!own.empty()) {
+    TokenExchange::OwnPiece& last = own.back();
+    if (last.sent + last.rows == piece.sent && last.received + last.rows == piece.received) {
+      last.rows += piece.rows;
+      return;
+    }
+  }
+  own.push_back(piece);
+}
+
+void append_pieces(std::span<const TokenExchange::Piece> pieces, const Tensor& rows,
+                   std::vector<PeerRows>& list) {
+  for (const auto& [peer, begin, end] : pieces) list.push_back({peer, rows.rows(begin, end)});
+}
+
 }  // namespace
 
 TokenExchange::TokenExchange(Communicator& group, std::int64_t experts)
@@ -79,9 +99,6 @@ void TokenExchange::make_plan(const Tensor& expert_ids, const Tensor& weights,
   plan.sent = sum_of(kept);
   plan.received = sum_of(received);
   plan.row_slots = plan.row_slots.rows(0, plan.sent);
-  sum_per_rank(kept, local_experts_, plan.send_rows);
-  sum_per_rank(received, local_experts_, plan.receive_rows);
-
   const Counts by_expert = transposed(received, local_experts_);
   Counts expert_rows;
   sum_per_rank(by_expert, group_.size(), expert_rows);
@@ -89,44 +106,138 @@ void TokenExchange::make_plan(const Tensor& expert_ids, const Tensor& weights,
   for (const std::int64_t rows : expert_rows) {
     plan.offsets.push_back(plan.offsets.back() + rows);
   }
-  if (group_.size() == 1) return;
+  if (!sends() || sends_pieces(context.stream)) {
+    plan_pieces(kept, received, plan);
+    if (sends() && plan.slot_rows.device().type == DeviceType::cpu) renumber_slots(plan);
+    return;
+  }
+  sum_per_rank(kept, local_experts_, plan.send_rows);
+  sum_per_rank(received, local_experts_, plan.receive_rows);
   plan.to_experts = arena.allocate({plan.received}, DType::i32);
   plan.to_ranks = arena.allocate({plan.received}, DType::i32);
   regroup_indices(received, local_experts_, plan.to_experts, context.stream);
   regroup_indices(by_expert, group_.size(), plan.to_ranks, context.stream);
 }
 
-TokenExchange::Transfer TokenExchange::start_dispatch(const Plan& plan, const Tensor& x,
-                                                      std::int64_t slots_per_row,
-                                                      ExecutionContext& context) {
-  if (group_.size() == 1) return {x, slots_per_row, {}};
-  const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Tensor arriving = context.arena.allocate({plan.received, x.dim(1)}, x.dtype());
-  const Tensor leaving = context.arena.allocate({plan.sent, x.dim(1)}, x.dtype());
-  gather_rows(x, plan.row_slots, slots_per_row, leaving, context.stream);
-  return {arriving, 1,
-          group_.start_all_to_all(leaving, plan.send_rows, arriving, plan.receive_rows,
-                                  context.stream)};
+void TokenExchange::plan_pieces(const Counts& kept, const Counts& received, Plan& plan) const {
+  plan.own.clear();
+  plan.leaving.clear();
+  plan.arriving.clear();
+  plan.leaving_rows = 0;
+  Counts next(plan.offsets.begin(), plan.offsets.end() - 1);  // free row of each own expert
+  std::int64_t sent = 0;
+  for (int peer = 0; peer < group_.size(); ++peer) {
+    const bool own = peer == group_.rank();
+    if (own) plan.own_begin = sent;
+    for (std::int64_t e = 0; e < local_experts_; ++e) {
+      const auto i = static_cast<std::size_t>(peer * local_experts_ + e);
+      std::int64_t& row = next[static_cast<std::size_t>(e)];
+      if (own) {
+        append_own({.sent = sent, .received = row, .rows = kept[i]}, plan.own);
+      } else {
+        if (kept[i] > 0) {
+          plan.leaving.push_back({peer, plan.leaving_rows, plan.leaving_rows + kept[i]});
+        }
+        if (received[i] > 0) plan.arriving.push_back({peer, row, row + received[i]});
+        plan.leaving_rows += kept[i];
+      }
+      sent += kept[i];
+      row += received[i];
+    }
+    if (own) plan.own_end = sent;
+  }
 }
 
-void TokenExchange::finish_dispatch(const Plan& plan, Transfer& transfer, Tensor rows,
+void TokenExchange::renumber_slots(const Plan& plan) const {
+  const auto* slots = plan.row_slots.data<std::int32_t>();
+  auto* rows = plan.slot_rows.data<std::int32_t>();
+  const auto number = [&](std::int64_t sent, std::int64_t count, std::int64_t row) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      rows[slots[sent + i]] = static_cast<std::int32_t>(row + i);
+    }
+  };
+  for (const OwnPiece& piece : plan.own) number(piece.sent, piece.rows, piece.received);
+  number(0, plan.own_begin, plan.received);
+  number(plan.own_end, plan.sent - plan.own_end, plan.received + plan.own_begin);
+}
+
+Tensor TokenExchange::gather_leaving(const Plan& plan, const Dispatched& dispatched,
+                                     ExecutionContext& context) const {
+  const auto& [x, slots_per_row, rows] = dispatched;
+  const Tensor leaving = context.arena.allocate({plan.leaving_rows, x.dim(1)}, x.dtype());
+  gather_rows(x, plan.row_slots.rows(0, plan.own_begin), slots_per_row,
+              leaving.rows(0, plan.own_begin), context.stream);
+  gather_rows(x, plan.row_slots.rows(plan.own_end, plan.sent), slots_per_row,
+              leaving.rows(plan.own_begin, plan.leaving_rows), context.stream);
+  return leaving;
+}
+
+TokenExchange::Transfer TokenExchange::start_dispatch(const Plan& plan,
+                                                      std::span<const Dispatched> dispatched,
+                                                      ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::exchange);
+  Transfer transfer;
+  if (sends() && !sends_pieces(context.stream)) {
+    for (const auto& [x, slots_per_row, rows] : dispatched) {
+      const Tensor arriving = context.arena.allocate({plan.received, x.dim(1)}, x.dtype());
+      const Tensor leaving = context.arena.allocate({plan.sent, x.dim(1)}, x.dtype());
+      gather_rows(x, plan.row_slots, slots_per_row, leaving, context.stream);
+      transfer.regrouped.push_back({arriving, rows,
+                                    group_.start_all_to_all(leaving, plan.send_rows, arriving,
+                                                            plan.receive_rows, context.stream)});
+    }
+    return transfer;
+  }
+  if (sends()) {
+    std::vector<PeerRows> send, receive;
+    for (const Dispatched& one : dispatched) {
+      append_pieces(plan.leaving, gather_leaving(plan, one, context), send);
+      append_pieces(plan.arriving, one.rows, receive);
+    }
+    transfer.pending = group_.start_exchange(send, receive, context.stream);
+  }
+  for (const auto& [x, slots_per_row, rows] : dispatched) {
+    for (const OwnPiece& piece : plan.own) {
+      gather_rows(x, plan.row_slots.rows(piece.sent, piece.sent + piece.rows), slots_per_row,
+                  rows.rows(piece.received, piece.received + piece.rows), context.stream);
+    }
+  }
+  return transfer;
+}
+
+void TokenExchange::finish_dispatch(const Plan& plan, Transfer& transfer,
                                     ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   transfer.pending.wait(context.stream);
-  gather_rows(transfer.rows, group_.size() == 1 ? plan.row_slots : plan.to_experts,
-              transfer.slots_per_row, rows, context.stream);
+  for (auto& [arriving, rows, pending] : transfer.regrouped) {
+    pending.wait(context.stream);
+    gather_rows(arriving, plan.to_experts, 1, rows, context.stream);
+  }
+}
+
+Tensor TokenExchange::allocate_rows(const Plan& plan, std::int64_t width, DType dtype,
+                                    Arena& arena) const {
+  return arena.allocate({plan.received + plan.leaving_rows, width}, dtype);
 }
 
 TokenExchange::Transfer TokenExchange::start_combine(const Plan& plan, const Tensor& rows,
                                                      ExecutionContext& context) {
-  if (group_.size() == 1) return {rows, 1, {}};
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Tensor arriving = context.arena.allocate({plan.sent, rows.dim(1)}, rows.dtype());
+  Transfer transfer{.pending = {}, .rows = rows, .regrouped = {}};
+  if (!sends()) return transfer;
+  if (sends_pieces(context.stream)) {
+    std::vector<PeerRows> send, receive;
+    append_pieces(plan.arriving, rows, send);
+    append_pieces(plan.leaving, rows.rows(plan.received, rows.dim(0)), receive);
+    transfer.pending = group_.start_exchange(send, receive, context.stream);
+    return transfer;
+  }
+  transfer.rows = context.arena.allocate({plan.sent, rows.dim(1)}, rows.dtype());
   const Tensor leaving = context.arena.allocate({plan.received, rows.dim(1)}, rows.dtype());
   gather_rows(rows, plan.to_ranks, 1, leaving, context.stream);
-  return {arriving, 1,
-          group_.start_all_to_all(leaving, plan.receive_rows, arriving, plan.send_rows,
-                                  context.stream)};
+  transfer.pending = group_.start_all_to_all(leaving, plan.receive_rows, transfer.rows,
+                                             plan.send_rows, context.stream);
+  return transfer;
 }
 
 void TokenExchange::finish_combine(Transfer& transfer, const Tensor& slot_rows, Write write,

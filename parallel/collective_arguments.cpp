@@ -62,6 +62,12 @@ void check_all_to_all(const std::string& place, const Tensor& send,
   }
 }
 
+void check_peer(const std::string& place, int peer, int rank, int ranks) {
+  if (peer >= 0 && peer < ranks && peer != rank) return;
+  throw InvalidArgument(place + "peer " + std::to_string(peer) + " is not another rank in [0, " +
+                        std::to_string(ranks) + ")");
+}
+
 void check_root(const std::string& place, int root, int ranks) {
   if (root >= 0 && root < ranks) return;
   throw InvalidArgument(place + "root " + std::to_string(root) + " is not in [0, " +

@@ -28,6 +28,9 @@ void check_all_to_all(const std::string& place, const Tensor& send,
                       std::span<const std::int64_t> send_rows, const Tensor& receive,
                       std::span<const std::int64_t> receive_rows, int rank, int ranks);
 
+/// Another rank of the group.
+void check_peer(const std::string& place, int peer, int rank, int ranks);
+
 void check_root(const std::string& place, int root, int ranks);
 
 }  // namespace polymoe

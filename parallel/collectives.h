@@ -30,6 +30,9 @@ class Collectives {
   void all_gather(const Tensor& values);
   void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
                   const Tensor& receive, std::span<const std::int64_t> receive_rows);
+  void exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
+    transport_.exchange(outgoing, incoming, deadline_);
+  }
   /// Binomial tree.
   void broadcast(const Tensor& values, int root);
   /// Dissemination.

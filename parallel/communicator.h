@@ -34,6 +34,12 @@ class Pending {
   std::shared_ptr<State> state_;
 };
 
+/// Consecutive rows for a peer, or room for rows from one.
+struct PeerRows {
+  int peer;
+  Tensor rows;
+};
+
 /// A group of ranks and its collective operations. Every rank of the group calls the same
 /// operations in the same order; zero rows are normal and still take part. Sums have a fixed order,
 /// that of the ranks in host memory: the same inputs give the same bits on every run of one layout.
@@ -70,6 +76,12 @@ class Communicator {
   virtual Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
                                    Tensor receive, std::span<const std::int64_t> receive_rows,
                                    Stream& stream) = 0;
+
+  /// Sends each of `send` to its peer and fills each of `receive` from its peer: several pieces for
+  /// one peer arrive in the order given, piece by piece of the same size on both sides. Pieces of
+  /// any dtypes and widths; none is for this rank itself. Host memory only.
+  virtual Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                                 Stream& stream) = 0;
 
   /// values of `root` to all ranks, in place. Any dtype.
   virtual Pending start_broadcast(Tensor values, int root, Stream& stream) = 0;
@@ -112,6 +124,10 @@ class Communicator {
                           Tensor receive, std::span<const std::int64_t> receive_rows,
                           Stream& stream) {
     start_all_to_all(send, send_rows, receive, receive_rows, stream).wait(stream);
+  }
+  virtual void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                        Stream& stream) {
+    start_exchange(send, receive, stream).wait(stream);
   }
   virtual void broadcast(Tensor values, int root, Stream& stream) {
     start_broadcast(values, root, stream).wait(stream);

@@ -63,6 +63,11 @@ Pending DeviceCommunicator::start_all_to_all(const Tensor& send,
   return post_all_to_all(send, send_rows, receive, receive_rows, stream);
 }
 
+Pending DeviceCommunicator::start_exchange(std::span<const PeerRows> send,
+                                           std::span<const PeerRows> receive, Stream& stream) {
+  return on_host([&](auto& host) { return host.start_exchange(send, receive, stream); });
+}
+
 Pending DeviceCommunicator::start_broadcast(Tensor values, int root, Stream& stream) {
   if (!here(values)) {
     return on_host([&](auto& host) { return host.start_broadcast(values, root, stream); });
@@ -96,6 +101,11 @@ void DeviceCommunicator::all_to_all(const Tensor& send, std::span<const std::int
     return start_all_to_all(send, send_rows, receive, receive_rows, stream).wait(stream);
   }
   on_host([&](auto& host) { host.all_to_all(send, send_rows, receive, receive_rows, stream); });
+}
+
+void DeviceCommunicator::exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                                  Stream& stream) {
+  on_host([&](auto& host) { host.exchange(send, receive, stream); });
 }
 
 void DeviceCommunicator::broadcast(Tensor values, int root, Stream& stream) {

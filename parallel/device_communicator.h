@@ -26,6 +26,8 @@ class DeviceCommunicator : public Communicator {
   Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
                            Tensor receive, std::span<const std::int64_t> receive_rows,
                            Stream& stream) final;
+  Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                         Stream& stream) final;
   Pending start_broadcast(Tensor values, int root, Stream& stream) final;
 
   void all_reduce(Tensor values, Reduction reduction, Stream& stream) final;
@@ -33,6 +35,8 @@ class DeviceCommunicator : public Communicator {
   void all_gather(Tensor values, Stream& stream) final;
   void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
                   std::span<const std::int64_t> receive_rows, Stream& stream) final;
+  void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                Stream& stream) final;
   void broadcast(Tensor values, int root, Stream& stream) final;
 
   void barrier() final;

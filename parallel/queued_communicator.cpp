@@ -186,6 +186,10 @@ Pending QueuedCommunicator::start_all_to_all(const Tensor& send,
                                              std::span<const std::int64_t> receive_rows, Stream&) {
   return post(make_all_to_all(send, send_rows, receive, receive_rows));
 }
+Pending QueuedCommunicator::start_exchange(std::span<const PeerRows> send,
+                                           std::span<const PeerRows> receive, Stream&) {
+  return post(make_exchange(send, receive));
+}
 Pending QueuedCommunicator::start_broadcast(Tensor values, int root, Stream&) {
   return post(make_broadcast(values, root));
 }
@@ -201,6 +205,10 @@ void QueuedCommunicator::all_to_all(const Tensor& send, std::span<const std::int
                                     Tensor receive, std::span<const std::int64_t> receive_rows,
                                     Stream&) {
   run(make_all_to_all(send, send_rows, receive, receive_rows));
+}
+void QueuedCommunicator::exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                                  Stream&) {
+  run(make_exchange(send, receive));
 }
 void QueuedCommunicator::broadcast(Tensor values, int root, Stream&) {
   run(make_broadcast(values, root));

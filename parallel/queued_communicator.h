@@ -42,6 +42,8 @@ class QueuedCommunicator final : public Communicator {
   Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
                            Tensor receive, std::span<const std::int64_t> receive_rows,
                            Stream& stream) override;
+  Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                         Stream& stream) override;
   Pending start_broadcast(Tensor values, int root, Stream& stream) override;
 
   void all_reduce(Tensor values, Reduction reduction, Stream& stream) override;
@@ -49,6 +51,8 @@ class QueuedCommunicator final : public Communicator {
   void all_gather(Tensor values, Stream& stream) override;
   void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
                   std::span<const std::int64_t> receive_rows, Stream& stream) override;
+  void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                Stream& stream) override;
   void broadcast(Tensor values, int root, Stream& stream) override;
 
   void barrier() override;
@@ -76,6 +80,7 @@ class QueuedCommunicator final : public Communicator {
   Operation make_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
                             const Tensor& receive,
                             std::span<const std::int64_t> receive_rows) const;
+  Operation make_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive) const;
   Operation make_broadcast(const Tensor& values, int root) const;
 
   void check_open(const char* operation) const;

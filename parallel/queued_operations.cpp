@@ -2,6 +2,7 @@
 // The checks of each operation of QueuedCommunicator, made before it is queued.
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "parallel/collective_arguments.h"
@@ -69,6 +70,31 @@ QueuedCommunicator::Operation QueuedCommunicator::make_all_to_all(
   return {name, [send, receive, out = std::vector(send_rows.begin(), send_rows.end()),
                  in = std::vector(receive_rows.begin(), receive_rows.end())](
                     Collectives& collectives) { collectives.all_to_all(send, out, receive, in); }};
+}
+
+QueuedCommunicator::Operation QueuedCommunicator::make_exchange(
+    std::span<const PeerRows> send, std::span<const PeerRows> receive) const {
+  constexpr const char* name = "exchange";
+  const std::string place = where(name);
+  bool on_meta = false;
+  for (const auto pieces : {send, receive}) {
+    for (const PeerRows& piece : pieces) {
+      check_peer(place, piece.peer, rank(), size());
+      check_host(place, piece.rows);
+      on_meta = on_meta || is_meta(piece.rows);
+    }
+  }
+  if (size() == 1 || on_meta) return {name, {}};
+  std::vector<Outgoing> outgoing;
+  std::vector<Incoming> incoming;
+  for (const PeerRows& piece : send) {
+    outgoing.push_back({piece.peer, piece.rows.raw(), piece.rows.bytes()});
+  }
+  for (const PeerRows& piece : receive) {
+    incoming.push_back({piece.peer, piece.rows.raw(), piece.rows.bytes()});
+  }
+  return {name, [outgoing = std::move(outgoing), incoming = std::move(incoming)](
+                    Collectives& collectives) { collectives.exchange(outgoing, incoming); }};
 }
 
 QueuedCommunicator::Operation QueuedCommunicator::make_broadcast(const Tensor& values,

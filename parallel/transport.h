@@ -51,9 +51,9 @@ class Transport {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  /// Sends and receives all messages, at most one per peer and direction; returns when all are
-  /// done. Both sides give the same size; a message of zero bytes is not sent. Every rank calls
-  /// exchange the same number of times, with empty lists where it has no part.
+  /// Sends and receives all messages and returns when all are done. Between two ranks they match in
+  /// the order given, each of the same size on both sides; a message of zero bytes is not sent.
+  /// Every rank calls exchange the same number of times, with empty lists where it has no part.
   /// Throws CommunicationError when a peer is lost, on interrupt() and at the deadline.
   virtual void exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming,
                         const Deadline& deadline) = 0;

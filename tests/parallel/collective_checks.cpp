@@ -144,6 +144,63 @@ void check_all_to_all(const CollectiveBed& bed) {
   check_all_to_all_of<std::int32_t>(bed);
 }
 
+/// Pieces of two dtypes, several for one peer, some empty; a piece comes from the middle of a
+/// tensor.
+void check_exchange(const CollectiveBed& bed) {
+  Communicator& world = bed.world;
+  Stream stream(Device::cpu());
+  const int self = world.rank();
+  const auto count = [](int from, int to, int piece) {
+    return (from * 3 + to * 5 + piece) % 4 * 30000;  // up to several hundred KB
+  };
+  const auto value = [](int from, int to, int piece) {
+    return static_cast<float>(100 * from + 10 * to + piece);
+  };
+  std::vector<std::vector<float>> out, in;
+  std::vector<std::vector<std::int64_t>> out_number, in_number;
+  for (int peer = 0; peer < world.size(); ++peer) {
+    for (int piece = 0; piece < 3; ++piece) {
+      const auto leaving = static_cast<std::size_t>(count(self, peer, piece));
+      out.emplace_back(leaving + 2, -1.0F);
+      std::fill_n(out.back().begin() + 1, leaving, value(self, peer, piece));
+      in.emplace_back(static_cast<std::size_t>(count(peer, self, piece)) + 2, -2.0F);
+    }
+    out_number.push_back({self});
+    in_number.push_back({-1});
+  }
+  std::vector<PeerRows> send, receive;
+  const auto inner = [](std::vector<float>& values) {
+    return tensor_of(values).rows(1, static_cast<std::int64_t>(values.size()) - 1);
+  };
+  for (int peer = 0; peer < world.size(); ++peer) {
+    if (peer == self) continue;
+    const auto p = static_cast<std::size_t>(peer);
+    for (std::size_t piece = 0; piece < 3; ++piece) {
+      send.push_back({peer, inner(out[3 * p + piece])});
+      receive.push_back({peer, inner(in[3 * p + piece])});
+    }
+    send.push_back({peer, tensor_of(out_number[p])});
+    receive.push_back({peer, tensor_of(in_number[p])});
+  }
+  world.exchange(send, receive, stream);
+  for (int peer = 0; peer < world.size(); ++peer) {
+    if (peer == self) continue;
+    const auto p = static_cast<std::size_t>(peer);
+    EXPECT_EQ(in_number[p][0], peer);
+    for (int piece = 0; piece < 3; ++piece) {
+      std::vector<float> expected(static_cast<std::size_t>(count(peer, self, piece)) + 2,
+                                  value(peer, self, piece));
+      expected.front() = expected.back() = -2.0F;
+      EXPECT_TRUE(in[3 * p + static_cast<std::size_t>(piece)] == expected)
+          << "piece " << piece << " of rank " << peer;
+    }
+  }
+  const std::vector<PeerRows> own{{self, tensor_of(out_number[0])}};
+  EXPECT_THROW(world.exchange(own, {}, stream), InvalidArgument);
+  EXPECT_THROW(world.exchange({}, own, stream), InvalidArgument);
+  EXPECT_NO_THROW(world.exchange({}, {}, stream));
+}
+
 void check_counts(const CollectiveBed& bed) {
   Communicator& world = bed.world;
   constexpr int each = 3;
@@ -338,6 +395,7 @@ const std::vector<CollectiveCheck>& collective_checks() {
       {"all_gather", check_all_gather},
       {"all_to_all", check_all_to_all},
       {"all_to_all_counts", check_counts},
+      {"exchange", check_exchange},
       {"broadcast", check_broadcast},
       {"several_in_flight", check_several_in_flight},
       {"abandoned", check_abandoned},
