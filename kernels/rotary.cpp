@@ -4,14 +4,13 @@
 #include "kernels/check.h"
 #include "kernels/cpu/rotary.h"
 #include "kernels/cuda/rotary.h"
+#include "kernels/rotary_check.h"
 
 namespace polymoe {
-namespace {
 
-void rotate(const char* operation, const char* name, const RotaryPositions& positions, bool inverse,
-            const Tensor& x, Stream& stream) {
+void check_rotary(const char* operation, const char* name, const RotaryPositions& positions,
+                  const Tensor& x) {
   check_real(operation, name, x, 3);
-  check_tensors(operation, stream.device(), {{name, x, x.shape(), x.dtype()}});
   if (x.dim(2) % 2 != 0) {
     throw InvalidArgument(std::string(operation) + ": the head dimension is " +
                           std::to_string(x.dim(2)) + ", expected an even number");
@@ -24,6 +23,14 @@ void rotate(const char* operation, const char* name, const RotaryPositions& posi
     throw InvalidArgument(std::string(operation) + ": first_position is " +
                           std::to_string(positions.first_position) + ", expected at least 0");
   }
+}
+
+namespace {
+
+void rotate(const char* operation, const char* name, const RotaryPositions& positions, bool inverse,
+            const Tensor& x, Stream& stream) {
+  check_rotary(operation, name, positions, x);
+  check_tensors(operation, stream.device(), {{name, x, x.shape(), x.dtype()}});
   dispatch(stream.device(),
            [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
 }

@@ -6,6 +6,7 @@
 #include "kernels/adamw.h"
 #include "kernels/attention.h"
 #include "kernels/check.h"
+#include "kernels/norm_rotary.h"
 #include "kernels/output_loss.h"
 #include "kernels/random_normal.h"
 #include "kernels/reduction.h"
@@ -172,11 +173,38 @@ void KernelCases::attention() {
                    .log_sum_exp = constant({shape.batch, shape.heads, shape.query_length}, wide,
                                            0.0, context)};
   };
-  add("rotary", fmt::format("{} x {} x {}", tokens_, shape.heads, shape.head_dim),
-      {.bytes = 2.0 * q}, [=, tokens = tokens_](ExecutionContext& context) {
-        const Tensor x = varied({tokens, shape.heads, shape.head_dim}, dtype, 1.0, context);
-        return [=, &context] { rotary_forward(positions, x, context.stream); };
-      });
+  const std::string heads = fmt::format("{} x {} x {}", tokens_, shape.heads, shape.head_dim);
+  const Shape q_shape{tokens_, shape.heads, shape.head_dim};
+  if (model_.qk_norm) {
+    const Shape width{shape.heads * shape.head_dim}, rows{tokens_};
+    const double epsilon = model_.norm_epsilon;
+    add("norm_rotary forward", heads, {.bytes = 2.0 * q}, [=](ExecutionContext& context) {
+      const Tensor x = varied(q_shape, dtype, 1.0, context);
+      const Tensor y = constant(q_shape, dtype, 0.0, context);
+      const Tensor weight = constant(width, dtype, 1.0, context);
+      const Tensor inv_rms = constant(rows, wide, 0.0, context);
+      return [=, &context] {
+        norm_rotary_forward(positions, x, weight, epsilon, y, inv_rms, context.stream);
+      };
+    });
+    add("norm_rotary backward", heads, {.bytes = 3.0 * q}, [=](ExecutionContext& context) {
+      const Tensor x = varied(q_shape, dtype, 1.0, context);
+      const Tensor d_y = varied(q_shape, dtype, 0.1, context);
+      const Tensor d_x = constant(q_shape, dtype, 0.0, context);
+      const Tensor weight = constant(width, dtype, 1.0, context);
+      const Tensor d_weight = constant(width, wide, 0.0, context);
+      const Tensor inv_rms = constant(rows, wide, 1.0, context);
+      return [=, &context] {
+        norm_rotary_backward(positions, d_y, x, inv_rms, weight, d_x, d_weight, context.arena,
+                             context.stream);
+      };
+    });
+  } else {
+    add("rotary", heads, {.bytes = 2.0 * q}, [=](ExecutionContext& context) {
+      const Tensor x = varied(q_shape, dtype, 1.0, context);
+      return [=, &context] { rotary_forward(positions, x, context.stream); };
+    });
+  }
   add("attention forward", text, {.bytes = 2.0 * (q + kv), .operations = 2.0 * scores},
       [=](ExecutionContext& context) {
         const Tensors t = inputs(context);

@@ -28,19 +28,18 @@ AttentionShape AttentionLayer::shape_of(const BatchLayout& layout) const {
           .head_dim = head_dim()};
 }
 
-void AttentionLayer::rotate(const Tensor& x, const BatchLayout& layout,
-                            ExecutionContext& context) const {
-  rotary_forward(
-      {.sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta},
-      x.view({x.dim(0), x.dim(1) / head_dim(), head_dim()}), context.stream);
+RotaryPositions AttentionLayer::positions_of(const BatchLayout& layout) const {
+  return {.sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta};
+}
+
+Tensor AttentionLayer::by_head(const Tensor& x) const {
+  return x.view({x.dim(0), x.dim(1) / head_dim(), head_dim()});
 }
 
 void AttentionLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                              ExecutionContext& context) const {
   Arena& arena = context.arena;
   const std::int64_t rows = layout.rows();
-  const Shape by_head{rows, settings_.heads, head_dim()};
-  const Shape by_kv_head{rows, settings_.kv_heads, head_dim()};
 
   saved.q = arena.allocate({rows, settings_.hidden}, x.dtype());
   saved.k = arena.allocate({rows, kv_width()}, x.dtype());
@@ -59,27 +58,27 @@ void AttentionLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& 
   v_.forward(x, saved.v, context);
   // Without a norm the rotation is its own inverse's transpose: the unrotated vectors are not
   // needed again. With one they are, and the rotated ones are formed again in the backward pass.
+  const RotaryPositions positions = positions_of(layout);
   Tensor q = saved.q;
   Tensor k = saved.k;
   if (settings_.qk_norm) {
     q = arena.allocate(saved.q.shape(), x.dtype());
     k = arena.allocate(saved.k.shape(), x.dtype());
-    q_norm_->forward(saved.q, q, saved.q_inv_rms, context);
-    k_norm_->forward(saved.k, k, saved.k_inv_rms, context);
+    q_norm_->forward_rotated(positions, by_head(saved.q), by_head(q), saved.q_inv_rms, context);
+    k_norm_->forward_rotated(positions, by_head(saved.k), by_head(k), saved.k_inv_rms, context);
+  } else {
+    rotary_forward(positions, by_head(q), context.stream);
+    rotary_forward(positions, by_head(k), context.stream);
   }
-  rotate(q, layout, context);
-  rotate(k, layout, context);
-  attention_forward(shape_of(layout), q.view(by_head), k.view(by_kv_head), saved.v.view(by_kv_head),
-                    saved.out.view(by_head), saved.log_sum_exp, arena, context.stream);
+  attention_forward(shape_of(layout), by_head(q), by_head(k), by_head(saved.v), by_head(saved.out),
+                    saved.log_sum_exp, arena, context.stream);
   o_.forward(saved.out, y, context);
 }
 
 void AttentionLayer::backward(const Tensor& d_y, const Tensor& x, const BatchLayout& layout,
                               const Saved& saved, Tensor d_x, ExecutionContext& context) const {
   Arena& arena = context.arena;
-  const std::int64_t rows = layout.rows();
-  const Shape by_head{rows, settings_.heads, head_dim()};
-  const Shape by_kv_head{rows, settings_.kv_heads, head_dim()};
+  const RotaryPositions positions = positions_of(layout);
 
   Arena::Scope scope(arena);
   const Tensor d_q = arena.allocate(saved.q.shape(), x.dtype());
@@ -94,23 +93,21 @@ void AttentionLayer::backward(const Tensor& d_y, const Tensor& x, const BatchLay
     if (settings_.qk_norm) {
       q = arena.allocate(saved.q.shape(), x.dtype());
       k = arena.allocate(saved.k.shape(), x.dtype());
-      q_norm_->forward(saved.q, q, saved.q_inv_rms, context);
-      k_norm_->forward(saved.k, k, saved.k_inv_rms, context);
-      rotate(q, layout, context);
-      rotate(k, layout, context);
+      q_norm_->forward_rotated(positions, by_head(saved.q), by_head(q), saved.q_inv_rms, context);
+      k_norm_->forward_rotated(positions, by_head(saved.k), by_head(k), saved.k_inv_rms, context);
     }
-    attention_backward(shape_of(layout), d_out.view(by_head), q.view(by_head), k.view(by_kv_head),
-                       saved.v.view(by_kv_head), saved.out.view(by_head), saved.log_sum_exp,
-                       d_q.view(by_head), d_k.view(by_kv_head), d_v.view(by_kv_head), arena,
-                       context.stream);
+    attention_backward(shape_of(layout), by_head(d_out), by_head(q), by_head(k), by_head(saved.v),
+                       by_head(saved.out), saved.log_sum_exp, by_head(d_q), by_head(d_k),
+                       by_head(d_v), arena, context.stream);
   }
-  const RotaryPositions positions{
-      .sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta};
-  rotary_backward(positions, d_q.view(by_head), context.stream);
-  rotary_backward(positions, d_k.view(by_kv_head), context.stream);
   if (settings_.qk_norm) {
-    q_norm_->backward(d_q, saved.q, saved.q_inv_rms, Write::overwrite, d_q, context);
-    k_norm_->backward(d_k, saved.k, saved.k_inv_rms, Write::overwrite, d_k, context);
+    q_norm_->backward_rotated(positions, by_head(d_q), by_head(saved.q), saved.q_inv_rms,
+                              by_head(d_q), context);
+    k_norm_->backward_rotated(positions, by_head(d_k), by_head(saved.k), saved.k_inv_rms,
+                              by_head(d_k), context);
+  } else {
+    rotary_backward(positions, by_head(d_q), context.stream);
+    rotary_backward(positions, by_head(d_k), context.stream);
   }
   q_.backward(d_q, x, Write::overwrite, d_x, context);
   k_.backward(d_k, x, Write::accumulate, d_x, context);
@@ -122,7 +119,6 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   Arena& arena = context.arena;
   const std::int64_t rows = x.dim(0);
   const std::int64_t end = cache.length + rows;
-  const Shape by_head{rows, settings_.heads, head_dim()};
 
   Arena::Scope scope(arena);
   const Tensor q = arena.allocate({rows, settings_.hidden}, x.dtype());
@@ -134,23 +130,24 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   q_.forward(x, q, context);
   k_.forward(x, k, context);
   v_.forward(x, v, context);
-  if (settings_.qk_norm) {
-    const Tensor inv_rms = arena.allocate({rows}, wide);
-    q_norm_->forward(q, q, inv_rms, context);
-    k_norm_->forward(k, k, inv_rms, context);
-  }
   const RotaryPositions positions{
       .sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta};
-  rotary_forward(positions, q.view(by_head), context.stream);
-  rotary_forward(positions, cache.keys.rows(cache.length, end), context.stream);
+  if (settings_.qk_norm) {
+    const Tensor inv_rms = arena.allocate({rows}, wide);
+    q_norm_->forward_rotated(positions, by_head(q), by_head(q), inv_rms, context);
+    k_norm_->forward_rotated(positions, by_head(k), by_head(k), inv_rms, context);
+  } else {
+    rotary_forward(positions, by_head(q), context.stream);
+    rotary_forward(positions, by_head(k), context.stream);
+  }
   attention_forward({.batch = 1,
                      .query_length = rows,
                      .key_length = end,
                      .heads = settings_.heads,
                      .kv_heads = settings_.kv_heads,
                      .head_dim = head_dim()},
-                    q.view(by_head), cache.keys.rows(0, end), cache.values.rows(0, end),
-                    out.view(by_head), log_sum_exp, arena, context.stream);
+                    by_head(q), cache.keys.rows(0, end), cache.values.rows(0, end), by_head(out),
+                    log_sum_exp, arena, context.stream);
   o_.forward(out, y, context);
 }
 

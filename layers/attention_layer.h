@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels/attention.h"
+#include "kernels/rotary.h"
 #include "layers/batch.h"
 #include "layers/linear.h"
 #include "layers/norm.h"
@@ -62,7 +63,8 @@ class AttentionLayer {
   std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }
   std::int64_t kv_width() const { return settings_.kv_heads * head_dim(); }
   AttentionShape shape_of(const BatchLayout& layout) const;
-  void rotate(const Tensor& x, const BatchLayout& layout, ExecutionContext& context) const;
+  RotaryPositions positions_of(const BatchLayout& layout) const;
+  Tensor by_head(const Tensor& x) const;  // [rows, heads or kv_heads, head_dim]
 
   AttentionSettings settings_;
   Linear q_, k_, v_, o_;

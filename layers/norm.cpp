@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/norm.h"
 
+#include "kernels/norm_rotary.h"
 #include "kernels/rms_norm.h"
 #include "layers/parameter.h"
 
@@ -25,6 +26,17 @@ void RmsNorm::backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms
                        Tensor d_x, ExecutionContext& context) const {
   rms_norm_backward(d_y, x, inv_rms, scale_->value, write, d_x, scale_->gradient, context.arena,
                     context.stream);
+}
+
+void RmsNorm::forward_rotated(const RotaryPositions& positions, const Tensor& x, Tensor y,
+                              Tensor inv_rms, ExecutionContext& context) const {
+  norm_rotary_forward(positions, x, scale_->value, epsilon_, y, inv_rms, context.stream);
+}
+
+void RmsNorm::backward_rotated(const RotaryPositions& positions, const Tensor& d_y, const Tensor& x,
+                               const Tensor& inv_rms, Tensor d_x, ExecutionContext& context) const {
+  norm_rotary_backward(positions, d_y, x, inv_rms, scale_->value, d_x, scale_->gradient,
+                       context.arena, context.stream);
 }
 
 }  // namespace polymoe

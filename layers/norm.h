@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/dispatch.h"
+#include "kernels/rotary.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"
 
@@ -29,6 +30,16 @@ class RmsNorm {
   /// Adds to the scale's gradient. d_x may alias d_y when overwriting.
   void backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms, Write write, Tensor d_x,
                 ExecutionContext& context) const;
+
+  /// y = rotary(x / rms(x) * scale), see kernels/norm_rotary.h.
+  ///
+  /// x, y [rows, heads, head_dim]  y may alias x; inv_rms [rows]
+  void forward_rotated(const RotaryPositions& positions, const Tensor& x, Tensor y, Tensor inv_rms,
+                       ExecutionContext& context) const;
+
+  /// Overwrites d_x, which may alias d_y; adds to the scale's gradient.
+  void backward_rotated(const RotaryPositions& positions, const Tensor& d_y, const Tensor& x,
+                        const Tensor& inv_rms, Tensor d_x, ExecutionContext& context) const;
 
  private:
   Parameter* scale_;

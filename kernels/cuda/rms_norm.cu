@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
 #include "kernels/cuda/vectors.cuh"
@@ -251,26 +252,6 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   }
 }
 
-constexpr int columns_per_block = 32, column_segments = 8;
-
-// d_weight[i] += sum over the blocks of partials[block][i], in a fixed order.
-__global__ void __launch_bounds__(columns_per_block* column_segments)
-    add_column_sums(const float* partials, int blocks, int width, float* d_weight) {
-  __shared__ float segments[column_segments][columns_per_block];
-  const int column = blockIdx.x * columns_per_block + threadIdx.x;
-  float sum = 0.0F;
-  if (column < width) {
-    for (int b = threadIdx.y; b < blocks; b += column_segments) {
-      sum += partials[std::int64_t{b} * width + column];
-    }
-  }
-  segments[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y != 0 || column >= width) return;
-  for (int s = 1; s < column_segments; ++s) sum += segments[s][threadIdx.x];
-  d_weight[column] += sum;
-}
-
 template <class T>
 void backward(const Backward<T>& a, bool in_vectors, int blocks, float* d_weight, Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
@@ -288,10 +269,7 @@ void backward(const Backward<T>& a, bool in_vectors, int blocks, float* d_weight
     any_backward<T><<<grid, 256, 0, native>>>(a);
   }
   check_launch("rms_norm_backward");
-  add_column_sums<<<static_cast<unsigned>((a.width + columns_per_block - 1) / columns_per_block),
-                    dim3(columns_per_block, column_segments), 0, native>>>(a.partials, blocks,
-                                                                           a.width, d_weight);
-  check_launch("add_column_sums");
+  add_column_sums(a.partials, blocks, a.width, d_weight, stream);
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cuda/rotary.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "kernels/cuda/real_dtype.cuh"
+#include "kernels/cuda/rotary_angles.cuh"
 #include "kernels/cuda/vectors.cuh"
 #include "runtime/cuda/check.h"
 
@@ -15,10 +16,9 @@ constexpr int threads = 128;
 template <class T>
 struct Heads {
   T* x;
-  std::int64_t rows, sequence_length, first_position;
+  std::int64_t rows, sequence_length;
   int heads, pairs;  // pairs of a head
-  double log2_theta;
-  float sign;
+  RotaryAngles angles;
 };
 
 // A block rotates the rows of one position in all sequences, so that its angles are formed once.
@@ -26,16 +26,10 @@ template <class T, bool in_vectors>
 __global__ void __launch_bounds__(threads) rotate(const Heads<T> a) {
   using V = Vector<T>;
   extern __shared__ float rotations[];  // [cosine and sine, pairs]
-  constexpr double two_pi = 6.283185307179586477;
   for (int i = threadIdx.x; i < a.pairs; i += threads) {
-    const double frequency = exp2(-a.log2_theta * i / a.pairs);
-    const double angle = static_cast<double>(a.first_position + blockIdx.x) * frequency;
-    // The multiple of the full turn is taken off in f64; what is left is small enough for f32.
-    const auto rest = static_cast<float>(angle - two_pi * rint(angle / two_pi));
-    float sine, cosine;
-    sincosf(rest, &sine, &cosine);
-    rotations[i] = cosine;
-    rotations[a.pairs + i] = a.sign * sine;
+    const float2 rotation = a.angles(blockIdx.x, i);
+    rotations[i] = rotation.x;
+    rotations[a.pairs + i] = rotation.y;
   }
   __syncthreads();
   const float *cosines = rotations, *sines = rotations + a.pairs;
@@ -84,11 +78,9 @@ void rotary(CudaBackend, const RotaryPositions& positions, bool inverse, Tensor 
     const cuda::Heads<T> heads{.x = static_cast<T*>(x.raw()),
                                .rows = x.dim(0),
                                .sequence_length = positions.sequence_length,
-                               .first_position = positions.first_position,
                                .heads = static_cast<int>(x.dim(1)),
                                .pairs = static_cast<int>(x.dim(2) / 2),
-                               .log2_theta = std::log2(positions.theta),
-                               .sign = inverse ? -1.0F : 1.0F};
+                               .angles = cuda::RotaryAngles(positions, x.dim(2) / 2, inverse)};
     const auto grid = static_cast<unsigned>(std::min(positions.sequence_length, x.dim(0)));
     const auto shared = static_cast<std::size_t>(heads.pairs) * 2 * sizeof(float);
     const auto native = static_cast<cudaStream_t>(stream.native());

@@ -13,6 +13,7 @@
 #include "kernels/adamw.h"
 #include "kernels/convert.h"
 #include "kernels/embedding.h"
+#include "kernels/norm_rotary.h"
 #include "kernels/poly_norm.h"
 #include "kernels/reduction.h"
 #include "kernels/rms_norm.h"
@@ -88,6 +89,22 @@ void rms_norm(Bench& bench, const Shape& shape) {
   bench.row(title("rms_norm_backward", shape, DType::bf16), 3.0 * bytes, [&] {
     rms_norm_backward(*d_y, *x, *inv_rms, *w, Write::overwrite, *y, *d_w, bench.scratch,
                       bench.stream);
+  });
+}
+
+void norm_rotary(Bench& bench, const Shape& shape) {
+  const RotaryPositions positions{.sequence_length = 4096};
+  const std::int64_t width = shape[1] * shape[2];
+  const OwnedTensor x = normal_values(shape, DType::bf16, 1.0, bench.stream),
+                    d_y = normal_values(shape, DType::bf16, 1.0, bench.stream),
+                    w = normal_values({width}, DType::bf16, 1.0, bench.stream);
+  const OwnedTensor y(shape, DType::bf16, gpu), inv_rms({shape[0]}, DType::f32, gpu),
+      d_w({width}, DType::f32, gpu);
+  const auto bytes = static_cast<double>(x->bytes());
+  bench.row(title("norm_rotary_forward", shape, DType::bf16), 2.0 * bytes,
+            [&] { norm_rotary_forward(positions, *x, *w, 1e-5, *y, *inv_rms, bench.stream); });
+  bench.row(title("norm_rotary_backward", shape, DType::bf16), 3.0 * bytes, [&] {
+    norm_rotary_backward(positions, *d_y, *x, *inv_rms, *w, *y, *d_w, bench.scratch, bench.stream);
   });
 }
 
@@ -169,6 +186,9 @@ int run() {
     activation(bench, {131072, 1536}, kind);
   }
   rms_norm(bench, {65536, 2048});
+  for (const Shape& shape : {Shape{16384, 16, 128}, Shape{65536, 16, 128}, Shape{16384, 4, 128}}) {
+    norm_rotary(bench, shape);
+  }
   elements(bench);
   embedding(bench);
   return 0;
