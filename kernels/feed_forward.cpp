@@ -75,6 +75,16 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
   });
 }
 
+void feed_forward_pre_activations(const Activation& activation, const FeedForwardWeights& weights,
+                                  const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
+                                  Stream& stream) {
+  check("feed_forward_pre_activations", activation, weights, x, offsets, Tensor(), pre,
+        stream.device());
+  dispatch(stream.device(), [&](auto backend) {
+    detail::feed_forward_pre_activations(backend, weights, x, offsets, pre, stream);
+  });
+}
+
 void feed_forward_backward(const Activation& activation, const FeedForwardWeights& weights,
                            const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                            const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,

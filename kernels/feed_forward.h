@@ -40,6 +40,14 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
                           const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights,
                           Tensor pre, Tensor y, Arena& scratch, Stream& stream);
 
+/// The pre-activations alone, pre[r] = up_e x[r], in the bits of feed_forward_forward: for a
+/// backward pass whose forward pass did not keep them.
+///
+/// x, offsets, pre as there; of the weights only `up` is read.
+void feed_forward_pre_activations(const Activation& activation, const FeedForwardWeights& weights,
+                                  const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
+                                  Stream& stream);
+
 /// Gradients of feed_forward_forward. Overwrites d_x and d_row_weights; adds to `gradients`.
 /// `pre` is used as scratch: its contents are lost.
 ///

@@ -99,7 +99,7 @@ std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::s
     throw InvalidArgument(fmt::format(
         "configuration: a rank needs {:.2f} GiB on its GPU, {:.2f} are free: parameters {:.2f}, "
         "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
-        "with a smaller train.micro_batch or train.recompute = block (activations), "
+        "with a smaller train.micro_batch or train.recompute = activation or block (activations), "
         "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
         gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
         gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));

@@ -239,9 +239,13 @@ void add_data_and_train(std::vector<Option>& table) {
             "steps between validations; 0 = never"));
   add(whole("train.valid_batches", "[0, inf)", FIELD(train.valid_batches),
             "global batches of a validation; 0 = the whole files"));
-  add(choice<Recompute>("train.recompute", {{"none", Recompute::none}, {"block", Recompute::block}},
+  add(choice<Recompute>("train.recompute",
+                        {{"none", Recompute::none},
+                         {"activation", Recompute::activation},
+                         {"block", Recompute::block}},
                         FIELD(train.recompute),
-                        "what the backward pass computes again instead of keeping"));
+                        "what the backward pass computes again instead of keeping: the "
+                        "feed-forwards' pre-activations, or whole blocks"));
   add(choice<Precision>(
       "train.precision",
       {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}},

@@ -8,7 +8,7 @@ namespace {
 
 struct DenseSaved final : FeedForward::Saved {
   Tensor x;    // [rows, hidden], the caller's
-  Tensor pre;  // [rows, factor * width]
+  Tensor pre;  // [rows, factor * width], if they are kept
   ExpertOffsets offsets = {0, 0};
 };
 
@@ -54,6 +54,10 @@ FeedForwardWeights DenseFeedForward::gradients() const {
   return result;
 }
 
+Tensor DenseFeedForward::allocate_pre(const Tensor& x, Arena& arena) const {
+  return arena.allocate({x.dim(0), up_->shape[0]}, x.dtype());
+}
+
 std::unique_ptr<FeedForward::Saved> DenseFeedForward::make_saved() const {
   return std::make_unique<DenseSaved>();
 }
@@ -67,13 +71,15 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
 void DenseFeedForward::prepare(const Tensor& x, Saved& saved, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
   kept.x = x;
-  kept.pre = context.arena.allocate({x.dim(0), up_->shape[0]}, x.dtype());
+  kept.pre = saved.keep_pre_activations ? allocate_pre(x, context.arena) : Tensor();
   kept.offsets[1] = x.dim(0);
 }
 
 void DenseFeedForward::compute(Saved& saved, Tensor y, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
-  feed_forward_forward(activation_, weights(), kept.x, kept.offsets, Tensor(), kept.pre, y,
+  const Arena::Scope scope(context.arena);
+  const Tensor pre = kept.pre.defined() ? kept.pre : allocate_pre(kept.x, context.arena);
+  feed_forward_forward(activation_, weights(), kept.x, kept.offsets, Tensor(), pre, y,
                        context.arena, context.stream);
 }
 
@@ -81,7 +87,13 @@ void DenseFeedForward::backward(const Tensor& d_y, const BatchLayout&, Saved& sa
                                 ExecutionContext& context) {
   auto& kept = static_cast<DenseSaved&>(saved);
   FeedForwardWeights d_weights = gradients();
-  feed_forward_backward(activation_, weights(), d_y, kept.x, kept.offsets, Tensor(), kept.pre, d_x,
+  const Arena::Scope scope(context.arena);
+  Tensor pre = kept.pre;
+  if (!pre.defined()) {
+    pre = allocate_pre(kept.x, context.arena);
+    feed_forward_pre_activations(activation_, weights(), kept.x, kept.offsets, pre, context.stream);
+  }
+  feed_forward_backward(activation_, weights(), d_y, kept.x, kept.offsets, Tensor(), pre, d_x,
                         Tensor(), d_weights, context.arena, context.stream);
 }
 

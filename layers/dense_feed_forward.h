@@ -38,6 +38,7 @@ class DenseFeedForward final : public FeedForward {
  private:
   FeedForwardWeights weights() const;
   FeedForwardWeights gradients() const;
+  Tensor allocate_pre(const Tensor& x, Arena& arena) const;
 
   Extents extents_;
   Activation activation_;

@@ -16,6 +16,10 @@ class FeedForward {
   class Saved {
    public:
     virtual ~Saved() = default;
+
+    /// Whether forward keeps the pre-activations, the largest part by far. Otherwise backward forms
+    /// them again by one more product. Set before forward, for it and its backward.
+    bool keep_pre_activations = true;
   };
 
   virtual ~FeedForward() = default;

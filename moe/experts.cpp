@@ -65,6 +65,12 @@ void Experts::forward(const Tensor& x, const ExpertOffsets& offsets, const Tenso
                        pre, y, context.arena, context.stream);
 }
 
+void Experts::pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
+                              ExecutionContext& context) const {
+  feed_forward_pre_activations(settings_.activation, tensors(&Parameter::value), x, offsets, pre,
+                               context.stream);
+}
+
 void Experts::backward(const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                        const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
                        ExecutionContext& context) const {

@@ -122,6 +122,7 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
     Timeline::Scope phase(context.timeline, Phase::forward);
     for (std::size_t l = 0; l < model.blocks.size(); ++l) {
       TransformerBlock::Saved& saved = model.saved[l];
+      saved.feed_forward->keep_pre_activations = recompute != Recompute::activation;
       model.marks[l] = arena.mark();
       saved.x = arena.allocate(stream_shape, dtype);
       saved.middle = shared_middle.defined() ? shared_middle : arena.allocate(stream_shape, dtype);

@@ -17,8 +17,9 @@
 
 namespace polymoe {
 
-/// Recompute in the backward pass instead of keeping.
-enum class Recompute : std::uint8_t { none, block };
+/// What the backward pass computes again instead of keeping: nothing; the pre-activations of the
+/// feed-forwards, by one product each; all of a block but its input.
+enum class Recompute : std::uint8_t { none, activation, block };
 
 /// A rank's share of the loss of a micro-batch. Summed over ranks and micro-batches they give the
 /// step's loss terms; the total is their sum.

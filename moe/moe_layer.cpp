@@ -21,7 +21,7 @@ struct MoeSaved final : FeedForward::Saved {
   TokenExchange::Plan plan;
   Tensor expert_x;     // [received, hidden], only of rows that came from other ranks
   Tensor row_weights;  // [received, 1]
-  Tensor pre;          // [received, factor * width]
+  Tensor pre;          // [received, factor * width], if they are kept
   std::unique_ptr<Saved> shared;
 };
 
@@ -139,8 +139,12 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   // memory to keep them.
   kept.expert_x = layer.exchange.sends() ? arena.allocate(expert_shape, dtype) : Tensor();
   kept.row_weights = arena.allocate({plan.received, 1}, routing.weights.dtype());
-  kept.pre = layer.routed.allocate_pre(plan.received, dtype, arena);
-  if (layer.shared) layer.shared->prepare(x, *kept.shared, context);
+  kept.pre =
+      kept.keep_pre_activations ? layer.routed.allocate_pre(plan.received, dtype, arena) : Tensor();
+  if (layer.shared) {
+    kept.shared->keep_pre_activations = kept.keep_pre_activations;
+    layer.shared->prepare(x, *kept.shared, context);
+  }
 
   const Arena::Scope scope(arena);
   const Tensor expert_x =
@@ -154,8 +158,13 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
     layer.exchange.finish_dispatch(plan, rows, context);
   }
   const Tensor expert_y = layer.exchange.allocate_rows(plan, layer.hidden, dtype, arena);
-  layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
-                       expert_y.rows(0, plan.received), context);
+  {
+    const Arena::Scope temporary(arena);
+    const Tensor pre =
+        kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(plan.received, dtype, arena);
+    layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), pre,
+                         expert_y.rows(0, plan.received), context);
+  }
   auto rows = layer.exchange.start_combine(plan, expert_y, context);
   layer.exchange.finish_combine(rows, plan.slot_rows,
                                 layer.shared ? Write::accumulate : Write::overwrite, y, context);
@@ -195,9 +204,17 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
     auto own_rows = layer.exchange.start_dispatch(plan, dispatched, context);
     layer.exchange.finish_dispatch(plan, own_rows, context);
   }
-  layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(kept.row_weights), kept.pre,
-                        d_expert_x.rows(0, plan.received),
-                        flat(d_row_weights.rows(0, plan.received)), context);
+  {
+    const Arena::Scope temporary(arena);
+    Tensor pre = kept.pre;
+    if (!pre.defined()) {
+      pre = layer.routed.allocate_pre(plan.received, dtype, arena);
+      layer.routed.pre_activations(expert_x, plan.offsets, pre, context);
+    }
+    layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(kept.row_weights), pre,
+                          d_expert_x.rows(0, plan.received),
+                          flat(d_row_weights.rows(0, plan.received)), context);
+  }
 
   // The weights' gradients first: the router's backward pass hides the rows' way home.
   auto weights = layer.exchange.start_combine(plan, d_row_weights, context);

@@ -68,6 +68,17 @@ const T* rows_from(const Tensor& optional, std::int64_t row) {
   return optional.defined() ? optional.data<T>() + row : nullptr;
 }
 
+// The pre-activations of a tile's rows.
+template <class T>
+void multiply_up(const FeedForwardWeights& weights, const Tensor& x, const RowTiles::Tile& tile,
+                 const Tensor& pre) {
+  const auto [hidden, ffn, pre_width, stride] = sizes_of(weights);
+  const T* up = weights.up.data<T>() + tile.group * pre_width * hidden;
+  cpu::gemm(tile.end - tile.begin, pre_width, hidden, T{1},
+            {x.data<T>() + tile.begin * hidden, hidden, false}, {up, hidden, true}, T{0},
+            pre.data<T>() + tile.begin * pre_width, pre_width);
+}
+
 template <class T>
 void forward(const Activation& activation, const FeedForwardWeights& weights, const Tensor& x,
              const ExpertOffsets& offsets, const Tensor& row_weights, const Tensor& pre,
@@ -81,8 +92,7 @@ void forward(const Activation& activation, const FeedForwardWeights& weights, co
     const Expert<T> expert = expert_of<T>(weights, activation, tile.group);
     T* pre_rows = pre.data<T>() + tile.begin * pre_width;
     T* h = activated.data<T>() + omp_get_thread_num() * std::min(tile_rows, x.dim(0)) * stride;
-    cpu::gemm(rows, pre_width, hidden, T{1}, {x.data<T>() + tile.begin * hidden, hidden, false},
-              {expert.up, hidden, true}, T{0}, pre_rows, pre_width);
+    multiply_up<T>(weights, x, tile, pre);
     cpu::activation_rows_forward(activation, cpu::ActivationForwardRows<T>{
                                                  .rows = rows,
                                                  .width = ffn,
@@ -95,6 +105,14 @@ void forward(const Activation& activation, const FeedForwardWeights& weights, co
     cpu::gemm(rows, hidden, ffn, T{1}, {h, stride, false}, {expert.down, ffn, true}, T{0},
               y.data<T>() + tile.begin * hidden, hidden);
   });
+}
+
+template <class T>
+void pre_activations(const FeedForwardWeights& weights, const Tensor& x,
+                     const ExpertOffsets& offsets, const Tensor& pre) {
+  const RowTiles tiles(offsets, tile_rows_for(x.dim(0)));
+  cpu::parallel_for(tiles.count(),
+                    [&](std::int64_t i) { multiply_up<T>(weights, x, tiles[i], pre); });
 }
 
 template <class T>
@@ -218,6 +236,15 @@ void feed_forward_forward(CpuBackend, const Activation& activation,
     forward<float>(activation, weights, x, offsets, row_weights, pre, y, scratch.activated);
   } else {
     forward<double>(activation, weights, x, offsets, row_weights, pre, y, scratch.activated);
+  }
+}
+
+void feed_forward_pre_activations(CpuBackend, const FeedForwardWeights& weights, const Tensor& x,
+                                  const ExpertOffsets& offsets, Tensor pre, Stream&) {
+  if (x.dtype() == DType::f32) {
+    pre_activations<float>(weights, x, offsets, pre);
+  } else {
+    pre_activations<double>(weights, x, offsets, pre);
   }
 }
 

@@ -75,6 +75,11 @@ void feed_forward_forward(CudaBackend, const Activation& activation,
   multiply_rows(scratch.activated, weights.down, true, offsets, y, stream);
 }
 
+void feed_forward_pre_activations(CudaBackend, const FeedForwardWeights& weights, const Tensor& x,
+                                  const ExpertOffsets& offsets, Tensor pre, Stream& stream) {
+  multiply_rows(x, weights.up, true, offsets, pre, stream);
+}
+
 void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,

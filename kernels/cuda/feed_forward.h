@@ -10,6 +10,9 @@ void feed_forward_forward(CudaBackend, const Activation& activation,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                           Tensor y, const FeedForwardScratch& scratch, Stream& stream);
 
+void feed_forward_pre_activations(CudaBackend, const FeedForwardWeights& weights, const Tensor& x,
+                                  const ExpertOffsets& offsets, Tensor pre, Stream& stream);
+
 void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,

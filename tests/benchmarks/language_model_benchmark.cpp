@@ -29,11 +29,11 @@ ModelConfig bench_config(bool mixture) {
   return config;
 }
 
-// Arguments: mixture of experts or dense; recomputation or not. Forward and backward of 4
+// Arguments: mixture of experts or dense; the number of a Recompute. Forward and backward of 4
 // sequences on one rank.
 void forward_backward_f32(benchmark::State& state) {
   const ModelConfig config = bench_config(state.range(0) != 0);
-  const Recompute recompute = state.range(1) != 0 ? Recompute::block : Recompute::none;
+  const auto recompute = static_cast<Recompute>(state.range(1));
   constexpr std::int64_t sequences = 4;
   const std::int64_t tokens = sequences * config.context;
 
@@ -66,6 +66,7 @@ BENCHMARK(forward_backward_f32)
     ->ArgNames({"moe", "recompute"})
     ->Args({1, 0})
     ->Args({1, 1})
+    ->Args({1, 2})
     ->Args({0, 0})
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);

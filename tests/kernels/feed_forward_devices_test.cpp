@@ -119,6 +119,23 @@ TEST_P(FeedForwardDevices, EveryOrderAnyWidthAndOneSet) {
   }
 }
 
+TEST_P(FeedForwardDevices, PreActivationsAloneHaveTheBitsOfTheForwardPass) {
+  const Activation activation{.kind = ActivationKind::relu};
+  for (const ExpertOffsets& offsets : {ExpertOffsets{0, 70, 70, 71, 300}, ExpertOffsets{0, 0, 0}}) {
+    const auto experts = static_cast<std::int64_t>(offsets.size()) - 1;
+    const std::int64_t rows = offsets.back(), hidden = 96, ffn = 64;
+    const OwnedTensor x = moved(*random_tensor({rows, hidden}, dtype(), "x")),
+                      up = moved(*random_tensor({experts, ffn, hidden}, dtype(), "up")),
+                      down = moved(*random_tensor({experts, hidden, ffn}, dtype(), "down"));
+    const OwnedTensor pre = poisoned({rows, ffn}, dtype()), alone = poisoned({rows, ffn}, dtype()),
+                      y = poisoned({rows, hidden}, dtype());
+    const FeedForwardWeights weights{*up, *down, {}};
+    feed_forward_forward(activation, weights, *x, offsets, Tensor(), *pre, *y, arena(), stream());
+    feed_forward_pre_activations(activation, weights, *x, offsets, *alone, stream());
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*alone), *fetched(*pre)));
+  }
+}
+
 TEST_P(FeedForwardDevices, NoRowsLeaveTheGradientsAsTheyAre) {
   expect_gradients({ActivationKind::polynorm, 3, 1e-6}, {16, 8, 3}, {0, 0, 0, 0}, true, dtype());
 }

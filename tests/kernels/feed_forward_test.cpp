@@ -224,6 +224,19 @@ TEST(FeedForward, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
+TEST(FeedForward, PreActivationsAloneHaveTheBitsOfTheForwardPass) {
+  for (const DType dtype : {DType::f32, DType::f64}) {
+    for (const ActivationKind kind : {ActivationKind::polynorm, ActivationKind::swiglu}) {
+      Call call({kind, 3, 1e-6}, dtype, {48, 40}, {0, 700, 700, 701, 1500}, 1);
+      call.forward();
+      const OwnedTensor pre = poisoned_tensor(call.pre->shape(), dtype);
+      feed_forward_pre_activations(call.activation, call.weights(), *call.x, call.offsets, *pre,
+                                   call.stream);
+      EXPECT_TRUE(test::bitwise_equal(*pre, *call.pre));
+    }
+  }
+}
+
 TEST(FeedForward, OneExpertIsTwoProductsAndAnActivation) {
   Call call({}, DType::f64, {20, 30}, {0, 77}, 1);
   call.weighted = false;

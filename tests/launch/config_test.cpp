@@ -118,6 +118,7 @@ TEST(ConfigTest, KeysReachTheirFields) {
   EXPECT_EQ(config.model.moe.scores, RouterScores::sigmoid);
   EXPECT_TRUE(config.model.moe.coefficients_per_expert);
   EXPECT_EQ(config.model.moe.drop, DropPolicy::probability);
+  EXPECT_EQ(parse("", {"--train.recompute=activation"}).train.recompute, Recompute::activation);
   EXPECT_EQ(config.train.seed, 9007199254740993U);
   EXPECT_EQ(config.train.recompute, Recompute::block);
   EXPECT_EQ(config.optimizer.adamw.beta2, 0.999);

@@ -85,7 +85,7 @@ std::size_t high_water(const ModelConfig& config, Device device, std::int64_t se
 }
 
 TEST(Plan, OfADenseModelIsExact) {
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::activation, Recompute::block}) {
     for (const bool qk_norm : {false, true}) {
       ModelConfig config;
       config.layers = 3;
@@ -104,7 +104,7 @@ TEST(Plan, OfAMoeModelIsCloseToTheRealNeed) {
   config.hidden = 64;
   config.moe.experts = 8;
   config.moe.top_k = 2;
-  for (const Recompute recompute : {Recompute::none, Recompute::block}) {
+  for (const Recompute recompute : {Recompute::none, Recompute::activation, Recompute::block}) {
     const auto planned = static_cast<double>(high_water(config, Device::meta(), 4, 128, recompute));
     const auto real = static_cast<double>(high_water(config, Device::cpu(), 4, 128, recompute));
     EXPECT_NEAR(planned, real, 0.03 * real);
@@ -135,6 +135,10 @@ TEST(Plan, OfTheMoe7BModelRunsWithoutMemory) {
   const GlobalBatch global{.tokens = 16 * 4096, .sequences = 16, .micro_batches = 8};
   rank.model.forward_backward(batch, global, Recompute::none, {}, rank.context);
   const std::size_t kept = rank.arena.high_water();
+  rank.arena.reset_high_water();
+  rank.model.forward_backward(batch, global, Recompute::activation, {}, rank.context);
+  // All but one layer's pre-activations.
+  EXPECT_LE(rank.arena.high_water(), kept - std::size_t{15} * 2 * 4096 * 8 * 1536 * 4);
   rank.arena.reset_high_water();
   rank.model.forward_backward(batch, global, Recompute::block, {}, rank.context);
   const std::size_t recomputed = rank.arena.high_water();

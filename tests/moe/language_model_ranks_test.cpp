@@ -70,7 +70,9 @@ void expect_the_same_as_one_rank(const std::string& name, const ModelConfig& con
     for (std::size_t r = 0; r < self; ++r) begin += layout.sequences[r];
     ModelRank rank(config, std::move(world), layout.expert_parallel, DType::f64);
     results[self] = step_of(rank, batch, begin, begin + layout.sequences[self], layout.ranks,
-                            layout.ranks == 2 ? Recompute::none : Recompute::block);
+                            layout.ranks == 4             ? Recompute::block
+                            : layout.expert_parallel == 2 ? Recompute::activation
+                                                          : Recompute::none);
     rank.mesh.shutdown();
   });
 
