@@ -29,7 +29,7 @@ T inv_rms_of(const T* x, std::int64_t width, double epsilon) {
   return static_cast<T>(1.0 / std::sqrt(mean + epsilon));
 }
 
-// Rows [begin, end), at most RotaryPairs::max_rows, row by row, so that each angle follows from the
+// Rows [begin, end), at most norm_rotary_rows, row by row, so that each angle follows from the
 // one before. Heads of more than RotaryPairs::max_pairs pairs take several passes.
 template <class T>
 void forward_rows(const NormRotaryForward<T>& a, std::int64_t begin, std::int64_t end) {
@@ -86,7 +86,7 @@ void backward_rows(const NormRotaryBackward<T>& a, std::int64_t begin, std::int6
                    T* d_weight) {
   const hn::ScalableTag<T> d;
   const std::int64_t step = lanes(d), width = a.heads * a.head_dim, half = a.head_dim / 2;
-  T products[RotaryPairs<T>::max_rows] = {};
+  T products[norm_rotary_rows] = {};
   for (std::int64_t first = 0; first < half; first += RotaryPairs<T>::max_pairs) {
     RotaryPairs<T> at(a.positions, true, a.head_dim, first, begin);
     for (std::int64_t row = begin; row < end; ++row, at.next_row()) {
@@ -163,7 +163,7 @@ void backward(const NormRotaryBackward<double>& a, std::int64_t begin, std::int6
 
 template <class T>
 void forward_all(const NormRotaryForward<T>& a, std::int64_t rows) {
-  constexpr std::int64_t tile = RotaryPairs<T>::max_rows;
+  constexpr std::int64_t tile = norm_rotary_rows;
 #pragma omp parallel for schedule(static)
   for (std::int64_t begin = 0; begin < rows; begin += tile) {
     forward(a, begin, std::min(begin + tile, rows));
@@ -173,7 +173,7 @@ void forward_all(const NormRotaryForward<T>& a, std::int64_t rows) {
 template <class T>
 void backward_all(const NormRotaryBackward<T>& a, std::int64_t rows, std::int64_t blocks,
                   T* partials, T* d_weight) {
-  constexpr std::int64_t tile = RotaryPairs<T>::max_rows;
+  constexpr std::int64_t tile = norm_rotary_rows;
   const std::int64_t width = a.heads * a.head_dim;
 #pragma omp parallel for schedule(static)
   for (std::int64_t block = 0; block < blocks; ++block) {

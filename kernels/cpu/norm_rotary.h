@@ -21,6 +21,9 @@ void norm_rotary_backward(CpuBackend, const RotaryPositions& positions, const Te
 
 namespace polymoe::cpu {
 
+/// At most as many rows are worked on at a time.
+constexpr std::int64_t norm_rotary_rows = 64;
+
 /// Pointers to the first row of each argument.
 template <class T>
 struct NormRotaryForward {

@@ -9,6 +9,8 @@
 namespace polymoe::detail {
 namespace {
 
+constexpr std::int64_t rows_per_task = 64;
+
 template <class T>
 void rotate_heads(const cpu::RotaryPairs<T>& at, std::int64_t heads, std::int64_t head_dim,
                   std::int64_t first, T* row) {
@@ -30,8 +32,8 @@ void rotate(const RotaryPositions& positions, bool inverse, const Tensor& x) {
   const std::int64_t rows = x.dim(0), heads = x.dim(1), head_dim = x.dim(2);
   T* data = x.data<T>();
 #pragma omp parallel for schedule(static)
-  for (std::int64_t begin = 0; begin < rows; begin += cpu::RotaryPairs<T>::max_rows) {
-    const std::int64_t end = std::min(begin + cpu::RotaryPairs<T>::max_rows, rows);
+  for (std::int64_t begin = 0; begin < rows; begin += rows_per_task) {
+    const std::int64_t end = std::min(begin + rows_per_task, rows);
     for (std::int64_t first = 0; first < head_dim / 2; first += cpu::RotaryPairs<T>::max_pairs) {
       cpu::RotaryPairs<T> at(positions, inverse, head_dim, first, begin);
       for (std::int64_t row = begin; row < end; ++row, at.next_row()) {

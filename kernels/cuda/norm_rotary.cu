@@ -15,7 +15,7 @@ namespace {
 
 constexpr int max_threads = 512, any_threads = 256;
 constexpr int rows_side_by_side = 8;           // of rows that a warp holds
-constexpr std::size_t max_table = 48U * 1024;  // bytes of shared memory without asking for more
+constexpr std::size_t max_table = 40U * 1024;  // bytes; a block has 48 KiB without asking for more
 
 template <class T>
 struct Forward {

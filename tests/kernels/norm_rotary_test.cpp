@@ -96,6 +96,26 @@ TEST_P(NormRotary, IsTheNormThenTheRotation) {
   }
 }
 
+// So that any layout of sequences over ranks, and decoding, rotate a row by the same angles.
+TEST_P(NormRotary, ARowsBitsDependOnItsPositionAlone) {
+  const DType dtype = GetParam();
+  const std::int64_t rows = 210, length = 105;
+  const OwnedTensor x = random_tensor({rows, 2, 12}, dtype, "x"),
+                    weight = random_tensor({24}, dtype, "weight"),
+                    y = poisoned_tensor(x->shape(), dtype),
+                    inv_rms = poisoned_tensor({rows}, dtype),
+                    alone = poisoned_tensor(x->shape(), dtype);
+  norm_rotary_forward({.sequence_length = length, .first_position = 7, .theta = 1e4}, *x, *weight,
+                      epsilon, *y, *inv_rms, stream_);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const RotaryPositions position{
+        .sequence_length = 1, .first_position = 7 + row % length, .theta = 1e4};
+    norm_rotary_forward(position, x->rows(row, row + 1), *weight, epsilon,
+                        alone->rows(row, row + 1), inv_rms->rows(row, row + 1), stream_);
+  }
+  EXPECT_TRUE(bitwise_equal(*alone, *y));
+}
+
 TEST_P(NormRotary, DoesNotDependOnTheNumberOfThreads) {
   const DType dtype = GetParam();
   const Shape shape{1003, 3, 22};

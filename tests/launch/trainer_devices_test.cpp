@@ -113,11 +113,17 @@ TEST_P(TrainerDevices, ACheckpointGoesOnAnywhere) {
 }
 
 TEST_P(TrainerDevices, RanksThatShareOneTakeTheSameCourse) {
-  ASSERT_EQ(train_here(config("one", 20)), RunEnd::finished);
+  // Of a seed whose first 20 steps have no two experts so close that rounding chooses between them.
+  const auto seeded = [&](const std::string& run) {
+    Config settings = config(run, 20);
+    settings.train.seed = 1;
+    return settings;
+  };
+  ASSERT_EQ(train_here(seeded("one")), RunEnd::finished);
   const std::vector<double> expected = losses_of(path("one"));
   for (const Layout layout : {Layout{2, 1}, Layout{2, 2}}) {
     const std::string run = "expert-" + std::to_string(layout.expert_parallel);
-    Config settings = config(run, 20);
+    Config settings = seeded(run);
     settings.train.valid_every = 10;
     settings.data.valid = {{.path = path("valid").string(), .weight = 1.0}};
     ASSERT_EQ(train_here(settings, layout), RunEnd::finished);
