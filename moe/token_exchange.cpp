@@ -46,9 +46,6 @@ Counts host_counts(const Tensor& counts, std::int64_t slots, Stream& stream) {
   return host_values<std::int64_t>(counts, stream);
 }
 
-/// Whether rows go in pieces or are regrouped: by where they lie, the same on every rank.
-bool sends_pieces(const Stream& stream) { return stream.device().backend() == DeviceType::cpu; }
-
 void append_own(const TokenExchange::OwnPiece& piece, std::vector<TokenExchange::OwnPiece>& own) {
   if (piece.rows == 0) return;
   if (!own.empty()) {
@@ -68,8 +65,13 @@ void append_pieces(std::span<const TokenExchange::Piece> pieces, const Tensor& r
 
 }  // namespace
 
-TokenExchange::TokenExchange(Communicator& group, std::int64_t experts)
-    : group_(group), experts_(experts), local_experts_(experts / group.size()) {}
+TokenExchange::TokenExchange(Communicator& group, std::int64_t experts, Route route)
+    : group_(group), experts_(experts), local_experts_(experts / group.size()), route_(route) {}
+
+bool TokenExchange::sends_pieces(const Stream& stream) const {
+  if (route_ == Route::by_backend) return stream.device().backend() == DeviceType::cpu;
+  return route_ == Route::pieces;
+}
 
 Counts TokenExchange::exchange_counts(const Counts& kept, ExecutionContext& context) {
   if (group_.size() == 1) return kept;

@@ -77,8 +77,12 @@ class TokenExchange {
     std::vector<Regrouped> regrouped;  // what finish_dispatch has yet to regroup
   };
 
+  /// How rows travel between ranks; by_backend: pieces on CPUs, regrouped on GPUs. The same on
+  /// every rank, and the same results.
+  enum class Route : std::uint8_t { by_backend, pieces, regrouped };
+
   /// `experts` of the whole group.
-  TokenExchange(Communicator& group, std::int64_t experts);
+  TokenExchange(Communicator& group, std::int64_t experts, Route route = Route::by_backend);
 
   /// False in a group of one, where dispatching moves no row to another rank.
   bool sends() const { return group_.size() > 1; }
@@ -117,9 +121,12 @@ class TokenExchange {
   Tensor gather_leaving(const Plan& plan, const Dispatched& dispatched,
                         ExecutionContext& context) const;
 
+  bool sends_pieces(const Stream& stream) const;
+
   Communicator& group_;
   std::int64_t experts_;
   std::int64_t local_experts_;
+  Route route_;
 };
 
 }  // namespace polymoe
