@@ -114,36 +114,63 @@ __device__ void sum_over_warp(T (&values)[n]) {
   }
 }
 
-/// Sums over a block of at most 16 warps, called by all of its threads, any number of times. One
-/// barrier each: two buffers take turns.
+/// The sums over the warp of n values, n a power of two up to 32: lane l receives that of value
+/// l / (32 / n). At each step half of the values left go to the lanes that keep them, so that all
+/// take little more than twice as many exchanges as one.
+template <int n, int distance = warp_size / 2, class T, int size>
+__device__ T spread_sum_over_warp(T (&values)[size]) {
+  if constexpr (distance == 0) return values[0];
+  if constexpr (n > 1) {
+    const bool upper = (threadIdx.x & distance) != 0;
+#pragma unroll
+    for (int i = 0; i < n / 2; ++i) {
+      const T kept = upper ? values[i + n / 2] : values[i];
+      const T sent = upper ? values[i] : values[i + n / 2];
+      values[i] = kept + __shfl_xor_sync(~0U, sent, distance);
+    }
+  } else if constexpr (distance > 0) {
+    values[0] += __shfl_xor_sync(~0U, values[0], distance);
+  }
+  if constexpr (distance > 0)
+    return spread_sum_over_warp<(n > 1 ? n / 2 : 1), distance / 2>(values);
+}
+
+/// Sums over a block of at most 16 warps, called by all of its threads, any number of times; every
+/// thread receives the same bits. One barrier each: two buffers take turns.
 template <int n, class T = float>
 class BlockSum {
+  static constexpr int room = n <= 1 ? 1 : n <= 2 ? 2 : n <= 4 ? 4 : n <= 8 ? 8 : 16;
+  static constexpr int lanes = warp_size / room;  // of a value
+  static_assert(n <= 16);
+
  public:
   static constexpr int max_warps = 16;
   struct Storage {
-    T partial[2][n][max_warps];
+    T partial[2][max_warps][room];
   };
   __device__ explicit BlockSum(Storage& storage) : storage_(storage) {}
 
   __device__ void operator()(T (&values)[n]) {
-    sum_over_warp(values);
+    T padded[room];
+#pragma unroll
+    for (int i = 0; i < room; ++i) padded[i] = i < n ? values[i] : T{0};
+    T sum = spread_sum_over_warp<room>(padded);
     const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
     const int warps = blockDim.x / warp_size;
-    if (lane == 0) {
-#pragma unroll
-      for (int i = 0; i < n; ++i) storage_.partial[turn_][i][warp] = values[i];
-    }
+    if (lane % lanes == 0) storage_.partial[turn_][warp][lane / lanes] = sum;
     __syncthreads();
-    const int source = lane % max_warps;
+    sum = T{0};
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-      values[i] = source < warps ? storage_.partial[turn_][i][source] : T{0};
+    for (int first = 0; first < max_warps; first += lanes) {
+      const int source = first + lane % lanes;
+      if (source < warps) sum += storage_.partial[turn_][source][lane / lanes];
     }
 #pragma unroll
-    for (int offset = max_warps / 2; offset > 0; offset /= 2) {
-#pragma unroll
-      for (int i = 0; i < n; ++i) values[i] += __shfl_xor_sync(~0U, values[i], offset);
+    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      sum += __shfl_xor_sync(~0U, sum, distance);
     }
+#pragma unroll
+    for (int i = 0; i < n; ++i) values[i] = __shfl_sync(~0U, sum, i * lanes);
     turn_ ^= 1;
   }
 
