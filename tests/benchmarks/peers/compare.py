@@ -62,9 +62,7 @@ def peers_python():
     if not ready.exists():
         print(f"installing torch and transformers into {folder}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        # Of equal versions pip prefers the one without CUDA, which is the smaller.
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "torch", "transformers",
-                        "--extra-index-url", "https://download.pytorch.org/whl/cpu"], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "torch", "transformers"], check=True)
         ready.touch()
     return str(python)
 
