@@ -17,7 +17,7 @@ class FeedForward {
    public:
     virtual ~Saved() = default;
 
-    /// Whether forward keeps the pre-activations, the largest part by far. Otherwise backward forms
+    /// Whether forward keeps the pre-activations, a large part. Otherwise backward forms
     /// them again by one more product. Set before forward, for it and its backward.
     bool keep_pre_activations = true;
   };

@@ -77,7 +77,8 @@ class TokenExchange {
     std::vector<Regrouped> regrouped;  // what finish_dispatch has yet to regroup
   };
 
-  /// How rows travel between ranks; by_backend: pieces on CPUs, regrouped on GPUs. The same on
+  /// How rows travel between ranks; by_backend: pieces on CPUs, regrouped on GPUs, where pieces are
+  /// not possible. The same on
   /// every rank, and the same results.
   enum class Route : std::uint8_t { by_backend, pieces, regrouped };
 

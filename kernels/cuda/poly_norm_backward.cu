@@ -187,7 +187,18 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     stage ^= 1;
   }
   write_partial_sums(totals, threadIdx.x == 0, 0, 1, rows.partial_sums);
+#else
+  __trap();  // has_bulk_copies() is false of this code
 #endif
+}
+
+// Whether the code that this device runs, which may be older than the device, has bulk_backward.
+template <class T>
+bool has_bulk_copies() {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(bulk_backward<T, 3>)),
+        "cudaFuncGetAttributes");
+  return attributes.ptxVersion >= 90;
 }
 
 // Rows of any width and alignment: a block per row, read twice (the second time from cache).
@@ -264,7 +275,8 @@ void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tens
     rows.out = static_cast<T*>(d_x.raw());
     rows.partial_sums = partial_sums.data<double>();
     const PolyNormBackwardPlan plan(x, Vector<T>::size,
-                                    in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}));
+                                    in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}),
+                                    has_bulk_copies<T>());
     for_each_part(groups_of(coefficients, group_offsets), plan.rows_per_block,
                   [&](const RowBlocks& blocks, std::int64_t first_group) {
                     PolyNormRows<T> part = rows;

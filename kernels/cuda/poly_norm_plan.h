@@ -21,17 +21,18 @@ struct PolyNormBackwardPlan {
   enum class Copies : std::uint8_t {
     none,       // rows are read where they lie
     by_vector,  // each thread copies what it works on
-    by_row,     // the hardware copies a row, for a block of its own (from compute capability 9.0)
+    by_row,     // the hardware copies a row, for a block of its own
   };
 
-  PolyNormBackwardPlan(const Tensor& x, int vector_size, bool in_vectors)
+  /// `has_bulk_copies`: the kernel by rows was compiled for what runs it.
+  PolyNormBackwardPlan(const Tensor& x, int vector_size, bool in_vectors, bool has_bulk_copies)
       : shape(x.dim(1), vector_size, in_vectors) {
     const int device = x.device().index;
     const bool block_a_row = shape.rows_at_once() == 1;
     if (shape.held_vectors > 0) {
       copies = Copies::by_vector;
       int vectors = shape.held_vectors * shape.block_threads;
-      if (block_a_row && attribute(cudaDevAttrComputeCapabilityMajor, device) >= 9) {
+      if (block_a_row && has_bulk_copies) {
         copies = Copies::by_row;
         vectors = static_cast<int>(x.dim(1)) / vector_size;
         const int warps = (vectors + 4 * RowShape::warp - 1) / (4 * RowShape::warp);

@@ -4,6 +4,7 @@
 #include <cuda_bf16.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 namespace polymoe::cuda {
 
@@ -115,8 +116,8 @@ __device__ void sum_over_warp(T (&values)[n]) {
 }
 
 /// The sums over the warp of n values, n a power of two up to 32: lane l receives that of value
-/// l / (32 / n). At each step half of the values left go to the lanes that keep them, so that all
-/// take little more than twice as many exchanges as one.
+/// l / (32 / n). At each step half of the values left go to the lanes that keep them:
+/// n - 1 + log2(32 / n) exchanges instead of 5 n. Leaves other sums in `values`.
 template <int n, int distance = warp_size / 2, class T, int size>
 __device__ T spread_sum_over_warp(T (&values)[size]) {
   if constexpr (distance == 0) return values[0];
