@@ -1,27 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/norm_rotary.h"
 
-#include <algorithm>
-
 #include "kernels/check.h"
 #include "kernels/cpu/norm_rotary.h"
 #include "kernels/cuda/norm_rotary.h"
+#include "kernels/norm_row_blocks.h"
 #include "kernels/rotary_check.h"
 
 namespace polymoe {
-namespace {
 
-// The weight's gradient is summed per block of rows, then over the blocks. The number of blocks
-// depends on the rows alone, so that the order of the sum does not depend on threads or the GPU.
-// As many as a large GPU runs at a time.
-constexpr std::int64_t max_row_blocks = 512;
-constexpr std::int64_t min_rows_per_block = 16;
-
-std::int64_t row_block_count(std::int64_t rows) {
-  return std::min(max_row_blocks, (rows + min_rows_per_block - 1) / min_rows_per_block);
-}
-
-}  // namespace
+constexpr std::int64_t max_row_blocks = 512;  // as many as a large GPU runs at a time
 
 void norm_rotary_forward(const RotaryPositions& positions, const Tensor& x, const Tensor& weight,
                          double epsilon, Tensor y, Tensor inv_rms, Stream& stream) {
@@ -53,8 +41,8 @@ void norm_rotary_backward(const RotaryPositions& positions, const Tensor& d_y, c
                  {"d_x", d_x, x.shape(), dtype},
                  {"d_weight", d_weight, {width}, accumulation_dtype(dtype)}});
   const Arena::Scope scope(scratch);
-  const Tensor partials =
-      scratch.allocate({row_block_count(x.dim(0)), width}, accumulation_dtype(dtype));
+  const Tensor partials = scratch.allocate({norm_row_blocks(x.dim(0), max_row_blocks), width},
+                                           accumulation_dtype(dtype));
   dispatch(stream.device(), [&](auto backend) {
     detail::norm_rotary_backward(backend, positions, d_y, x, inv_rms, weight, d_x, d_weight,
                                  partials, stream);

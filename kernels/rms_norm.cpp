@@ -1,25 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/rms_norm.h"
 
-#include <algorithm>
-
 #include "kernels/check.h"
 #include "kernels/cpu/rms_norm.h"
 #include "kernels/cuda/rms_norm.h"
+#include "kernels/norm_row_blocks.h"
 
 namespace polymoe {
-namespace {
 
-// The weight's gradient is summed per block of rows, then over the blocks. The number of blocks
-// depends on the rows alone, so that the order of the sum does not depend on the threads.
 constexpr std::int64_t max_row_blocks = 256;
-constexpr std::int64_t min_rows_per_block = 16;
-
-std::int64_t row_block_count(std::int64_t rows) {
-  return std::min(max_row_blocks, (rows + min_rows_per_block - 1) / min_rows_per_block);
-}
-
-}  // namespace
 
 void rms_norm_forward(const Tensor& x, const Tensor& weight, double epsilon, Tensor y,
                       Tensor inv_rms, Stream& stream) {
@@ -67,8 +56,8 @@ void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms
                  {"d_x", d_x, x.shape(), dtype},
                  {"d_weight", d_weight, {x.dim(1)}, accumulation_dtype(dtype)}});
   Arena::Scope scope(scratch);
-  const Tensor partials =
-      scratch.allocate({row_block_count(x.dim(0)), x.dim(1)}, accumulation_dtype(dtype));
+  const Tensor partials = scratch.allocate({norm_row_blocks(x.dim(0), max_row_blocks), x.dim(1)},
+                                           accumulation_dtype(dtype));
   dispatch(stream.device(), [&](auto backend) {
     detail::rms_norm_backward(backend, d_y, x, inv_rms, weight, write, d_x, d_weight, partials,
                               stream);

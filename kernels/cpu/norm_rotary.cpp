@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
 #include "kernels/cpu/rotary_pairs.h"
 
@@ -184,10 +185,7 @@ void backward_all(const NormRotaryBackward<T>& a, std::int64_t rows, std::int64_
       backward(a, begin, std::min(begin + tile, end), partial);
     }
   }
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const T* partial = partials + block * width;
-    for (std::int64_t i = 0; i < width; ++i) d_weight[i] += partial[i];
-  }
+  add_column_sums(partials, blocks, width, d_weight);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -144,10 +145,7 @@ void backward_all(const RmsNormBackward<T>& a, std::int64_t rows, std::int64_t b
   for (std::int64_t block = 0; block < blocks; ++block) {
     backward(a, block * rows / blocks, (block + 1) * rows / blocks, partials + block * a.width);
   }
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const T* partial = partials + block * a.width;
-    for (std::int64_t i = 0; i < a.width; ++i) d_weight[i] += partial[i];
-  }
+  add_column_sums(partials, blocks, a.width, d_weight);
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ struct PolyNormRows {
   const T* d_y;  // backward
   T* out;        // y or d_x
   const float* coefficients;
-  std::int64_t set_stride;  // between the groups' coefficients; 0 for one set
+  std::int64_t set_stride;  // between the groups' coefficients
   double* partial_sums;     // backward: [blocks, order + 1]
   int width;
   float floor;
