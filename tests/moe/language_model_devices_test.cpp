@@ -153,9 +153,6 @@ TEST_P(WholeModelDevices, RunsRepeatTheirBitsAndRecomputationKeepsThem) {
 
 /// Ranks as threads that share the device, where what they exchange goes through host memory.
 TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
-  if (dtype() == DType::bf16) {
-    GTEST_SKIP() << "experts that rounding chooses otherwise differ by more than layouts could";
-  }
   for (const std::string name : {"moe", "shared"}) {
     SCOPED_TRACE(name);
     const ModelConfig config = reference_config(name);
@@ -174,8 +171,10 @@ TEST_P(WholeModelDevices, ExpertParallelRanksGiveTheGradientsOfOne) {
       rank.mesh.shutdown();
     });
     EXPECT_NEAR(results[0].terms.cross_entropy + results[1].terms.cross_entropy,
-                expected.terms.cross_entropy, 1e-5 * expected.terms.cross_entropy);
-    if (!same_balance) continue;
+                expected.terms.cross_entropy,
+                loss_tolerance(dtype()) * expected.terms.cross_entropy);
+    // Of bf16 the gradients are compared where rounding chooses no expert, above.
+    if (!same_balance || dtype() == DType::bf16) continue;
     for (const Step& result : results) {
       EXPECT_FALSE(result.gradients.empty());
       for (const auto& [tensor, values] : result.gradients) {
