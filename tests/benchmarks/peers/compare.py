@@ -11,7 +11,7 @@ followed by one of each PyTorch variant (torch_step.py). Every run is a process 
 number of threads, in f32. Of the pairs' ratios the median and the range are printed. A compiled or
 grouped variant that cannot run is reported with its reason, not left out.
 
-Without --python, a virtual environment with torch (CPU) and transformers is made in
+Without --python, a virtual environment with torch and transformers is made in
 build/peers-python.
 """
 import argparse
