@@ -11,8 +11,11 @@ namespace polymoe::cpu {
 /// exception of a body is rethrown when all are done.
 template <class Body>
 void parallel_for(std::int64_t count, const Body& body) {
+  // A region of one thread would be a level of its own, and libgomp starts new threads for every
+  // region inside it.
+  if (count == 1) return body(0);
   std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic, 1) if (count > 1)
+#pragma omp parallel for schedule(dynamic, 1)
   for (std::int64_t i = 0; i < count; ++i) {
     try {
       body(i);

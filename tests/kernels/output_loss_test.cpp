@@ -165,8 +165,8 @@ TEST_P(OutputLoss, DoesNotDependOnTheNumberOfThreads) {
   EXPECT_TRUE(bitwise_equal(*again.token_loss, *two.token_loss));
   EXPECT_TRUE(bitwise_equal(*again.d_x, *two.d_x));
   EXPECT_TRUE(bitwise_equal(*again.d_weight, *two.d_weight));
-  // oneDNN's f32 product may cut its work by the number of threads, as it does with AVX2: then sums
-  // are equal to rounding. Our own f64 product, and all sums around either, are the same bits.
+  // Products in f32 are cut by the number of threads: then sums are equal to rounding. Our own f64
+  // product, and all sums around either, are the same bits.
   const double rounding = dtype == DType::f64 ? 0.0 : 1e-6;
   EXPECT_LE(test::relative_error(*one.token_loss, *two.token_loss), rounding);
   EXPECT_LE(test::relative_error(*one.d_x, *two.d_x), rounding);

@@ -1,25 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/gemm.h"
 
-#include <dnnl.h>
-
 #include <algorithm>
-#include <string>
-
-#include "runtime/error.h"
 
 namespace polymoe::cpu {
 namespace {
-
-template <class T>
-void scale(std::int64_t m, std::int64_t n, T beta, T* c, std::int64_t ldc) {
-  for (std::int64_t i = 0; i < m; ++i) {
-    for (std::int64_t j = 0; j < n; ++j) {
-      T& value = c[i * ldc + j];
-      value = beta == T{0} ? T{0} : beta * value;
-    }
-  }
-}
 
 // One tile of c: the sum over k runs in ascending order whatever the number of threads.
 constexpr std::int64_t tile_rows = 32, tile_columns = 64, tile_depth = 128;
@@ -62,24 +47,9 @@ void gemm_tile(const Extents& extents, std::int64_t i0, std::int64_t j0, double 
 
 }  // namespace
 
-void gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, GemmOperand<float> a,
-          GemmOperand<float> b, float beta, float* c, std::int64_t ldc) {
-  if (m == 0 || n == 0) return;
-  if (k == 0) return scale(m, n, beta, c, ldc);
-  const dnnl_status_t status =
-      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', m, n, k, alpha, a.data,
-                 a.leading, b.data, b.leading, beta, c, ldc);
-  if (status != dnnl_success) {
-    throw DeviceError("dnnl_sgemm failed with status " + std::to_string(status) +
-                      " for m = " + std::to_string(m) + ", n = " + std::to_string(n) +
-                      ", k = " + std::to_string(k));
-  }
-}
-
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, GemmOperand<double> a,
           GemmOperand<double> b, double beta, double* c, std::int64_t ldc) {
   if (m == 0 || n == 0) return;
-  if (k == 0) return scale(m, n, beta, c, ldc);
   const Extents extents{m, n, k};
   const std::int64_t row_tiles = (m + tile_rows - 1) / tile_rows;
   const std::int64_t column_tiles = (n + tile_columns - 1) / tile_columns;
