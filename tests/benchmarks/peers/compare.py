@@ -118,7 +118,7 @@ def run_polymoe(args, config):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "bench.json"
         command = [args.polymoe, "bench", "--config", str(config), "--filter", "step", "--json",
-                   str(path), f"--run.threads={args.threads}"]
+                   str(path), "--run.device=cpu", f"--run.threads={args.threads}"]
         measured(command, args.threads)
         report = json.loads(path.read_text())
     # Of the steps; later the process has the buffers of the machine's rates as well.
