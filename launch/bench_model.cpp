@@ -85,7 +85,8 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   const std::int64_t tokens = config_.train.global_batch * model.context;
   const auto ranks = static_cast<double>(mesh_.world().size());
   BenchResult result{.name = "step"};
-  result.shape = fmt::format("{} sequences of {}", config_.train.global_batch, model.context);
+  result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
+                             model.moe.even_routing ? ", even routing" : "");
   result.floor = {.bytes = static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients +
                                                2 * plan_.optimizer),
                   .operations = LanguageModel::training_flops_per_token(model) *

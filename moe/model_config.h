@@ -35,6 +35,8 @@ struct MoeConfig {
   double bias_rate = 0.0;        // step of the per-expert bias; 0 = no bias
   double capacity_factor = 0.0;  // slots per expert and sequence / mean load; 0 = nothing dropped
   DropPolicy drop = DropPolicy::position;
+  /// For measuring, without a key: experts take turns, so that each gets as many slots.
+  bool even_routing = false;
 };
 
 /// A decoder language model.

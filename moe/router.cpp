@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/router.h"
 
+#include <span>
+#include <vector>
+
 #include "kernels/check.h"
 #include "kernels/convert.h"
 #include "kernels/matmul.h"
@@ -68,6 +71,25 @@ void Router::make_persistent_state() {
   if (settings_.bias_rate != 0.0) bias_ = OwnedTensor({settings_.experts}, DType::f32, device);
 }
 
+/// logits = 1 for the experts whose turn it is, top_k a token, 0 for the others.
+void Router::make_even(const Tensor& logits, Stream& stream) {
+  if (stream.device().type == DeviceType::meta) return;
+  if (!even_->defined() || even_->shape() != logits.shape()) {
+    const std::int64_t slots = logits.dim(0) * settings_.top_k;
+    std::vector<float> turns(static_cast<std::size_t>(logits.elements()), 0.0F);
+    for (std::int64_t slot = 0; slot < slots; ++slot) {
+      const std::int64_t token = slot / settings_.top_k, expert = slot % settings_.experts;
+      turns[static_cast<std::size_t>(token * settings_.experts + expert)] = 1.0F;
+    }
+    const OwnedTensor exact(logits.shape(), DType::f32, stream.device());
+    set_values(std::span<const float>(turns), *exact, stream);
+    even_ = OwnedTensor(logits.shape(), logits.dtype(), stream.device());
+    convert(*exact, *even_, stream);
+    stream.synchronize();  // what was copied from ends here
+  }
+  copy(*even_, logits, stream);
+}
+
 void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
                      ExecutionContext& context) {
   Arena& arena = context.arena;
@@ -82,7 +104,9 @@ void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, dtype);
   matmul(x, Transpose::no, weight_->value, Transpose::yes, Write::overwrite, logits,
          context.stream);
-  router_forward(saved.shape, logits, bias(), saved.state, arena, context.stream);
+  if (settings_.even_routing) make_even(logits, context.stream);
+  const Tensor bias_or_none = settings_.even_routing ? Tensor() : bias();
+  router_forward(saved.shape, logits, bias_or_none, saved.state, arena, context.stream);
 }
 
 Pending Router::start_backward(const Saved& saved, const Tensor& kept_counts,

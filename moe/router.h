@@ -37,6 +37,7 @@ class Router {
     double balance_coefficient = 0.0;  // of this layer
     double z_coefficient = 0.0;        // of this layer
     double bias_rate = 0.0;            // 0 = no bias
+    bool even_routing = false;         // experts take turns whatever the logits are
     Initializer initializer;
   };
 
@@ -86,6 +87,7 @@ class Router {
   Scales scales_of(const BatchLayout& layout) const;
   bool sums_counts() const;
   void make_persistent_state();
+  void make_even(const Tensor& logits, Stream& stream);
 
   const ParameterStore& store_;
   Settings settings_;
@@ -96,6 +98,7 @@ class Router {
   OwnedTensor bias_;    // [experts] f32
   OwnedTensor losses_;  // [2] f64
   OwnedTensor counts_;  // [experts + 1] i64
+  OwnedTensor even_;    // as the logits, with even_routing
 };
 
 }  // namespace polymoe

@@ -139,6 +139,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = bench_command().parse(args);
   Config config = read_config(line.value("config"), line.overrides());
   config.checkpoint.every = 0;  // none is written here, and none takes memory
+  config.model.moe.even_routing = line.has("even-routing");
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
   const int threads =
@@ -181,7 +182,11 @@ const Command& bench_command() {
                   {.name = "filter",
                    .value = "NAME",
                    .help = "only what has NAME in its name: a kernel, `generation`, `step`"},
-                  {.name = "json", .value = "FILE", .help = "writes the figures there as well"}},
+                  {.name = "json", .value = "FILE", .help = "writes the figures there as well"},
+                  {.name = "even-routing",
+                   .value = "",
+                   .help = "experts take turns, as a well trained router would have it: what a "
+                           "step waits for then is communication, not the busiest expert"}},
       .overrides = true,
       .ranks = true,
       .run = run};

@@ -34,7 +34,7 @@ const std::vector<std::string> tiny = {
 std::vector<std::string> tiny_with(const std::vector<std::string>& more) {
   std::vector<std::string> arguments = tiny;
   for (const std::string& argument : more) {
-    const std::string key = argument.substr(0, argument.find('=') + 1);
+    const std::string key = argument.substr(0, argument.find('=')) + "=";
     std::erase_if(arguments, [&](const std::string& old) { return old.starts_with(key); });
     arguments.push_back(argument);
   }
@@ -195,6 +195,14 @@ TEST(BenchTest, ProgramOnTwoRanks) {
   EXPECT_GT(step.at("tokens_per_second").as_number(), 0.0);
   EXPECT_GT(step.at("seconds").at("exchange").as_number(), 0.0);
   EXPECT_GT(step.at("peak_bytes").as_integer(), step.at("peak_bytes_before_model").as_integer());
+}
+
+TEST(BenchTest, ProgramWithEvenRoutingSaysSo) {
+  const ProcessResult result =
+      run_bench({}, {"--run.threads=1", "--filter=step", "--even-routing"});
+  ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+  EXPECT_NE(result.standard_output.find(" sequences of 8, even routing "), std::string::npos)
+      << result.standard_output;
 }
 
 TEST(BenchTest, ProgramWithFilter) {

@@ -327,6 +327,18 @@ TEST(MoeLayer, BiasMovesAgainstTheLoad) {
   });
 }
 
+TEST(MoeLayer, EvenRoutingGivesEveryExpertAsMany) {
+  for (LayerCase layer : {plain(), rich()}) {
+    layer.config.moe.even_routing = true;
+    const Input input;
+    const LayerResult even = run_layer(layer, one_rank(), *input.x, *input.d_y);
+    // 30 tokens with 3 of 8 experts each: 90 slots in turns.
+    EXPECT_EQ(even.counts, (std::vector<std::int64_t>{12, 12, 11, 11, 11, 11, 11, 11, 0}));
+    layer.config.moe.even_routing = false;
+    EXPECT_NE(run_layer(layer, one_rank(), *input.x, *input.d_y).counts, even.counts);
+  }
+}
+
 TEST(MoeLayer, RefusesExpertsThatDoNotDivide) {
   run_ranks(2, [&](std::unique_ptr<Communicator> world) {
     LayerCase layer = plain();
