@@ -15,9 +15,9 @@ struct GemmOperand {
 
 /// c = alpha op(a) op(b) + beta c; op(a) [m, k], op(b) [k, n], c [m, n] with leading dimension
 /// ldc. With beta = 0, c is not read. On all threads, or on one when called inside a parallel
-/// region. float: oneDNN with AVX-512, without it OpenBLAS, or oneDNN for the few rows or columns
-/// that it multiplies better; both called on one thread a part of c. double: plain blocked loops,
-/// for tests. Errors: DeviceError with the extents where a library fails.
+/// region. float: oneDNN with AVX-512; without it OpenBLAS, or oneDNN for the few rows or columns
+/// that it multiplies better, over parts of c. double: plain blocked loops, for tests.
+/// Errors: DeviceError with the extents where a library fails.
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, float alpha, GemmOperand<float> a,
           GemmOperand<float> b, float beta, float* c, std::int64_t ldc);
 void gemm(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, GemmOperand<double> a,

@@ -44,25 +44,31 @@ blasint blas_int(std::int64_t value) {
   return static_cast<blasint>(value);
 }
 
+// An OpenBLAS that runs on OpenMP sees that it is called inside a parallel region; one with threads
+// of its own must be told that they are ours to use.
+bool keep_to_one_thread() {
+  if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
+  return true;
+}
+
 void run_openblas(const Product& p) {
+  [[maybe_unused]] static const bool kept = keep_to_one_thread();
   cblas_sgemm(CblasRowMajor, p.a.transposed ? CblasTrans : CblasNoTrans,
               p.b.transposed ? CblasTrans : CblasNoTrans, blas_int(p.m), blas_int(p.n),
               blas_int(p.k), p.alpha, p.a.data, blas_int(p.a.leading), p.b.data,
               blas_int(p.b.leading), p.beta, p.c, blas_int(p.ldc));
 }
 
-// Threads are ours alone. An OpenBLAS that runs on OpenMP sees that it is called inside a parallel
-// region; one with threads of its own must be told.
 bool without_avx512() {
-  static const bool result = [] {
-    if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
-    return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) != dnnl_cpu_isa_avx512_core;
-  }();
+  static const bool result =
+      (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core) != dnnl_cpu_isa_avx512_core;
   return result;
 }
 
 // OpenBLAS packs both operands, which costs 1/n and 1/m of the product; oneDNN reads small ones in
-// place, well unless a is transposed. With AVX-512 oneDNN is at 93 to 98 % of its best everywhere.
+// place, well unless a is transposed. Where the two meet was measured on an AMD EPYC with AVX2.
+// With AVX-512 oneDNN alone brings the experts' feed-forward to 93 to 98 % of the rate of large
+// products.
 bool reads_in_place(const Product& p) {
   const std::int64_t limit = p.b.transposed ? 176 : 143;
   return !p.a.transposed && limit * (p.m + p.n) >= p.m * p.n;
@@ -113,7 +119,7 @@ Grid grid_of(const Product& p, std::int64_t threads) {
     const std::int64_t across = parts / down;
     const Grid grid{divide_up(divide_up(p.m, down), 16) * 16,
                     divide_up(divide_up(p.n, across), 16) * 16};
-    // Of whole rounds: the area of a part and what packing it adds.
+    // A part's time: its area, and what packing adds to it.
     const double rows = static_cast<double>(std::min(grid.rows, p.m));
     const double columns = static_cast<double>(std::min(grid.columns, p.n));
     const double cost = rows * columns + 16 * (rows + columns);

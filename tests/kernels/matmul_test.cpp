@@ -2,6 +2,7 @@
 #include "kernels/matmul.h"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <tuple>
 #include <vector>
@@ -75,6 +76,32 @@ TEST_P(Matmul, IsTheDefinition) {
                                 expected_product(extents, *a, transpose_a, *b, transpose_b, start),
                                 tolerance))
         << m << " " << n << " " << k;
+  }
+}
+
+// Extents that are divided over the threads, and that either library takes.
+TEST_P(Matmul, IsTheDefinitionOnAnyNumberOfThreads) {
+  const auto [dtype, transpose_a, transpose_b] = GetParam();
+  Stream stream(Device::cpu());
+  const int before = omp_get_max_threads();
+  for (const Extents extents :
+       {Extents{900, 1000, 20}, Extents{3, 700, 60}, Extents{257, 31, 40}}) {
+    const auto [m, n, k] = extents;
+    const OwnedTensor a = random_tensor(stored(m, k, transpose_a), dtype, "a");
+    const OwnedTensor b = random_tensor(stored(k, n, transpose_b), dtype, "b");
+    const OwnedTensor start = random_tensor({m, n}, dtype, "c");
+    const std::vector<double> expected =
+        expected_product(extents, *a, transpose_a, *b, transpose_b, values_of(*start));
+    const double epsilon = dtype == DType::f64 ? 0x1p-51 : 0x1p-22;
+    for (const int threads : {1, 2, 3}) {
+      omp_set_num_threads(threads);
+      OwnedTensor c = random_tensor({m, n}, dtype, "c");
+      matmul(*a, transpose_a, *b, transpose_b, Write::accumulate, *c, stream);
+      EXPECT_TRUE(
+          test::all_close(values_of(*c), expected, {0.0, epsilon * (static_cast<double>(k) + 4.0)}))
+          << m << " " << n << " " << k << " on " << threads << " threads";
+    }
+    omp_set_num_threads(before);
   }
 }
 
