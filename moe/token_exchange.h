@@ -78,8 +78,7 @@ class TokenExchange {
   };
 
   /// How rows travel between ranks; by_backend: pieces on CPUs, regrouped on GPUs, where pieces are
-  /// not possible. The same on
-  /// every rank, and the same results.
+  /// not possible. The same on every rank, and the same results.
   enum class Route : std::uint8_t { by_backend, pieces, regrouped };
 
   /// `experts` of the whole group.

@@ -13,21 +13,14 @@
 namespace polymoe::cpu {
 namespace {
 
-// The tiles that meet fit the second-level cache; measured.
-constexpr std::int64_t tile_queries = 128;
-constexpr std::int64_t tile_keys = 256;
-// Where only part of the keys is visible: rows that are multiplied with the same keys.
-constexpr std::int64_t diagonal_queries = 64;
 // Tasks that keep the threads of a rank busy.
 constexpr std::int64_t wanted_tasks = 16;
 constexpr std::int64_t max_splits = 8;
 
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 std::int64_t split_count(const AttentionShape& shape) {
   const std::int64_t groups = std::max<std::int64_t>(shape.batch * shape.kv_heads, 1);
-  const std::int64_t key_tiles = ceil_div(shape.key_length, tile_keys);
-  return std::max<std::int64_t>(std::min({ceil_div(wanted_tasks, groups), key_tiles, max_splits}),
+  const std::int64_t key_tiles = divide_up(shape.key_length, tile_keys);
+  return std::max<std::int64_t>(std::min({divide_up(wanted_tasks, groups), key_tiles, max_splits}),
                                 1);
 }
 
@@ -105,13 +98,10 @@ class Backward {
     copy_rows(rows, shape.head_dim, arguments_.q + at, layout_.query_stride, q_, shape.head_dim);
     copy_rows(rows, shape.head_dim, arguments_.d_out + at, layout_.query_stride, d_out_,
               shape.head_dim);
-    const bool all_visible = layout_.visible(first) >= end;
-    const std::int64_t step = all_visible ? rows : std::min(rows, diagonal_queries);
-    for (std::int64_t row = 0; row < rows; row += step) {
-      const std::int64_t count = std::min(step, rows - row);
-      const std::int64_t seen = layout_.visible(first + row + count - 1);
-      score_tile(sequence, head, first, row, count, begin, std::min(end, seen));
-    }
+    for_row_blocks(layout_, first, rows, end,
+                   [&](std::int64_t row, std::int64_t count, std::int64_t seen) {
+                     score_tile(sequence, head, first, row, count, begin, seen);
+                   });
   }
 
   // Of the query tile from `first`: rows [row, row + rows), with keys [begin, end).

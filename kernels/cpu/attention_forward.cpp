@@ -13,14 +13,6 @@
 namespace polymoe::cpu {
 namespace {
 
-// A tile of scores and what meets it fit the second-level cache; measured.
-constexpr std::int64_t tile_queries = 128;
-constexpr std::int64_t tile_keys = 256;
-// Where only part of the keys is visible: rows that are multiplied with the same keys.
-constexpr std::int64_t diagonal_queries = 64;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 // Of one thread: elements of each part, in this order.
 struct Scratch {
   explicit Scratch(const AttentionShape& shape)
@@ -71,15 +63,6 @@ class Forward {
     }
   }
 
-  void decode(std::int64_t sequence, std::int64_t head) {
-    const AttentionShape& shape = layout_.shape;
-    const std::int64_t at = layout_.query(sequence, head, 0);
-    const std::int64_t key = layout_.key(sequence, head / (shape.heads / shape.kv_heads), 0);
-    attend({shape.key_length, layout_.key_stride, shape.head_dim, score_scale<T>(shape),
-            arguments_.q + at, arguments_.k + key, arguments_.v + key, scores_, arguments_.out + at,
-            arguments_.log_sum_exp + layout_.row(sequence, head, 0)});
-  }
-
  private:
   void query_tile(std::int64_t sequence, std::int64_t head, std::int64_t first) {
     const AttentionShape& shape = layout_.shape;
@@ -92,13 +75,10 @@ class Forward {
     const std::int64_t end = layout_.visible(first + rows - 1);
     for (std::int64_t begin = 0; begin < end; begin += tile_keys) {
       const std::int64_t next = std::min(begin + tile_keys, end);
-      const bool all_visible = layout_.visible(first) >= next;
-      const std::int64_t step = all_visible ? rows : std::min(rows, diagonal_queries);
-      for (std::int64_t row = 0; row < rows; row += step) {
-        const std::int64_t count = std::min(step, rows - row);
-        const std::int64_t seen = layout_.visible(first + row + count - 1);
-        score_tile(row, count, layout_.visible(first + row), begin, std::min(next, seen), maximum);
-      }
+      for_row_blocks(layout_, first, rows, next,
+                     [&](std::int64_t row, std::int64_t count, std::int64_t seen) {
+                       score_tile(row, count, layout_.visible(first + row), begin, seen, maximum);
+                     });
     }
     finish_softmax(rows, state(0, maximum));
     copy_rows(rows, dim, out_, dim, arguments_.out + at, layout_.query_stride);
@@ -129,23 +109,34 @@ class Forward {
 };
 
 template <class T>
-void run(const AttentionShape& shape, const typename Forward<T>::Arguments& arguments,
-         const Tensor& tiles) {
-  const auto on_this_thread = [&] {
-    return Forward<T>(shape, arguments, tiles.data<T>() + omp_get_thread_num() * tiles.dim(1));
-  };
+using Arguments = typename Forward<T>::Arguments;
+
+template <class T>
+void decode(const AttentionShape& shape, const Arguments<T>& a, std::int64_t sequence,
+            std::int64_t head, T* scores) {
+  const AttentionLayout layout(shape);
+  const std::int64_t at = layout.query(sequence, head, 0);
+  const std::int64_t key = layout.key(sequence, head / (shape.heads / shape.kv_heads), 0);
+  attend({shape.key_length, layout.key_stride, shape.head_dim, score_scale<T>(shape), a.q + at,
+          a.k + key, a.v + key, scores, a.out + at, a.log_sum_exp + layout.row(sequence, head, 0)});
+}
+
+template <class T>
+void run(const AttentionShape& shape, const Arguments<T>& arguments, const Tensor& tiles) {
+  const auto scratch = [&] { return tiles.data<T>() + omp_get_thread_num() * tiles.dim(1); };
   if (shape.query_length == 1) {
     parallel_for(shape.batch * shape.heads, [&](std::int64_t task) {
-      on_this_thread().decode(task / shape.heads, task % shape.heads);
+      decode<T>(shape, arguments, task / shape.heads, task % shape.heads, scratch());
     });
     return;
   }
   const std::int64_t groups = shape.batch * shape.kv_heads;
-  const std::int64_t splits = std::min(ceil_div(4 * omp_get_max_threads(), groups),
-                                       ceil_div(shape.query_length, tile_queries));
+  const std::int64_t splits = std::min(divide_up(4 * omp_get_max_threads(), groups),
+                                       divide_up(shape.query_length, tile_queries));
   parallel_for(groups * splits, [&](std::int64_t task) {
     const std::int64_t group = task % groups;
-    on_this_thread().heads(group / shape.kv_heads, group % shape.kv_heads, task / groups, splits);
+    Forward<T>(shape, arguments, scratch())
+        .heads(group / shape.kv_heads, group % shape.kv_heads, task / groups, splits);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/divide_up.h"
 
 namespace polymoe::cpu {
 
@@ -32,6 +33,24 @@ struct AttentionLayout {
   std::int64_t query_stride, key_stride;
 };
 
+/// A tile of scores, and what meets it, fits the second-level cache; measured.
+constexpr std::int64_t tile_queries = 128;
+constexpr std::int64_t tile_keys = 256;
+
+/// Calls body(row, rows, end) for blocks of the query tile [first, first + rows) with the keys of a
+/// tile [.., end): all rows at once where each sees all of these keys, else 64 at a time, each
+/// block with the keys that its last row sees.
+template <class Body>
+void for_row_blocks(const AttentionLayout& layout, std::int64_t first, std::int64_t rows,
+                    std::int64_t end, const Body& body) {
+  constexpr std::int64_t diagonal_rows = 64;
+  const std::int64_t step = layout.visible(first) >= end ? rows : std::min(rows, diagonal_rows);
+  for (std::int64_t row = 0; row < rows; row += step) {
+    const std::int64_t count = std::min(step, rows - row);
+    body(row, count, std::min(end, layout.visible(first + row + count - 1)));
+  }
+}
+
 /// The scores' factor, 1 / sqrt(head_dim).
 template <class T>
 T score_scale(const AttentionShape& shape) {
@@ -49,6 +68,6 @@ void copy_rows(std::int64_t rows, std::int64_t width, const T* from, std::int64_
 }
 
 /// Elements of a part of a thread's scratch, so that the next part begins on a cache line.
-inline std::int64_t padded(std::int64_t elements) { return (elements + 15) / 16 * 16; }
+inline std::int64_t padded(std::int64_t elements) { return divide_up(elements, 16) * 16; }
 
 }  // namespace polymoe::cpu

@@ -7,12 +7,15 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/activation_rows.h"
+#include "kernels/cpu/divide_up.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/row_tiles.h"
 
 namespace polymoe {
 namespace {
+
+using cpu::divide_up;
 
 // Experts, and tiles of their rows, run side by side, each product on one thread: with the few
 // hundred rows of an expert that is 1.3 times as fast as one product at a time on all threads.
@@ -22,8 +25,6 @@ constexpr std::int64_t most_tile_rows = 512;
 
 // The same for the weights' gradients: rows of an expert's weight that one thread takes.
 constexpr std::int64_t least_slab_rows = 256;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // As few tiles as possible, in a multiple of the threads.
 std::int64_t tile_rows_for(std::int64_t rows) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 
+#include "kernels/cpu/divide_up.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "runtime/error.h"
@@ -44,8 +45,8 @@ blasint blas_int(std::int64_t value) {
   return static_cast<blasint>(value);
 }
 
-// An OpenBLAS that runs on OpenMP sees that it is called inside a parallel region; one with threads
-// of its own must be told that they are ours to use.
+// An OpenBLAS that runs on OpenMP sees that it is called inside a parallel region (all products but
+// those too small to divide are); one with threads of its own must be told that they are ours.
 bool keep_to_one_thread() {
   if (openblas_get_parallel() == OPENBLAS_THREAD) openblas_set_num_threads(1);
   return true;
@@ -92,8 +93,6 @@ Product part(const Product& whole, std::int64_t row, std::int64_t rows, std::int
   p.c += row * p.ldc + column;
   return p;
 }
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 void scale(const Product& p) {
   for (std::int64_t i = 0; i < p.m; ++i) {
