@@ -140,6 +140,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   Config config = read_config(line.value("config"), line.overrides());
   config.checkpoint.every = 0;  // none is written here, and none takes memory
   config.model.moe.even_routing = line.has("even-routing");
+  if (config.model.moe.even_routing && config.model.moe.experts == 0)
+    throw InvalidArgument("--even-routing: the model has no experts (moe.experts = 0)");
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
   const int threads =

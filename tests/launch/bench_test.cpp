@@ -203,6 +203,12 @@ TEST(BenchTest, ProgramWithEvenRoutingSaysSo) {
   ASSERT_EQ(result.exit_code, 0) << result.standard_error;
   EXPECT_NE(result.standard_output.find(" sequences of 8, even routing "), std::string::npos)
       << result.standard_output;
+
+  const ProcessResult dense = run_bench({}, {"--even-routing", "--moe.experts=0"});
+  EXPECT_EQ(dense.exit_code, 64);
+  EXPECT_NE(dense.standard_error.find("--even-routing: the model has no experts"),
+            std::string::npos)
+      << dense.standard_error;
 }
 
 TEST(BenchTest, ProgramWithFilter) {
