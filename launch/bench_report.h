@@ -10,7 +10,7 @@
 #include "launch/config.h"
 #include "launch/machine_rates.h"
 #include "launch/memory_plan.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 

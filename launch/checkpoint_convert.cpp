@@ -15,7 +15,7 @@
 #include "launch/values.h"
 #include "parallel/checkpoint.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 

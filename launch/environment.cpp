@@ -7,7 +7,7 @@
 
 #include "launch/version.h"
 #include "runtime/cuda/cuda_device.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "moe/model_config.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 

@@ -5,7 +5,6 @@
 #include "launch/huggingface.h"
 #include "launch/huggingface_config.h"
 #include "launch/huggingface_tensors.h"
-#include "launch/new_directory.h"
 #include "launch/resume.h"
 #include "launch/run_tokenizer.h"
 #include "launch/tokenizer.h"
@@ -13,7 +12,8 @@
 #include "parallel/checkpoint.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
+#include "runtime/files/new_directory.h"
 
 namespace polymoe {
 namespace {

@@ -10,12 +10,12 @@
 #include "launch/huggingface.h"
 #include "launch/huggingface_config.h"
 #include "launch/huggingface_tensors.h"
-#include "launch/new_directory.h"
 #include "launch/options.h"
 #include "launch/resume.h"
 #include "parallel/checkpoint.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
+#include "runtime/files/new_directory.h"
 
 namespace polymoe {
 namespace {

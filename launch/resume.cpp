@@ -10,7 +10,7 @@
 #include "launch/first_rank.h"
 #include "launch/options.h"
 #include "runtime/error.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

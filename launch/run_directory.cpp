@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "launch/values.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "moe/routing_statistics.h"
-#include "runtime/json.h"
-#include "runtime/tensorboard_writer.h"
+#include "runtime/files/json.h"
+#include "runtime/files/tensorboard_writer.h"
 #include "runtime/timeline.h"
 
 namespace polymoe {

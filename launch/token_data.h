@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "launch/config.h"
-#include "runtime/token_file.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 

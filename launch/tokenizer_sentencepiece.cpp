@@ -9,7 +9,7 @@
 #include <unordered_map>
 
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -20,7 +20,7 @@
 #include "launch/validation.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 #include "runtime/system.h"
 
 namespace polymoe {

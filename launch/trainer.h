@@ -21,10 +21,10 @@
 #include "parallel/checkpoint_saver.h"
 #include "parallel/process_mesh.h"
 #include "runtime/context.h"
+#include "runtime/files/metrics_writer.h"
+#include "runtime/files/tensorboard_writer.h"
+#include "runtime/files/token_file.h"
 #include "runtime/log.h"
-#include "runtime/metrics_writer.h"
-#include "runtime/tensorboard_writer.h"
-#include "runtime/token_file.h"
 
 namespace polymoe {
 

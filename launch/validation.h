@@ -7,7 +7,7 @@
 #include "moe/language_model.h"
 #include "parallel/process_mesh.h"
 #include "runtime/context.h"
-#include "runtime/token_file.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 

@@ -10,7 +10,7 @@
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_exchange.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "runtime/error.h"
-#include "runtime/hash.h"
-#include "runtime/json.h"
+#include "runtime/files/hash.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -6,8 +6,8 @@
 #include "parallel/checkpoint_exchange.h"
 #include "parallel/checkpoint_shard_reading.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/hash.h"
+#include "runtime/files/file.h"
+#include "runtime/files/hash.h"
 
 namespace polymoe {
 namespace {

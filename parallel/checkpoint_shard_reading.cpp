@@ -6,9 +6,9 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/hash.h"
-#include "runtime/hdf5_file.h"
+#include "runtime/files/file.h"
+#include "runtime/files/hash.h"
+#include "runtime/files/hdf5_file.h"
 
 namespace polymoe {
 namespace {

@@ -12,8 +12,8 @@
 
 #include "parallel/checkpoint_view.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/hash.h"
+#include "runtime/files/file.h"
+#include "runtime/files/hash.h"
 
 namespace polymoe {
 namespace {

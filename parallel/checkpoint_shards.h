@@ -7,8 +7,8 @@
 
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_values.h"
-#include "runtime/hdf5_file.h"
-#include "runtime/json.h"
+#include "runtime/files/hdf5_file.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "runtime/hdf5_view.h"
+#include "runtime/files/hdf5_view.h"
 
 namespace polymoe {
 

@@ -8,7 +8,7 @@
 #include "parallel/checkpoint_values.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 

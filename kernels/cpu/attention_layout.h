@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/divide_up.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cpu {
 

@@ -7,10 +7,10 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/activation_rows.h"
-#include "kernels/cpu/divide_up.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/row_tiles.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {

@@ -7,10 +7,10 @@
 #include <limits>
 #include <string>
 
-#include "kernels/cpu/divide_up.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cpu {
 namespace {

@@ -16,7 +16,7 @@
 #include "launch/node_threads.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -13,7 +13,7 @@
 #include "launch/values.h"
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_statistics.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "runtime/log.h"
 
 namespace polymoe {

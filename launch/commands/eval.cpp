@@ -10,9 +10,9 @@
 #include "launch/validation.h"
 #include "launch/values.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/json.h"
-#include "runtime/token_file.h"
+#include "runtime/files/file.h"
+#include "runtime/files/json.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 namespace {

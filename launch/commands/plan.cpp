@@ -11,7 +11,7 @@
 #include "launch/values.h"
 #include "moe/language_model.h"
 #include "runtime/error.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "runtime/system.h"
 
 namespace polymoe {

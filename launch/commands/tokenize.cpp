@@ -12,8 +12,8 @@
 #include "launch/tokenizer.h"
 #include "launch/values.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/megatron_writer.h"
+#include "runtime/files/file.h"
+#include "runtime/files/megatron_writer.h"
 
 namespace polymoe {
 namespace {

@@ -8,7 +8,7 @@
 #include "parallel/checkpoint.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/hash.h"
+#include "runtime/files/hash.h"
 #include "tests/fuzz/target_files.h"
 #include "tests/fuzz/targets.h"
 

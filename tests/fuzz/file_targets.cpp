@@ -7,8 +7,8 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/safetensors.h"
-#include "runtime/token_file.h"
+#include "runtime/files/safetensors.h"
+#include "runtime/files/token_file.h"
 #include "tests/fuzz/target_files.h"
 #include "tests/fuzz/targets.h"
 

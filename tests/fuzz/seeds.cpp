@@ -6,8 +6,8 @@
 
 #include "launch/config.h"
 #include "runtime/buffer.h"
-#include "runtime/megatron_writer.h"
-#include "runtime/safetensors.h"
+#include "runtime/files/megatron_writer.h"
+#include "runtime/files/safetensors.h"
 #include "tests/fuzz/target_files.h"
 #include "tests/fuzz/targets.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/config.h"
 #include "runtime/error.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "tests/fuzz/target_files.h"
 #include "tests/fuzz/targets.h"
 

@@ -12,7 +12,7 @@
 
 #include "launch/bench_kernels.h"
 #include "launch/machine_rates.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "tests/support/process.h"
 #include "tests/support/run_ranks.h"
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "parallel/checkpoint.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 #include "tests/support/process.h"
 
 namespace polymoe {

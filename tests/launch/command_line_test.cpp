@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/megatron_writer.h"
+#include "runtime/files/megatron_writer.h"
 #include "tests/support/process.h"
 
 namespace polymoe {

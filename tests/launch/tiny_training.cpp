@@ -4,7 +4,7 @@
 #include <sstream>
 
 #include "parallel/device_world.h"
-#include "runtime/megatron_writer.h"
+#include "runtime/files/megatron_writer.h"
 #include "runtime/random.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"

@@ -9,7 +9,7 @@
 
 #include "launch/config.h"
 #include "launch/trainer.h"
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 
 namespace polymoe::test {
 

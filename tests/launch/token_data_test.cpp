@@ -9,7 +9,7 @@
 #include <set>
 
 #include "runtime/error.h"
-#include "runtime/megatron_writer.h"
+#include "runtime/files/megatron_writer.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

@@ -11,8 +11,8 @@
 #include "parallel/checkpoint.h"
 #include "parallel/checkpoint_statistics.h"
 #include "runtime/error.h"
-#include "runtime/hash.h"
-#include "runtime/json.h"
+#include "runtime/files/hash.h"
+#include "runtime/files/json.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

@@ -7,7 +7,7 @@
 
 #include "parallel/checkpoint.h"
 #include "runtime/error.h"
-#include "runtime/hash.h"
+#include "runtime/files/hash.h"
 #include "tests/parallel/sample_checkpoint.h"
 #include "tests/support/temporary_directory.h"
 

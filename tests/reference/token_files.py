@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Token files in every form that polymoe reads, byte by byte from the formats' descriptions.
 
-Writes fixtures/token_files/*; tests/runtime/token_file_test.cpp knows the formula of the tokens.
+Writes fixtures/token_files/*; tests/runtime/files/token_file_test.cpp knows the formula of the tokens.
 """
 import pathlib
 import struct

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/hdf5_file.h"
+#include "runtime/files/hdf5_file.h"
 
 #include <gtest/gtest.h>
 #include <hdf5.h>
@@ -13,8 +13,8 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
-#include "runtime/file.h"
-#include "runtime/hash.h"
+#include "runtime/files/file.h"
+#include "runtime/files/hash.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/hdf5_file.h"
+#include "runtime/files/hdf5_file.h"
 
 // Newer libraries keep this version's functions under these names.
 #define H5_USE_110_API
@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/metrics_writer.h"
+#include "runtime/files/metrics_writer.h"
 
 #include <gtest/gtest.h>
 

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <filesystem>
 
-#include "runtime/file.h"
-#include "runtime/json.h"
+#include "runtime/files/file.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 

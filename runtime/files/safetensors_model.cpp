@@ -2,8 +2,8 @@
 #include <set>
 
 #include "runtime/error.h"
-#include "runtime/json.h"
-#include "runtime/safetensors.h"
+#include "runtime/files/json.h"
+#include "runtime/files/safetensors.h"
 
 namespace polymoe {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/token_file.h"
+#include "runtime/files/token_file.h"
 
 #include <algorithm>
 #include <array>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/tensorboard_writer.h"
+#include "runtime/files/tensorboard_writer.h"
 
 #include <gtest/gtest.h>
 
@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "runtime/crc32c.h"
 #include "runtime/error.h"
+#include "runtime/files/crc32c.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/tensorboard_writer.h"
+#include "runtime/files/tensorboard_writer.h"
 
 #include <unistd.h>
 
 #include <cstring>
 #include <string_view>
 
-#include "runtime/crc32c.h"
+#include "runtime/files/crc32c.h"
 #include "runtime/system.h"
 
 namespace polymoe {

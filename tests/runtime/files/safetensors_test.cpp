@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/safetensors.h"
+#include "runtime/files/safetensors.h"
 
 #include <gtest/gtest.h>
 

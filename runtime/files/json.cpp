@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/json.h"
+#include "runtime/files/json.h"
 
 #include <algorithm>
 #include <array>

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "runtime/hdf5_library.h"
+#include "runtime/files/hdf5_library.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/token_file.h"
+#include "runtime/files/token_file.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "runtime/error.h"
-#include "runtime/megatron_writer.h"
+#include "runtime/files/megatron_writer.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

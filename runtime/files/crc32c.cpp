@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/crc32c.h"
+#include "runtime/files/crc32c.h"
 
 #include <array>
 

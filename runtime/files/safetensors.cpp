@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/safetensors.h"
+#include "runtime/files/safetensors.h"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 #include "runtime/float16.h"
-#include "runtime/json.h"
 
 namespace polymoe {
 namespace {

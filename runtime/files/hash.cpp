@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/hash.h"
+#include "runtime/files/hash.h"
 
 #include <fcntl.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/megatron_writer.h"
+#include "runtime/files/megatron_writer.h"
 
 #include <limits>
 #include <string>

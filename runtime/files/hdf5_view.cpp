@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/hdf5_view.h"
+#include "runtime/files/hdf5_view.h"
 
 // Newer libraries keep this version's functions under these names.
 #define H5_USE_110_API

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/hdf5_view.h"
+#include "runtime/files/hdf5_view.h"
 
 #include <gtest/gtest.h>
 #include <hdf5.h>
@@ -14,8 +14,8 @@
 
 #include "runtime/buffer.h"
 #include "runtime/error.h"
+#include "runtime/files/hdf5_file.h"
 #include "runtime/float16.h"
-#include "runtime/hdf5_file.h"
 #include "runtime/random.h"
 #include "tests/support/temporary_directory.h"
 

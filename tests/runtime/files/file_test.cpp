@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 #include <gtest/gtest.h>
 

@@ -4,9 +4,9 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/files/json.h"
+#include "runtime/files/safetensors.h"
 #include "runtime/float16.h"
-#include "runtime/json.h"
-#include "runtime/safetensors.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <string>
 
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 

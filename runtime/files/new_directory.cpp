@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/new_directory.h"
+#include "runtime/files/new_directory.h"
 
 #include <string>
 #include <system_error>
 
 #include "runtime/error.h"
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 

@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "runtime/file.h"
+#include "runtime/files/file.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
