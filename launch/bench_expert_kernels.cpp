@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
-#include "kernels/activation.h"
+#include "kernels/activation/activation.h"
 #include "kernels/check.h"
-#include "kernels/dispatch_plan.h"
-#include "kernels/feed_forward.h"
-#include "kernels/router.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "kernels/router/router.h"
 #include "launch/bench_kernel_cases.h"
 #include "runtime/copy.h"
 

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/matmul.h"
+#include "kernels/matmul/matmul.h"
 #include "launch/bench_kernels.h"
 #include "launch/memory_plan.h"
 #include "runtime/tensor.h"

@@ -3,15 +3,15 @@
 
 #include <algorithm>
 
-#include "kernels/adamw.h"
-#include "kernels/attention.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/attention/attention.h"
 #include "kernels/check.h"
-#include "kernels/norm_rotary.h"
-#include "kernels/output_loss.h"
-#include "kernels/random_normal.h"
-#include "kernels/reduction.h"
-#include "kernels/rms_norm.h"
-#include "kernels/rotary.h"
+#include "kernels/output_loss/output_loss.h"
+#include "kernels/random_normal/random_normal.h"
+#include "kernels/reduction/reduction.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/rotary/norm_rotary.h"
+#include "kernels/rotary/rotary.h"
 #include "launch/bench_kernel_cases.h"
 #include "launch/device_choice.h"
 #include "launch/memory_plan.h"

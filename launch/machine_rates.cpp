@@ -6,9 +6,9 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/matmul.h"
-#include "kernels/random_normal.h"
-#include "kernels/reduction.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/random_normal/random_normal.h"
+#include "kernels/reduction/reduction.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "launch/token_batch.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"

@@ -2,7 +2,7 @@
 #include "layers/attention_layer.h"
 
 #include "kernels/check.h"
-#include "kernels/rotary.h"
+#include "kernels/rotary/rotary.h"
 
 namespace polymoe {
 

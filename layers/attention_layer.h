@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "kernels/attention.h"
-#include "kernels/rotary.h"
+#include "kernels/attention/attention.h"
+#include "kernels/rotary/rotary.h"
 #include "layers/batch.h"
 #include "layers/linear.h"
 #include "layers/norm.h"

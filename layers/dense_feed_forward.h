@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/feed_forward.h"
+#include "kernels/feed_forward/feed_forward.h"
 #include "layers/feed_forward.h"
 #include "parallel/parameter_store.h"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/embedding_layer.h"
 
-#include "kernels/embedding.h"
+#include "kernels/embedding/embedding.h"
 #include "layers/parameter.h"
 
 namespace polymoe {

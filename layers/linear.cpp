@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/linear.h"
 
-#include "kernels/matmul.h"
+#include "kernels/matmul/matmul.h"
 #include "layers/parameter.h"
 
 namespace polymoe {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/dispatch.h"
+#include "kernels/backend.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/norm.h"
 
-#include "kernels/norm_rotary.h"
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/rotary/norm_rotary.h"
 #include "layers/parameter.h"
 
 namespace polymoe {

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/dispatch.h"
-#include "kernels/rotary.h"
+#include "kernels/backend.h"
+#include "kernels/rotary/rotary.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"
 

@@ -2,8 +2,8 @@
 #include "layers/output_layer.h"
 
 #include "kernels/check.h"
-#include "kernels/matmul.h"
-#include "kernels/output_loss.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/output_loss/output_loss.h"
 #include "layers/parameter.h"
 
 namespace polymoe {

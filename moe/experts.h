@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "kernels/feed_forward.h"
+#include "kernels/feed_forward/feed_forward.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"
 
@@ -32,7 +32,7 @@ class Experts {
   /// The pre-activations of `rows` rows, which backward needs.
   Tensor allocate_pre(std::int64_t rows, DType dtype, Arena& arena) const;
 
-  /// See kernels/feed_forward.h: rows contiguous per expert.
+  /// See kernels/feed_forward/feed_forward.h: rows contiguous per expert.
   void forward(const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                Tensor y, ExecutionContext& context) const;
   /// `pre` alone, in the bits of forward.

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "kernels/check.h"
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "moe/language_model_impl.h"
 #include "runtime/copy.h"

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/activation.h"
-#include "kernels/dispatch_plan.h"
-#include "kernels/router.h"
+#include "kernels/activation/activation.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/router/router.h"
 
 namespace polymoe {
 

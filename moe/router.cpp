@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "kernels/check.h"
-#include "kernels/convert.h"
-#include "kernels/matmul.h"
-#include "kernels/router_balance.h"
+#include "kernels/convert/convert.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/router/router_balance.h"
 #include "layers/parameter.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/dispatch.h"
-#include "kernels/router.h"
+#include "kernels/backend.h"
+#include "kernels/router/router.h"
 #include "layers/batch.h"
 #include "moe/model_config.h"
 #include "parallel/communicator.h"

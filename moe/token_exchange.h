@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/dispatch_plan.h"
-#include "kernels/feed_forward.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/feed_forward/feed_forward.h"
 #include "parallel/communicator.h"
 #include "runtime/context.h"
 

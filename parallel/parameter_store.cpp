@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "kernels/convert.h"
-#include "kernels/random_normal.h"
+#include "kernels/convert/convert.h"
+#include "kernels/random_normal/random_normal.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/random.h"

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "runtime/copy.h"
 
 namespace polymoe {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/adamw.h"
+#include "kernels/adamw/adamw.h"
 #include "parallel/checkpoint.h"
 #include "parallel/parameter_store.h"
 #include "runtime/context.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/row_blocks.cuh"
-#include "kernels/cuda/vectors.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/activation.h"
+#include "kernels/activation/activation.h"
 
 #include <benchmark/benchmark.h>
 
 #include <cmath>
 #include <string>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "machine_rates.h"
 #include "runtime/buffer.h"
 

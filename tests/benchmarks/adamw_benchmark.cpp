@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/adamw.h"
+#include "kernels/adamw/adamw.h"
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "machine_rates.h"
 #include "runtime/buffer.h"
 

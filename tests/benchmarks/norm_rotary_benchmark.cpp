@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/norm_rotary.h"
+#include "kernels/rotary/norm_rotary.h"
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/reduction.h"
-#include "kernels/rms_norm.h"
+#include "kernels/reduction/reduction.h"
+#include "kernels/rms_norm/rms_norm.h"
 #include "machine_rates.h"
 #include "runtime/buffer.h"
 

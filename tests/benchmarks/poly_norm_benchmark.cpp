@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/poly_norm.h"
+#include "kernels/activation/poly_norm.h"
 
 #include <benchmark/benchmark.h>
 
 #include <cmath>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "machine_rates.h"
 #include "runtime/buffer.h"
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rms_norm.h"
+#include "kernels/rms_norm/rms_norm.h"
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "machine_rates.h"
 #include "runtime/buffer.h"
 

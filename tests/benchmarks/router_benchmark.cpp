@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/router.h"
+#include "kernels/router/router.h"
 
 #include <benchmark/benchmark.h>
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "runtime/buffer.h"
 #include "runtime/random.h"
 

@@ -5,12 +5,12 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/activation.h"
-#include "kernels/adamw.h"
-#include "kernels/embedding.h"
-#include "kernels/reduction.h"
-#include "kernels/rms_norm.h"
-#include "kernels/rotary.h"
+#include "kernels/activation/activation.h"
+#include "kernels/adamw/adamw.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/reduction/reduction.h"
+#include "kernels/rms_norm/rms_norm.h"
+#include "kernels/rotary/rotary.h"
 #include "support/compare.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/transformer_block.h"
 
-#include "kernels/reduction.h"
+#include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "tests/layers/layer_harness.h"
 

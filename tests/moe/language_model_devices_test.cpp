@@ -3,7 +3,7 @@
 #include <array>
 #include <optional>
 
-#include "kernels/convert.h"
+#include "kernels/convert/convert.h"
 #include "moe/language_model.h"
 #include "parallel/device_world.h"
 #include "runtime/copy.h"

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <map>
 
-#include "kernels/convert.h"
-#include "kernels/random_normal.h"
+#include "kernels/convert/convert.h"
+#include "kernels/random_normal/random_normal.h"
 #include "parallel/gradient_reducer.h"
 #include "parallel/sharded_optimizer.h"
 #include "support/compare.h"

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "cuda/device_timing.h"
-#include "kernels/attention.h"
-#include "kernels/matmul.h"
+#include "kernels/attention/attention.h"
+#include "kernels/matmul/matmul.h"
 #include "runtime/arena.h"
 #include "runtime/buffer.h"
 #include "runtime/cuda/cuda_device.h"

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Output projection and cross-entropy on a GPU, against its three products run on their own in the
 // same chunks: what the losses, the gradients of the logits and the chunks cost beyond them.
-#include "kernels/output_loss.h"
+#include "kernels/output_loss/output_loss.h"
 
 #include <cstdio>
 #include <exception>
 #include <string>
 
 #include "cuda/device_timing.h"
-#include "kernels/matmul.h"
+#include "kernels/matmul/matmul.h"
 #include "runtime/arena.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"

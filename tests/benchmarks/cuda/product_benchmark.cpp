@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "cuda/device_timing.h"
-#include "kernels/cuda/blas.h"
-#include "kernels/dispatch_plan.h"
-#include "kernels/feed_forward.h"
-#include "kernels/matmul.h"
-#include "kernels/router.h"
+#include "kernels/cuda/libraries/blas.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/router/router.h"
 #include "runtime/arena.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"

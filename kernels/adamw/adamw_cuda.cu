@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/adamw/adamw_cuda.h"
+
+#include <cmath>
+
+#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/real_dtype.cuh"
+#include "runtime/cuda/check.h"
+
+namespace polymoe::cuda {
+namespace {
+
+struct Constants {
+  float scale, beta1, rest1, beta2, rest2, rate, root_scale, epsilon, decay;
+};
+
+Constants constants_of(const AdamWStep& s) {
+  // 1 - beta^step without cancellation where beta is near 1.
+  const auto steps = static_cast<double>(s.step);
+  const double correction1 = -std::expm1(steps * std::log(s.beta1));
+  const double correction2 = -std::expm1(steps * std::log(s.beta2));
+  const auto f = [](double value) { return static_cast<float>(value); };
+  return {f(s.gradient_scale),
+          f(s.beta1),
+          f(1.0 - s.beta1),
+          f(s.beta2),
+          f(1.0 - s.beta2),
+          f(s.learning_rate / correction1),
+          f(1.0 / std::sqrt(correction2)),
+          f(s.epsilon),
+          f(s.learning_rate * s.weight_decay)};
+}
+
+__device__ void update(const Constants& c, float gradient, float& p, float& m, float& v) {
+  const float g = c.scale * gradient;
+  m = fmaf(c.rest1, g, c.beta1 * m);
+  v = fmaf(c.rest2 * g, g, c.beta2 * v);
+  const float denominator = fmaf(sqrtf(v), c.root_scale, c.epsilon);
+  p -= fmaf(c.decay, p, c.rate * m / denominator);
+}
+
+template <class Gradient, class Moment>
+__global__ void __launch_bounds__(element_threads)
+    adamw_kernel(const __grid_constant__ Constants c, const Gradient* gradient, float* parameter,
+                 Moment* m, Moment* v, __nv_bfloat16* rounded, std::int64_t fours,
+                 std::int64_t count) {
+  for (std::int64_t i = first_element(); i < fours; i += element_stride()) {
+    float gs[4], ps[4], ms[4], vs[4];
+    load_four(gradient + 4 * i, gs);
+    load_four(parameter + 4 * i, ps);
+    load_four(m + 4 * i, ms);
+    load_four(v + 4 * i, vs);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) update(c, gs[j], ps[j], ms[j], vs[j]);
+    store_four(parameter + 4 * i, ps);
+    store_four(m + 4 * i, ms);
+    store_four(v + 4 * i, vs);
+    if (rounded != nullptr) store_four(rounded + 4 * i, ps);
+  }
+  for (std::int64_t i = 4 * fours + first_element(); i < count; i += element_stride()) {
+    float updated = parameter[i], first = to_float(m[i]), second = to_float(v[i]);
+    update(c, to_float(gradient[i]), updated, first, second);
+    parameter[i] = updated;
+    m[i] = from_float<Moment>(first);
+    v[i] = from_float<Moment>(second);
+    if (rounded != nullptr) rounded[i] = from_float<__nv_bfloat16>(updated);
+  }
+}
+
+}  // namespace
+}  // namespace polymoe::cuda
+
+namespace polymoe::detail {
+
+void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
+           Tensor v, Tensor rounded, Stream& stream) {
+  const std::int64_t count = parameter.elements();
+  if (count == 0) return;
+  const bool aligned = cuda::in_vectors<float>(
+      4, {gradient.raw(), parameter.raw(), m.raw(), v.raw(), rounded.raw()});
+  cuda::with_real(gradient.dtype(), [&]<class Gradient>(Gradient) {
+    cuda::with_real(m.dtype(), [&]<class Moment>(Moment) {
+      cuda::adamw_kernel<Gradient, Moment><<<cuda::element_blocks(count, 4), cuda::element_threads,
+                                             0, static_cast<cudaStream_t>(stream.native())>>>(
+          cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()),
+          parameter.data<float>(), static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
+          static_cast<__nv_bfloat16*>(rounded.raw()), aligned ? count / 4 : 0, count);
+    });
+  });
+  cuda::check_launch("adamw");
+}
+
+}  // namespace polymoe::detail

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/attention/attention_cpu.h"
+
+namespace polymoe::detail {
+
+void attention_forward(CudaBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
+                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor workspace,
+                       Stream& stream);
+
+void attention_backward(CudaBackend, const AttentionShape& shape,
+                        const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
+                        const AttentionBackwardScratch& scratch, Stream& stream);
+
+}  // namespace polymoe::detail
+
+namespace polymoe::cuda {
+
+/// attention_forward on this project's own kernels, f32 and bf16: a block per query tile of a
+/// head, or per head where there is one query. Sums are f32, never TF32.
+void attention_tiles_forward(const AttentionShape& shape, const Tensor& q, const Tensor& k,
+                             const Tensor& v, const Tensor& out, const Tensor& log_sum_exp,
+                             Stream& stream);
+
+/// attention_backward likewise; output_dots is [batch, heads, query_length] f32. The gradients of
+/// keys and values, then those of queries: each is summed by one block, in one order.
+void attention_tiles_backward(const AttentionShape& shape,
+                              const detail::AttentionBackwardInputs& inputs,
+                              const detail::AttentionGradients& gradients,
+                              const Tensor& output_dots, Stream& stream);
+
+}  // namespace polymoe::cuda

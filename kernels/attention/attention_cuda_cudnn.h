@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cudnn.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <unordered_map>
+
+#include "kernels/attention/attention_cuda.h"
+#include "kernels/attention/attention_cuda_scratch.h"
+#include "runtime/stream.h"
+
+namespace polymoe::cuda {
+
+/// cuDNN's scaled-dot-product attention for one stream: its handle and one execution plan per
+/// shape. Made at a stream's first such call and kept with the stream; a stream belongs to one
+/// thread, so nothing here is locked.
+///
+/// A plan is built at the first call of its shape, which takes a good part of a second, and picked
+/// by cuDNN's heuristic, never by timing: two runs compute the same. The backward pass always asks
+/// for the deterministic algorithm.
+class CudnnAttention final : public StreamResources {
+ public:
+  explicit CudnnAttention(Stream& stream);
+  ~CudnnAttention() override;
+  CudnnAttention(const CudnnAttention&) = delete;
+  CudnnAttention& operator=(const CudnnAttention&) = delete;
+
+  /// As attention_forward and attention_backward, for shapes that cudnn_serves(). `workspace` is a
+  /// tensor of u8; a plan that needs more takes memory of its own, kept with the stream.
+  void forward(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
+               const Tensor& out, const Tensor& log_sum_exp, const Tensor& workspace);
+  void backward(const AttentionShape& shape, const detail::AttentionBackwardInputs& inputs,
+                const detail::AttentionGradients& gradients, const Tensor& workspace);
+
+ private:
+  struct Plan;
+  struct Kernel;  // what a plan is built for
+  using Key = std::array<std::int64_t, 8>;
+  using Pointers = std::unordered_map<std::int64_t, void*>;
+
+  const Plan& plan_for(const Kernel& kernel);
+  void run(const Kernel& kernel, Pointers pointers, const Tensor& workspace);
+  void* memory_for(const Plan& plan, const Tensor& workspace);
+  void release() noexcept;
+
+  int device_ = 0;
+  cudaStream_t stream_ = nullptr;
+  cudnnHandle_t handle_ = nullptr;
+  std::map<Key, std::unique_ptr<Plan>> plans_;
+  void* own_workspace_ = nullptr;
+  std::int64_t own_workspace_bytes_ = 0;
+};
+
+}  // namespace polymoe::cuda

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/dispatch_plan/dispatch_plan.h"
+
+namespace polymoe::detail {
+
+struct DispatchPlanScratch {
+  Tensor chunk_rows;      // [dispatch_plan_chunks(slots), experts] i64
+  Tensor segment_begins;  // [segments, experts + 1] i64, with a capacity
+  Tensor sorted_slots;    // [tokens * top_k] i32, when dropping by probability
+};
+
+/// Most parts that any backend counts the slots in, so that the memory plan is one for all. The
+/// plan does not depend on their number.
+std::int64_t dispatch_plan_chunks(std::int64_t slots);
+/// On a GPU: as many as keep it busy.
+std::int64_t dispatch_plan_cuda_chunks(std::int64_t slots);
+
+void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
+                   const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
+                   Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream);
+void regroup_indices(CpuBackend, std::span<const std::int64_t> counts, std::int64_t inner,
+                     Tensor indices, Stream& stream);
+void gather_rows(CpuBackend, const Tensor& x, const Tensor& indices, std::int64_t divisor,
+                 Tensor out, Stream& stream);
+void sum_rows(CpuBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,
+              Stream& stream);
+
+}  // namespace polymoe::detail

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/backend.h"
+#include "runtime/tensor.h"
+
+namespace polymoe {
+
+enum class Transpose : bool { no, yes };
+
+/// c (+)= op(a) op(b), op(m) = m or its transpose.
+///
+/// op(a) [m, k], op(b) [k, n], c [m, n]; c aliases neither. On the CPU f32 or f64, all of one
+/// dtype. On CUDA a and b are f32 or bf16, both the same; c is of their dtype, or f32. Sums are
+/// f32. An extent of zero is allowed: with k = 0, overwrite gives zeros.
+///
+/// Asynchronous on `stream`; the CPU backend returns when done, and on CUDA the first product of a
+/// shape does (cuBLASLt's candidates are timed). Called inside an OpenMP parallel region, the CPU
+/// backend uses the calling thread alone.
+/// Throws InvalidArgument on a shape, dtype or device mismatch.
+void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
+            Write write, Tensor c, Stream& stream);
+
+}  // namespace polymoe

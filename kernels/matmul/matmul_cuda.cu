@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/matmul/matmul_cuda.h"
+
+#include "kernels/cuda/libraries/blas.h"
+
+namespace polymoe::detail {
+
+void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
+            Transpose transpose_b, Write write, Tensor c, Stream& stream) {
+  const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
+  cuda::Blas::of(stream).multiply({.a = a.raw(),
+                                   .transpose_a = ta,
+                                   .b = b.raw(),
+                                   .transpose_b = tb,
+                                   .c = c.raw(),
+                                   .accumulate = write == Write::accumulate,
+                                   .m = c.dim(0),
+                                   .n = c.dim(1),
+                                   .k = a.dim(ta ? 0 : 1),
+                                   .input = a.dtype(),
+                                   .output = c.dtype()});
+}
+
+}  // namespace polymoe::detail

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/matmul/matmul.h"
+
+namespace polymoe::detail {
+
+void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
+            Transpose transpose_b, Write write, Tensor c, Stream& stream);
+
+}  // namespace polymoe::detail

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/random_normal/random_normal.h"
+
+#include "kernels/check.h"
+#include "kernels/random_normal/random_normal_cpu.h"
+#if POLYMOE_CUDA
+#include "kernels/random_normal/random_normal_cuda.h"
+#endif
+
+namespace polymoe {
+
+void random_normal(const RandomStream& random, const NormalDraw& draw, Tensor y, Stream& stream) {
+  if (y.defined() && y.dtype() != DType::bf16) {
+    check_real("random_normal", "y", y, y.shape().rank());
+  }
+  check_tensors("random_normal", stream.device(), {{"y", y, y.shape(), y.dtype()}});
+  dispatch(stream.device(),
+           [&](auto backend) { detail::random_normal(backend, random, draw, y, stream); });
+}
+
+}  // namespace polymoe

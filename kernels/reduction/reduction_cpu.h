@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/reduction/reduction.h"
+
+namespace polymoe::detail {
+
+/// partials [ceil(elements / elements_per_block)] f64
+void sum(CpuBackend, const Tensor& x, std::int64_t elements_per_block, Tensor partials,
+         Tensor result, Stream& stream);
+
+void sum_of_squares(CpuBackend, const Tensor& x, std::int64_t elements_per_block, Tensor partials,
+                    Tensor result, Stream& stream);
+
+void add(CpuBackend, const Tensor& x, Tensor y, Stream& stream);
+
+void fill(CpuBackend, double value, Tensor y, Stream& stream);
+
+}  // namespace polymoe::detail

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/rotary/rotary.h"
+
+#include "kernels/check.h"
+#include "kernels/rotary/rotary_check.h"
+#include "kernels/rotary/rotary_cpu.h"
+#include "kernels/rotary/rotary_cuda.h"
+
+namespace polymoe {
+
+void check_rotary(const char* operation, const char* name, const RotaryPositions& positions,
+                  const Tensor& x) {
+  check_real(operation, name, x, 3);
+  if (x.dim(2) % 2 != 0) {
+    throw InvalidArgument(std::string(operation) + ": the head dimension is " +
+                          std::to_string(x.dim(2)) + ", expected an even number");
+  }
+  if (positions.sequence_length < 1) {
+    throw InvalidArgument(std::string(operation) + ": sequence_length is " +
+                          std::to_string(positions.sequence_length) + ", expected at least 1");
+  }
+  if (positions.first_position < 0) {
+    throw InvalidArgument(std::string(operation) + ": first_position is " +
+                          std::to_string(positions.first_position) + ", expected at least 0");
+  }
+}
+
+namespace {
+
+void rotate(const char* operation, const char* name, const RotaryPositions& positions, bool inverse,
+            const Tensor& x, Stream& stream) {
+  check_rotary(operation, name, positions, x);
+  check_tensors(operation, stream.device(), {{name, x, x.shape(), x.dtype()}});
+  dispatch(stream.device(),
+           [&](auto backend) { detail::rotary(backend, positions, inverse, x, stream); });
+}
+
+}  // namespace
+
+void rotary_forward(const RotaryPositions& positions, Tensor x, Stream& stream) {
+  rotate("rotary_forward", "x", positions, false, x, stream);
+}
+
+void rotary_backward(const RotaryPositions& positions, Tensor d_y, Stream& stream) {
+  rotate("rotary_backward", "d_y", positions, true, d_y, stream);
+}
+
+}  // namespace polymoe

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/rotary/rotary.h"
+
+namespace polymoe::detail {
+
+void rotary(CpuBackend, const RotaryPositions& positions, bool inverse, Tensor x, Stream& stream);
+
+}  // namespace polymoe::detail

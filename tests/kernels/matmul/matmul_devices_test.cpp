@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every device's product against the CPU's in f64.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "kernels/matmul/matmul.h"
+#include "support/compare.h"
+#include "support/devices.h"
+#include "support/random_tensor.h"
+
+namespace polymoe {
+namespace {
+
+using test::converted;
+using test::random_tensor;
+
+struct Extents {
+  std::int64_t m, n, k;
+};
+const Extents cases[] = {{128, 192, 256}, {7, 13, 5}, {1, 64, 200}, {96, 1, 33}, {256, 512, 1024}};
+
+class MatmulDevices : public test::OnDevice {
+ protected:
+  void expect_product(const Extents& extents, bool ta, bool tb, Write write, DType output) {
+    const auto [m, n, k] = extents;
+    const Shape a_shape = ta ? Shape{k, m} : Shape{m, k}, b_shape = tb ? Shape{n, k} : Shape{k, n};
+    const double scale = 1.0 / std::sqrt(static_cast<double>(k));
+    const OwnedTensor a = converted(*random_tensor(a_shape, DType::f64, "a"), dtype());
+    const OwnedTensor b =
+        converted(*random_tensor(b_shape, DType::f64, "b", {0.0, scale}), dtype());
+    const OwnedTensor before = converted(*random_tensor({m, n}, DType::f64, "c"), output);
+    const OwnedTensor expected = converted(*before, DType::f64);
+    Stream host(Device::cpu());
+    const Transpose transpose_a = ta ? Transpose::yes : Transpose::no;
+    const Transpose transpose_b = tb ? Transpose::yes : Transpose::no;
+    matmul(*converted(*a, DType::f64), transpose_a, *converted(*b, DType::f64), transpose_b, write,
+           *expected, host);
+    const OwnedTensor device_a = moved(*a), device_b = moved(*b);
+    // The second call takes the algorithm that the first one chose.
+    for (int call = 0; call < 2; ++call) {
+      const OwnedTensor c = write == Write::accumulate ? moved(*before) : poisoned({m, n}, output);
+      matmul(*device_a, transpose_a, *device_b, transpose_b, write, *c, stream());
+      EXPECT_LE(test::relative_error(*fetched(*c), *expected), test::norm_tolerance(output))
+          << m << " x " << n << " x " << k << (ta ? " a^T" : "") << (tb ? " b^T" : "")
+          << (write == Write::accumulate ? " accumulated" : "") << " call " << call;
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Devices, MatmulDevices, ::testing::ValuesIn(test::placements()),
+                         test::name_of_placement);
+
+TEST_P(MatmulDevices, IsTheProductInF64) {
+  for (const Extents& extents : cases) {
+    for (const bool ta : {false, true}) {
+      for (const bool tb : {false, true}) {
+        for (const Write write : {Write::overwrite, Write::accumulate}) {
+          expect_product(extents, ta, tb, write, dtype());
+        }
+      }
+    }
+  }
+}
+
+TEST_P(MatmulDevices, GradientsOfBf16AccumulateInF32) {
+  for (const Write write : {Write::overwrite, Write::accumulate}) {
+    expect_product({64, 96, 320}, true, false, write, wide_dtype());
+  }
+}
+
+TEST_P(MatmulDevices, NoTermsGiveZerosOrWhatWasThere) {
+  const OwnedTensor a = moved(*random_tensor({5, 0}, DType::f64, "a"), dtype());
+  const OwnedTensor b = moved(*random_tensor({0, 4}, DType::f64, "b"), dtype());
+  const OwnedTensor zeros = poisoned({5, 4}, dtype());
+  matmul(*a, Transpose::no, *b, Transpose::no, Write::overwrite, *zeros, stream());
+  const OwnedTensor before = random_tensor({5, 4}, DType::f32, "c");
+  const OwnedTensor kept = moved(*before, dtype());
+  matmul(*a, Transpose::no, *b, Transpose::no, Write::accumulate, *kept, stream());
+  for (const double value : test::values_of(*fetched(*zeros))) EXPECT_EQ(value, 0.0);
+  EXPECT_TRUE(
+      test::bitwise_equal(*fetched(*kept), *converted(*converted(*before, dtype()), DType::f64)));
+}
+
+TEST_P(MatmulDevices, TwoStreamsGiveTheSameBits) {
+  const OwnedTensor a = moved(*random_tensor({300, 700}, DType::f64, "a"), dtype());
+  const OwnedTensor b = moved(*random_tensor({700, 500}, DType::f64, "b"), dtype());
+  const OwnedTensor first = poisoned({300, 500}, dtype()), second = poisoned({300, 500}, dtype());
+  Stream other(device());
+  matmul(*a, Transpose::no, *b, Transpose::no, Write::overwrite, *first, stream());
+  matmul(*a, Transpose::no, *b, Transpose::no, Write::overwrite, *second, other);
+  other.synchronize();
+  EXPECT_TRUE(test::bitwise_equal(*fetched(*first), *fetched(*second)));
+}
+
+}  // namespace
+}  // namespace polymoe
