@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -9,7 +9,7 @@
 #include "launch/config.h"
 #include "launch/memory_plan.h"
 #include "launch/training_step.h"
-#include "parallel/process_mesh.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
 
 namespace polymoe {

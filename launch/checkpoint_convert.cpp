@@ -13,7 +13,7 @@
 #include "launch/checkpoint_pieces.h"
 #include "launch/config.h"
 #include "launch/values.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 

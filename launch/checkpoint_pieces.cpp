@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "moe/language_model.h"
-#include "parallel/planning/planning_communicator.h"
-#include "parallel/sharded_optimizer.h"
+#include "parallel/communication/planning/planning_communicator.h"
+#include "parallel/parameters/sharded_optimizer.h"
 
 namespace polymoe {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "moe/model_config.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 
 namespace polymoe {
 

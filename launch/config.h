@@ -7,7 +7,7 @@
 
 #include "moe/language_model.h"
 #include "moe/model_config.h"
-#include "parallel/sharded_optimizer.h"
+#include "parallel/parameters/sharded_optimizer.h"
 
 namespace polymoe {
 

@@ -4,7 +4,7 @@
 #include <functional>
 #include <string>
 
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 
 namespace polymoe {
 

@@ -9,7 +9,7 @@
 #include "launch/run_tokenizer.h"
 #include "launch/tokenizer.h"
 #include "launch/tokenizer_sentencepiece.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

@@ -12,7 +12,7 @@
 #include "launch/huggingface_tensors.h"
 #include "launch/options.h"
 #include "launch/resume.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/new_directory.h"

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/context.h"
 #include "runtime/dtype.h"
 

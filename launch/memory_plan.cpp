@@ -11,9 +11,9 @@
 #include "launch/token_batch.h"
 #include "launch/training_step.h"
 #include "moe/language_model.h"
-#include "parallel/checkpoint_saver.h"
-#include "parallel/collectives.h"
-#include "parallel/planning/planning_communicator.h"
+#include "parallel/checkpoint/saver.h"
+#include "parallel/communication/collectives.h"
+#include "parallel/communication/planning/planning_communicator.h"
 #include "runtime/context.h"
 #include "runtime/error.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "launch/config.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 
 namespace polymoe {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 
 namespace polymoe {
 

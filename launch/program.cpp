@@ -13,7 +13,7 @@
 #include "launch/commands/command.h"
 #include "launch/exit_code.h"
 #include "launch/version.h"
-#include "parallel/mpi/environment.h"
+#include "parallel/communication/mpi/environment.h"
 #include "runtime/random.h"
 
 namespace polymoe {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/save_observer.h"
+#include "parallel/checkpoint/save_observer.h"
 
 namespace polymoe {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "launch/config.h"
-#include "parallel/checkpoint.h"
-#include "parallel/communicator.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/communication/communicator.h"
 
 namespace polymoe {
 

@@ -6,9 +6,9 @@
 
 #include "launch/config.h"
 #include "moe/language_model.h"
-#include "parallel/checkpoint.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_mesh.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -6,10 +6,10 @@
 
 #include "launch/config.h"
 #include "moe/language_model.h"
-#include "parallel/gradient_reducer.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_mesh.h"
-#include "parallel/sharded_optimizer.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/gradient_reducer.h"
+#include "parallel/parameters/parameter_store.h"
+#include "parallel/parameters/sharded_optimizer.h"
 #include "runtime/context.h"
 
 namespace polymoe {

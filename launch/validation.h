@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "moe/language_model.h"
-#include "parallel/process_mesh.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
 #include "runtime/files/token_file.h"
 

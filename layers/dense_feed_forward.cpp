@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/dense_feed_forward.h"
 
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 namespace {

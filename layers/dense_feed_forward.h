@@ -7,7 +7,7 @@
 
 #include "kernels/feed_forward/feed_forward.h"
 #include "layers/feed_forward.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace polymoe {
 

@@ -2,7 +2,7 @@
 #include "layers/embedding_layer.h"
 
 #include "kernels/embedding/embedding.h"
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -2,7 +2,7 @@
 #include "layers/linear.h"
 
 #include "kernels/matmul/matmul.h"
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 

@@ -3,7 +3,7 @@
 
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rotary/norm_rotary.h"
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 

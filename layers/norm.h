@@ -6,7 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/rotary/rotary.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

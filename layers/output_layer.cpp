@@ -4,7 +4,7 @@
 #include "kernels/check.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/output_loss/output_loss.h"
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "layers/norm.h"
 #include "layers/transformer_block.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/feed_forward/feed_forward.h"
-#include "parallel/parameter_store.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

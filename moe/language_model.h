@@ -10,9 +10,9 @@
 #include "moe/decoding_cache.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
-#include "parallel/checkpoint.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_mesh.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -8,9 +8,9 @@
 #include "layers/feed_forward.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
-#include "parallel/checkpoint.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_mesh.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 
 namespace polymoe {
 

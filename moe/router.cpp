@@ -8,7 +8,7 @@
 #include "kernels/convert/convert.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/router/router_balance.h"
-#include "layers/parameter.h"
+#include "parallel/parameters/parameter.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 

@@ -9,8 +9,8 @@
 #include "kernels/router/router.h"
 #include "layers/batch.h"
 #include "moe/model_config.h"
-#include "parallel/communicator.h"
-#include "parallel/parameter_store.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/buffer.h"
 #include "runtime/context.h"
 

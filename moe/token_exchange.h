@@ -7,7 +7,7 @@
 
 #include "kernels/dispatch_plan/dispatch_plan.h"
 #include "kernels/feed_forward/feed_forward.h"
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/context.h"
 
 namespace polymoe {

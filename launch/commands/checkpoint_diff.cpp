@@ -11,8 +11,8 @@
 #include "launch/exit_code.h"
 #include "launch/resume.h"
 #include "launch/values.h"
-#include "parallel/checkpoint.h"
-#include "parallel/checkpoint_difference.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/difference.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

@@ -10,7 +10,7 @@
 #include "launch/exit_code.h"
 #include "launch/run_directory.h"
 #include "launch/values.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/error.h"
 
 namespace polymoe {

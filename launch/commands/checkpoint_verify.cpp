@@ -6,7 +6,7 @@
 #include "launch/commands/command.h"
 #include "launch/exit_code.h"
 #include "launch/values.h"
-#include "parallel/checkpoint_verify.h"
+#include "parallel/checkpoint/verify.h"
 #include "runtime/error.h"
 
 namespace polymoe {

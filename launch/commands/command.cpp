@@ -5,7 +5,7 @@
 
 #include "launch/device_choice.h"
 #include "launch/values.h"
-#include "parallel/device_world.h"
+#include "parallel/communication/device_world.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -8,8 +8,8 @@
 
 #include "launch/config.h"
 #include "launch/options.h"
-#include "parallel/communicator.h"
-#include "parallel/save_observer.h"
+#include "parallel/checkpoint/save_observer.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/device.h"
 
 namespace polymoe {

@@ -20,8 +20,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint_saver.h"
-#include "parallel/local/local_communicator.h"
+#include "parallel/checkpoint/saver.h"
+#include "parallel/communication/local/local_communicator.h"
 #include "runtime/random.h"
 
 namespace polymoe {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "machine_rates.h"
-#include "parallel/local/local_communicator.h"
+#include "parallel/communication/local/local_communicator.h"
 
 namespace polymoe {
 namespace {

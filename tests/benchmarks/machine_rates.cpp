@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "launch/machine_rates.h"
-#include "parallel/local/local_communicator.h"
+#include "parallel/communication/local/local_communicator.h"
 
 namespace polymoe::benchmarks {
 namespace {

@@ -13,7 +13,7 @@
 #include "launch/checkpoint_pieces.h"
 #include "launch/config.h"
 #include "launch/resume.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"

@@ -9,7 +9,7 @@
 #include "launch/memory_plan.h"
 #include "runtime/error.h"
 #include "tests/launch/tiny_training.h"
-#include "tests/parallel/save_fault.h"
+#include "tests/parallel/checkpoint/save_fault.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "runtime/files/json.h"
 #include "tests/support/process.h"
 

@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint.h"
-#include "parallel/checkpoint_difference.h"
-#include "parallel/checkpoint_statistics.h"
-#include "parallel/checkpoint_verify.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/difference.h"
+#include "parallel/checkpoint/statistics.h"
+#include "parallel/checkpoint/verify.h"
 #include "runtime/error.h"
 #include "runtime/float16.h"
 #include "tests/launch/tiny_training.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "launch/exit_code.h"
-#include "parallel/checkpoint.h"
+#include "parallel/checkpoint/checkpoint.h"
 #include "tests/launch/tiny_training.h"
 #include "tests/support/process.h"
 

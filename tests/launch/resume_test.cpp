@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "parallel/local/local_communicator.h"
+#include "parallel/communication/local/local_communicator.h"
 #include "tests/launch/tiny_training.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"

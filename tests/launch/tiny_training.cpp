@@ -3,7 +3,7 @@
 
 #include <sstream>
 
-#include "parallel/device_world.h"
+#include "parallel/communication/device_world.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/random.h"
 #include "tests/support/run_ranks.h"

@@ -7,9 +7,9 @@
 #include <functional>
 #include <string>
 
-#include "parallel/local/local_communicator.h"
-#include "parallel/parameter_store.h"
-#include "parallel/process_mesh.h"
+#include "parallel/communication/local/local_communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 #include "support/compare.h"
 #include "support/fixture.h"

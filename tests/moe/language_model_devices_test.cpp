@@ -5,7 +5,7 @@
 
 #include "kernels/convert/convert.h"
 #include "moe/language_model.h"
-#include "parallel/device_world.h"
+#include "parallel/communication/device_world.h"
 #include "runtime/copy.h"
 #include "support/devices.h"
 #include "tests/moe/model_harness.h"

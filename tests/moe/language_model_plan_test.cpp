@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "parallel/planning/planning_communicator.h"
+#include "parallel/communication/planning/planning_communicator.h"
 #include "tests/moe/model_harness.h"
 #include "tests/support/run_ranks.h"
 

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "moe/language_model.h"
-#include "parallel/local/local_communicator.h"
-#include "parallel/process_mesh.h"
+#include "parallel/communication/local/local_communicator.h"
+#include "parallel/communication/process_mesh.h"
 #include "support/compare.h"
 #include "support/fixture.h"
 #include "support/hashed_values.h"

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "moe/moe_layer.h"
-#include "parallel/communicator.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
 
 namespace polymoe::test {

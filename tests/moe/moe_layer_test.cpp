@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "moe/moe_layer_run.h"
-#include "parallel/planning/planning_communicator.h"
+#include "parallel/communication/planning/planning_communicator.h"
 #include "support/compare.h"
 #include "support/fixture.h"
 #include "support/gradient_check.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "parallel/mpi/environment.h"
+#include "parallel/communication/mpi/environment.h"
 
 namespace polymoe {
 

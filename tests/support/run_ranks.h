@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "parallel/local/local_communicator.h"
+#include "parallel/communication/local/local_communicator.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/checkpoint/saver.h"
+
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "runtime/copy.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+std::size_t bytes_of(const TensorPiece& piece) {
+  return (piece.data.bytes() + alignment - 1) / alignment * alignment;
+}
+
+}  // namespace
+
+std::size_t CheckpointSaver::staging_bytes(const std::vector<TensorPiece>& pieces) {
+  std::size_t bytes = 0;
+  for (const TensorPiece& piece : pieces) bytes += bytes_of(piece);
+  return bytes;
+}
+
+CheckpointSaver::CheckpointSaver(Options options, std::unique_ptr<Communicator> ranks)
+    : options_(std::move(options)),
+      ranks_(std::move(ranks)),
+      staging_(options_.staging_bytes, Device::cpu()) {
+  // The system hands out pages at the first touch, which would be in a step.
+  if (staging_.bytes() > 0) std::memset(staging_.data(), 0, staging_.bytes());
+}
+
+CheckpointSaver::~CheckpointSaver() {
+  ranks_->interrupt();
+  if (thread_.joinable()) thread_.join();
+}
+
+std::vector<TensorPiece> CheckpointSaver::stage(const std::vector<TensorPiece>& pieces,
+                                                Stream& stream) {
+  std::vector<TensorPiece> staged = pieces;
+  std::size_t offset = 0;
+  for (TensorPiece& piece : staged) {
+    const std::size_t bytes = bytes_of(piece);
+    const Tensor copied = staging_.tensor(piece.data.shape(), piece.data.dtype(), offset);
+    copy(piece.data, copied, stream);
+    piece.data = copied;
+    offset += bytes;
+  }
+  stream.synchronize();
+  return staged;
+}
+
+void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
+                          const SaveOptions& options) {
+  try {
+    save_checkpoint(options_.root, info, pieces, *ranks_, options);
+    committed_ = info.step;
+    prune_checkpoints(options_.root, options_.keep, *ranks_, options_.observer);
+  } catch (...) {
+    failure_ = std::current_exception();
+    failed_ = true;
+  }
+}
+
+void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
+                            Stream& stream) {
+  wait();
+  if (options_.staging_bytes == 0) {
+    return run(info, pieces, {.stream = &stream, .observer = options_.observer});
+  }
+  if (staging_bytes(pieces) > options_.staging_bytes) {
+    throw InvalidArgument("a checkpoint of " + std::to_string(staging_bytes(pieces)) +
+                          " bytes on this rank; its staging memory has " +
+                          std::to_string(options_.staging_bytes));
+  }
+  // A rank that cannot take part says so within the save: its peers are there already.
+  std::vector<TensorPiece> staged;
+  SaveOptions options{.stream = nullptr, .observer = options_.observer};
+  try {
+    tell(options_.observer, SavePoint::staging);
+    staged = stage(pieces, stream);
+  } catch (const std::exception& error) {
+    options.refusal = std::string("cannot copy to host memory: ") + error.what();
+  }
+  thread_ = std::thread([this, info, staged = std::move(staged), options = std::move(options)] {
+    run(info, staged, options);
+  });
+}
+
+void CheckpointSaver::wait() {
+  if (thread_.joinable()) thread_.join();
+  failed_ = false;
+  if (auto failure = std::exchange(failure_, nullptr)) std::rethrow_exception(failure);
+}
+
+void CheckpointSaver::shutdown() {
+  wait();
+  ranks_->shutdown();
+}
+
+}  // namespace polymoe

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/communication/nccl/nccl_library.h"
+#include "runtime/error.h"
+
+namespace polymoe::nccl {
+namespace {
+
+[[noreturn]] void refuse() { throw DeviceError("this build of polymoe has no NCCL"); }
+
+}  // namespace
+
+bool available() { return false; }
+std::string version() { refuse(); }
+std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator>, Device,
+                                                const std::string&, double) {
+  refuse();
+}
+
+}  // namespace polymoe::nccl

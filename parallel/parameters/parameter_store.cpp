@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/parameters/parameter_store.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+#include "kernels/convert/convert.h"
+#include "kernels/random_normal/random_normal.h"
+#include "runtime/copy.h"
+#include "runtime/error.h"
+#include "runtime/random.h"
+
+namespace polymoe {
+namespace {
+
+// Parameters and owned slices start at multiples of this many elements: a cache line in f32.
+constexpr std::int64_t alignment = 16;
+
+std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+constexpr std::size_t index_of(ParameterScope scope) { return static_cast<std::size_t>(scope); }
+
+/// Where a declared parameter goes in a store of that dtype.
+ParameterScope scope_of(const Parameter& parameter, DType dtype) {
+  if (!parameter.wide || dtype != DType::bf16) return parameter.scope;
+  return parameter.scope == ParameterScope::dense ? ParameterScope::dense_wide
+                                                  : ParameterScope::expert_wide;
+}
+
+bool is_wide(ParameterScope scope) {
+  return scope == ParameterScope::dense_wide || scope == ParameterScope::expert_wide;
+}
+
+}  // namespace
+
+ParameterStore::ParameterStore(const ProcessMesh& mesh) : mesh_(mesh) {}
+
+int ParameterStore::begin_segment() { return segments_++; }
+
+Parameter& ParameterStore::declare(Parameter parameter) {
+  if (parameter.logical.empty()) throw InvalidArgument("a parameter without a logical tensor");
+  const LogicalTensor& first = parameter.logical.front();
+  if (allocated_ || segments_ == 0) {
+    throw InvalidArgument("parameter " + first.name + " is declared " +
+                          (allocated_ ? "after allocate()" : "before begin_segment()"));
+  }
+  for (const LogicalTensor& tensor : parameter.logical) {
+    if (tensor.shape != first.shape) {
+      throw InvalidArgument("parameter " + tensor.name + " of shape " + to_string(tensor.shape) +
+                            " is stacked with " + first.name + " of shape " +
+                            to_string(first.shape));
+    }
+  }
+  const auto stacked = static_cast<std::int64_t>(parameter.logical.size());
+  if (parameter.shape.elements() != stacked * first.shape.elements()) {
+    throw InvalidArgument("parameter " + first.name + ": shape " + to_string(parameter.shape) +
+                          " does not hold " + std::to_string(stacked) + " tensors of shape " +
+                          to_string(first.shape));
+  }
+  if (parameter.initializer.kind == InitialValues::listed && parameter.initializer.listed.empty()) {
+    throw InvalidArgument("parameter " + first.name + ": the list of initial values is empty");
+  }
+  for (const LogicalTensor& tensor : parameter.logical) {
+    if (!names_.insert(tensor.name).second) {
+      throw InvalidArgument("parameter " + tensor.name + " is declared twice");
+    }
+  }
+  parameter.segment = segments_ - 1;
+  return parameters_.emplace_back(std::move(parameter));
+}
+
+void ParameterStore::allocate(DType dtype, Device device) {
+  if (dtype != DType::f32 && dtype != DType::f64 && dtype != DType::bf16) {
+    throw InvalidArgument(std::string("parameters of dtype ") + name_of(dtype) +
+                          ": f32, f64 and bf16 are allowed");
+  }
+  if (allocated_) throw InvalidArgument("the parameters are allocated already");
+  dtype_ = dtype;
+  device_ = device;
+  for (Parameter& parameter : parameters_) parameter.scope = scope_of(parameter, dtype);
+  for (const ParameterScope scope : all_parameter_scopes) {
+    Flat& flat = flat_[index_of(scope)];
+    const std::int64_t multiple = alignment * group(scope).size();
+    flat.buckets.assign(static_cast<std::size_t>(segments_), Range{});
+    std::int64_t end = 0;
+    auto parameter = parameters_.begin();
+    for (int segment = 0; segment < segments_; ++segment) {
+      Range& bucket = flat.buckets[static_cast<std::size_t>(segment)];
+      bucket.begin = end;
+      for (; parameter != parameters_.end() && parameter->segment == segment; ++parameter) {
+        if (parameter->scope != scope) continue;
+        parameter->offset = round_up(end, alignment);
+        end = parameter->offset + parameter->shape.elements();
+      }
+      bucket.end = end = bucket.begin + round_up(end - bucket.begin, multiple);
+    }
+    flat.values = OwnedTensor({end}, is_wide(scope) ? accumulation_dtype(dtype) : dtype, device);
+    flat.gradients = OwnedTensor({end}, accumulation_dtype(dtype), device);
+  }
+  for (Parameter& parameter : parameters_) {
+    const Flat& flat = flat_[index_of(parameter.scope)];
+    const std::int64_t end = parameter.offset + parameter.shape.elements();
+    parameter.value = flat.values->rows(parameter.offset, end).view(parameter.shape);
+    parameter.gradient = flat.gradients->rows(parameter.offset, end).view(parameter.shape);
+  }
+  allocated_ = true;
+}
+
+void ParameterStore::initialize(std::uint64_t seed, Stream& stream) {
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Tensor& flat = values(scope);
+    for (const LogicalRange& range : logical_ranges(scope, {0, flat.elements()})) {
+      initial_values(range, seed, flat.rows(range.flat_begin, range.flat_begin + range.count),
+                     stream);
+    }
+  }
+}
+
+void ParameterStore::initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out,
+                                    Stream& stream) {
+  const Initializer& initializer = range.parameter->initializer;
+  if (initializer.kind == InitialValues::normal) {
+    random_normal(RandomStream(seed, range.tensor->name),
+                  {.first = range.tensor_begin,
+                   .scale = initializer.scale,
+                   .truncation = initializer.truncation},
+                  out, stream);
+    return;
+  }
+  const DType exact = out.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const OwnedTensor values({range.count}, exact, Device::cpu());
+  for (std::int64_t i = 0; i < range.count; ++i) {
+    const auto index = static_cast<std::size_t>(range.tensor_begin + i);
+    const double value = initializer.kind == InitialValues::constant
+                             ? initializer.scale
+                             : initializer.listed[index % initializer.listed.size()];
+    if (exact == DType::f64)
+      values->data<double>()[i] = value;
+    else
+      values->data<float>()[i] = static_cast<float>(value);
+  }
+  Stream host(Device::cpu());
+  const OwnedTensor rounded({range.count}, out.dtype(), Device::cpu());
+  convert(*values, *rounded, host);
+  copy(*rounded, out, stream);
+  stream.synchronize();  // what was copied from ends here
+}
+
+void ParameterStore::zero_gradients(Stream& stream) {
+  for (const Flat& flat : flat_) set_zero(*flat.gradients, stream);
+}
+
+Communicator& ParameterStore::group(ParameterScope scope) const {
+  const bool expert = scope == ParameterScope::expert || scope == ParameterScope::expert_wide;
+  return expert ? mesh_.expert_replicas() : mesh_.world();
+}
+
+const Tensor& ParameterStore::values(ParameterScope scope) const {
+  return *flat_[index_of(scope)].values;
+}
+
+const Tensor& ParameterStore::gradients(ParameterScope scope) const {
+  return *flat_[index_of(scope)].gradients;
+}
+
+ParameterStore::Range ParameterStore::bucket(ParameterScope scope, int segment) const {
+  return flat_[index_of(scope)].buckets.at(static_cast<std::size_t>(segment));
+}
+
+ParameterStore::Range ParameterStore::owned(ParameterScope scope, int segment) const {
+  const Range whole = bucket(scope, segment);
+  const Communicator& members = group(scope);
+  const std::int64_t slice = whole.size() / members.size();
+  const std::int64_t begin = whole.begin + members.rank() * slice;
+  return {begin, begin + slice};
+}
+
+std::vector<LogicalRange> ParameterStore::logical_ranges(ParameterScope scope, Range range) const {
+  std::vector<LogicalRange> ranges;
+  for (const Parameter& parameter : parameters_) {
+    if (parameter.scope != scope) continue;
+    const std::int64_t count = parameter.logical.front().shape.elements();
+    std::int64_t tensor_start = parameter.offset;
+    for (const LogicalTensor& tensor : parameter.logical) {
+      const std::int64_t begin = std::max(range.begin, tensor_start);
+      const std::int64_t end = std::min(range.end, tensor_start + count);
+      if (begin < end) {
+        ranges.push_back({.tensor = &tensor,
+                          .parameter = &parameter,
+                          .tensor_begin = begin - tensor_start,
+                          .flat_begin = begin,
+                          .count = end - begin});
+      }
+      tensor_start += count;
+    }
+  }
+  return ranges;
+}
+
+std::int64_t ParameterStore::total_elements() const {
+  std::int64_t total = 0;
+  for (const Parameter& parameter : parameters_) {
+    const bool everywhere = &group(parameter.scope) == &mesh_.world();
+    total += (everywhere ? 1 : mesh_.expert_parallel()) * parameter.shape.elements();
+  }
+  return total;
+}
+
+}  // namespace polymoe

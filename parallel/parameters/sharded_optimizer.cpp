@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/parameters/sharded_optimizer.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "kernels/reduction/reduction.h"
+#include "runtime/copy.h"
+
+namespace polymoe {
+ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& options)
+    : store_(store), options_(options) {
+  for (const ParameterScope scope : all_parameter_scopes) {
+    Shard& shard = shards_[static_cast<std::size_t>(scope)];
+    shard.runs.resize(static_cast<std::size_t>(store.segments()));
+    std::int64_t elements = 0;
+    for (int segment = 0; segment < store.segments(); ++segment) {
+      shard.begin.push_back(elements);
+      const ParameterStore::Range owned = store.owned(scope, segment);
+      elements += owned.size();
+      // A run takes the padding behind it along: zeros, which stay zeros.
+      auto& runs = shard.runs[static_cast<std::size_t>(segment)];
+      for (const LogicalRange& range : store.logical_ranges(scope, owned)) {
+        const bool decay = range.parameter->decay;
+        if (!runs.empty() && runs.back().decay == decay) continue;
+        if (!runs.empty()) runs.back().range.end = range.flat_begin;
+        runs.push_back({{range.flat_begin, owned.end}, decay});
+      }
+    }
+    const DType dtype = store.values(scope).dtype();
+    const DType moments = dtype == DType::f64 ? DType::f64 : options.moment_dtype;
+    shard.m = OwnedTensor({elements}, moments, store.device());
+    shard.v = OwnedTensor({elements}, moments, store.device());
+    if (dtype == DType::bf16) shard.master = OwnedTensor({elements}, DType::f32, store.device());
+  }
+}
+
+void ShardedOptimizer::initialize(std::uint64_t seed, Stream& stream) {
+  store_.initialize(seed, stream);
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Shard& state = shard(scope);
+    if (!state.master->defined()) continue;
+    for (int segment = 0; segment < store_.segments(); ++segment) {
+      const ParameterStore::Range owned = store_.owned(scope, segment);
+      const std::int64_t shift = state.begin[static_cast<std::size_t>(segment)] - owned.begin;
+      for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
+        const std::int64_t begin = range.flat_begin + shift;
+        ParameterStore::initial_values(range, seed, state.master->rows(begin, begin + range.count),
+                                       stream);
+      }
+    }
+  }
+}
+
+std::size_t ShardedOptimizer::bytes() const {
+  std::size_t total = 0;
+  for (const Shard& state : shards_) {
+    total += state.m->bytes() + state.v->bytes();
+    if (state.master->defined()) total += state.master->bytes();
+  }
+  return total;
+}
+
+double ShardedOptimizer::gradient_norm(Communicator& world, ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  const Arena::Scope scratch(context.arena);
+  const Tensor squares = context.arena.allocate({parameter_scopes * store_.segments()}, DType::f64);
+  set_zero(squares, context.stream);
+  std::int64_t next = 0;
+  for (const ParameterScope scope : all_parameter_scopes) {
+    for (int segment = 0; segment < store_.segments(); ++segment, ++next) {
+      const ParameterStore::Range owned = store_.owned(scope, segment);
+      if (owned.size() == 0) continue;
+      sum_of_squares(store_.gradients(scope).rows(owned.begin, owned.end),
+                     squares.rows(next, next + 1), context.arena, context.stream);
+    }
+  }
+  const std::vector<double> own = host_values<double>(squares, context.stream);
+  double total = std::accumulate(own.begin(), own.end(), 0.0);
+  world.all_reduce(Tensor(&total, {1}, DType::f64, Device::cpu()), Reduction::sum, context.stream);
+  return std::sqrt(total);
+}
+
+void ShardedOptimizer::step(double learning_rate, double gradient_scale,
+                            ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  ++steps_done_;
+  const AdamWStep step{.learning_rate = learning_rate,
+                       .beta1 = options_.beta1,
+                       .beta2 = options_.beta2,
+                       .epsilon = options_.epsilon,
+                       .weight_decay = options_.weight_decay,
+                       .gradient_scale = gradient_scale,
+                       .step = steps_done_};
+  std::vector<Pending> gathers;
+  for (int segment = 0; segment < store_.segments(); ++segment) {
+    for (const ParameterScope scope : all_parameter_scopes) {
+      const ParameterStore::Range bucket = store_.bucket(scope, segment);
+      if (bucket.size() == 0) continue;
+      update_segment(scope, segment, step, context.stream);
+      gathers.push_back(store_.group(scope).start_all_gather(
+          store_.values(scope).rows(bucket.begin, bucket.end), context.stream));
+    }
+  }
+  for (Pending& gather : gathers) gather.wait(context.stream);
+}
+
+void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const AdamWStep& step,
+                                      Stream& stream) {
+  const auto index = static_cast<std::size_t>(segment);
+  const Shard& moments = shard(scope);
+  const std::int64_t shift = moments.begin[index] - store_.owned(scope, segment).begin;
+  for (const Run& run : moments.runs[index]) {
+    const auto [begin, end] = run.range;
+    AdamWStep run_step = step;
+    if (!run.decay) run_step.weight_decay = 0.0;
+    const Tensor values = store_.values(scope).rows(begin, end);
+    const auto state = [&](const OwnedTensor& all) {
+      return all->rows(begin + shift, end + shift);
+    };
+    const bool has_master = moments.master->defined();
+    adamw(run_step, store_.gradients(scope).rows(begin, end),
+          has_master ? state(moments.master) : values, state(moments.m), state(moments.v),
+          has_master ? values : Tensor(), stream);
+  }
+}
+
+namespace {
+
+TensorPiece piece_of(const char* kind, const LogicalRange& range, const Tensor& flat,
+                     std::int64_t begin) {
+  return {.name = kind + range.tensor->name,
+          .shape = range.tensor->shape,
+          .begin = range.tensor_begin,
+          .data = flat.rows(begin, begin + range.count)};
+}
+
+}  // namespace
+
+std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
+  std::vector<TensorPiece> pieces;
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Shard& moments = shard(scope);
+    for (int segment = 0; segment < store_.segments(); ++segment) {
+      const ParameterStore::Range owned = store_.owned(scope, segment);
+      const std::int64_t shift = moments.begin[static_cast<std::size_t>(segment)] - owned.begin;
+      for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
+        const std::int64_t begin = range.flat_begin;
+        pieces.push_back(moments.master->defined()
+                             ? piece_of("parameter/", range, *moments.master, begin + shift)
+                             : piece_of("parameter/", range, store_.values(scope), begin));
+        pieces.push_back(piece_of("moment1/", range, *moments.m, begin + shift));
+        pieces.push_back(piece_of("moment2/", range, *moments.v, begin + shift));
+      }
+    }
+  }
+  return pieces;
+}
+
+std::vector<TensorPiece> ShardedOptimizer::pieces_to_load(bool with_moments) const {
+  std::vector<TensorPiece> pieces;
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Tensor& values = store_.values(scope);
+    for (const LogicalRange& range : store_.logical_ranges(scope, {0, values.elements()})) {
+      pieces.push_back(piece_of("parameter/", range, values, range.flat_begin));
+    }
+  }
+  for (TensorPiece& piece : pieces_to_save()) {
+    const bool parameter = piece.name.starts_with("parameter/");
+    // Of the parameters only the masters are not among the values.
+    const bool master =
+        parameter && store_.dtype() == DType::bf16 && piece.data.dtype() == DType::f32;
+    if (parameter ? master : with_moments) pieces.push_back(std::move(piece));
+  }
+  return pieces;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/adamw/adamw.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+struct AdamWOptions {
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double weight_decay = 0.1;        // on parameters that say `decay`
+  DType moment_dtype = DType::f32;  // f32, or bf16: half the memory of the moments
+};
+
+/// AdamW whose state exists once per group that reduces a parameter (ZeRO stage 1): each rank
+/// updates the slices it owns, then all gather the new values. The state is two moments and, where
+/// the values are bf16, an f32 master of them, of which they are the rounded copy.
+class ShardedOptimizer {
+ public:
+  /// After the store's allocate(). State starts at zero; with f64 parameters the moments are f64.
+  ShardedOptimizer(ParameterStore& store, const AdamWOptions& options);
+
+  /// Values and master start by the parameters' initializers.
+  void initialize(std::uint64_t seed, Stream& stream);
+
+  /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
+  /// The same on every rank. Collective over `world`.
+  /// 0 on the meta device.
+  double gradient_norm(Communicator& world, ExecutionContext& context);
+
+  /// One update with gradients scaled by gradient_scale; then the new values reach all ranks.
+  /// Collective. Steps count from 1 for the bias corrections.
+  void step(double learning_rate, double gradient_scale, ExecutionContext& context);
+
+  std::int64_t steps_done() const { return steps_done_; }
+  void set_steps_done(std::int64_t steps) { steps_done_ = steps; }
+
+  /// Bytes of this rank's moments and masters.
+  std::size_t bytes() const;
+
+  /// This rank's share of parameters and moments, to be written: each element of the model once
+  /// over all ranks. Names: "parameter/NAME", "moment1/NAME", "moment2/NAME".
+  std::vector<TensorPiece> pieces_to_save() const;
+  /// What this rank must read back: all of its parameters, and the moments it owns.
+  std::vector<TensorPiece> pieces_to_load(bool with_moments) const;
+
+ private:
+  /// Part of an owned slice whose parameters all decay or all do not.
+  struct Run {
+    ParameterStore::Range range;  // of the flat buffer
+    bool decay;
+  };
+  struct Shard {
+    OwnedTensor m, v;                    // the owned slices of all segments, one behind the other
+    OwnedTensor master;                  // likewise, beside bf16 values
+    std::vector<std::int64_t> begin;     // per segment, in these
+    std::vector<std::vector<Run>> runs;  // per segment
+  };
+
+  const Shard& shard(ParameterScope scope) const {
+    return shards_[static_cast<std::size_t>(scope)];
+  }
+  void update_segment(ParameterScope scope, int segment, const AdamWStep& step, Stream& stream);
+
+  ParameterStore& store_;
+  AdamWOptions options_;
+  std::array<Shard, parameter_scopes> shards_;
+  std::int64_t steps_done_ = 0;
+};
+
+}  // namespace polymoe
