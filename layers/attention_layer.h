@@ -9,7 +9,7 @@
 #include "kernels/rotary/rotary.h"
 #include "layers/batch.h"
 #include "layers/linear.h"
-#include "layers/norm.h"
+#include "layers/rms_norm.h"
 #include "runtime/context.h"
 
 namespace polymoe {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "layers/norm.h"
+#include "layers/rms_norm.h"
 #include "layers/transformer_block.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"

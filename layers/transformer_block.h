@@ -7,7 +7,7 @@
 #include "layers/attention_layer.h"
 #include "layers/batch.h"
 #include "layers/feed_forward.h"
-#include "layers/norm.h"
+#include "layers/rms_norm.h"
 #include "runtime/context.h"
 
 namespace polymoe {

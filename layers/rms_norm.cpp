@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "layers/norm.h"
+#include "layers/rms_norm.h"
 
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rotary/norm_rotary.h"
