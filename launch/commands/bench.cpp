@@ -6,14 +6,14 @@
 #include <iostream>
 #include <memory>
 
-#include "launch/bench_kernels.h"
-#include "launch/bench_report.h"
+#include "launch/bench/kernel_cases.h"
+#include "launch/bench/report.h"
 #include "launch/commands/command.h"
-#include "launch/device_choice.h"
-#include "launch/exit_code.h"
-#include "launch/first_rank.h"
-#include "launch/machine_rates.h"
-#include "launch/node_threads.h"
+#include "launch/commands/exit_code.h"
+#include "launch/commands/first_rank.h"
+#include "launch/machine/device_choice.h"
+#include "launch/machine/machine_rates.h"
+#include "launch/machine/node_threads.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

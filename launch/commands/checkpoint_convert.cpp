@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/checkpoint_convert.h"
+#include "launch/checkpoints/convert.h"
 
 #include <fmt/format.h>
 
@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
+#include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
-#include "launch/exit_code.h"
-#include "launch/resume.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

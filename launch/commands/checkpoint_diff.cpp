@@ -7,10 +7,10 @@
 #include <map>
 #include <set>
 
+#include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
-#include "launch/exit_code.h"
-#include "launch/resume.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/difference.h"
 #include "runtime/error.h"

@@ -4,9 +4,9 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/exit_code.h"
-#include "launch/huggingface.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
+#include "launch/huggingface/interchange.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

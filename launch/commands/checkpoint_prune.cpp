@@ -7,9 +7,9 @@
 #include <optional>
 
 #include "launch/commands/command.h"
-#include "launch/exit_code.h"
-#include "launch/run_directory.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
+#include "launch/training/run_directory.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "runtime/error.h"
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "launch/device_choice.h"
-#include "launch/values.h"
+#include "launch/config/values.h"
+#include "launch/machine/device_choice.h"
 #include "parallel/communication/device_world.h"
 #include "runtime/error.h"
 

@@ -4,11 +4,11 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/exit_code.h"
-#include "launch/first_rank.h"
-#include "launch/saved_model.h"
-#include "launch/validation.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/commands/first_rank.h"
+#include "launch/config/values.h"
+#include "launch/inference/saved_model.h"
+#include "launch/step/evaluation.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"

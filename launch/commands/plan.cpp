@@ -5,10 +5,10 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/device_choice.h"
-#include "launch/exit_code.h"
-#include "launch/memory_plan.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
+#include "launch/machine/device_choice.h"
+#include "launch/step/memory_plan.h"
 #include "moe/language_model.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"

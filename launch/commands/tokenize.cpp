@@ -6,11 +6,11 @@
 #include <span>
 
 #include "launch/commands/command.h"
-#include "launch/documents.h"
-#include "launch/exit_code.h"
-#include "launch/run_tokenizer.h"
-#include "launch/tokenizer.h"
-#include "launch/values.h"
+#include "launch/commands/exit_code.h"
+#include "launch/config/values.h"
+#include "launch/data/documents.h"
+#include "launch/data/run_tokenizer.h"
+#include "launch/data/tokenizer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/megatron_writer.h"

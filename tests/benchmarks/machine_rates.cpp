@@ -3,13 +3,13 @@
 
 #include <cstdint>
 
-#include "launch/machine_rates.h"
+#include "launch/machine/machine_rates.h"
 #include "parallel/communication/local/local_communicator.h"
 
 namespace polymoe::benchmarks {
 namespace {
 
-/// One of the rates of launch/machine_rates.h, of this process alone.
+/// One of the rates of launch/machine/machine_rates.h, of this process alone.
 template <class Measure, class Size>
 double of_this_process(const Measure& measure, const Size& size) {
   Stream stream(Device::cpu());

@@ -10,9 +10,9 @@
 #include <exception>
 #include <string>
 
-#include "launch/checkpoint_pieces.h"
-#include "launch/config.h"
-#include "launch/resume.h"
+#include "launch/checkpoints/layout_pieces.h"
+#include "launch/checkpoints/resume.h"
+#include "launch/config/config.h"
 #include "parallel/checkpoint/checkpoint.h"
 
 namespace polymoe {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/config.h"
+#include "launch/config/config.h"
 #include "runtime/buffer.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/files/safetensors.h"

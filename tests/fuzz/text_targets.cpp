@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/config.h"
+#include "launch/config/config.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 #include "tests/fuzz/target_files.h"

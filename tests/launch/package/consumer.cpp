@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 
-#include "launch/memory_plan.h"
+#include "launch/step/memory_plan.h"
 
 int main(int, char** argv) {
   const polymoe::Config config = polymoe::read_config(argv[1], {});

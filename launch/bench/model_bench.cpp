@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/bench/model_bench.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "runtime/buffer.h"
+#include "runtime/copy.h"
+#include "runtime/cuda/cuda_device.h"
+#include "runtime/random.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+std::int64_t most_of_ranks(std::int64_t value, Communicator& world, Stream& stream) {
+  const OwnedTensor most({1}, DType::i64, Device::cpu());
+  *most->data<std::int64_t>() = value;
+  world.all_reduce(*most, Reduction::max, stream);
+  return *most->data<std::int64_t>();
+}
+
+/// Of the process at its peak; of a GPU what is taken now, by whomever, of the arena what was used.
+std::int64_t memory_in_use(ExecutionContext& context) {
+  const Device device = context.stream.device();
+  if (device.type != DeviceType::cuda) return peak_memory_bytes();
+  const cuda::MemoryInfo info = cuda::memory_info(device.index);
+  return static_cast<std::int64_t>(info.total - info.free - context.arena.capacity() +
+                                   context.arena.high_water());
+}
+
+std::int32_t random_token(std::uint64_t index, std::int64_t vocab) {
+  static const RandomStream random(1, "bench tokens");
+  return static_cast<std::int32_t>(random.bits(index) % static_cast<std::uint64_t>(vocab));
+}
+
+/// Bytes of the weights that one token meets on a rank whose group shares out the experts.
+double active_bytes(const ModelConfig& model, int expert_parallel, DType dtype) {
+  auto weights = static_cast<double>(LanguageModel::active_parameters(model));
+  // Of the embedding's table one row is read.
+  if (!model.tied) weights -= static_cast<double>(model.vocab * model.hidden);
+  const std::int64_t matrices = pre_activation_factor(model.activation.kind) + 1;
+  const auto chosen = static_cast<double>(model.moe.top_k * matrices * model.hidden) *
+                      static_cast<double>(model.moe.experts > 0 ? model.expert_width() : 0);
+  for (std::int64_t layer = 0; layer < model.layers; ++layer)
+    if (model.is_moe_layer(layer)) weights -= chosen * (1.0 - 1.0 / expert_parallel);
+  return static_cast<double>(size_of(dtype)) * weights;
+}
+
+}  // namespace
+
+ModelBench::ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
+                       ExecutionContext& context)
+    : config_(config),
+      mesh_(mesh),
+      plan_(plan),
+      details_{.peak_before = most_of_ranks(memory_in_use(context), mesh.world(), context.stream)},
+      training_(config, mesh, context.stream.device()) {
+  training_.optimizer().initialize(config.train.seed, context.stream);
+  for (int i = 0; i < 2; ++i) step(context);
+  details_.peak = most_of_ranks(memory_in_use(context), mesh_.world(), context.stream);
+}
+
+void ModelBench::step(ExecutionContext& context) {
+  const std::int64_t vocab = config_.model.vocab;
+  const auto rank = static_cast<std::uint64_t>(mesh_.world().rank());
+  const std::int64_t rows = config_.train.micro_batch * config_.model.context;
+  const auto fill = [&](std::int64_t, std::int32_t* tokens, std::int32_t* targets) {
+    // Each rank draws from a range of its own.
+    const std::uint64_t begin = (rank << 40) + drawn_;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      tokens[i] = random_token(begin + static_cast<std::uint64_t>(i), vocab);
+      targets[i] = random_token(begin + static_cast<std::uint64_t>(i) + 1, vocab);
+    }
+    drawn_ += static_cast<std::uint64_t>(rows);
+  };
+  training_.step(fill, training_.passes_per_step(), context);
+}
+
+BenchResult ModelBench::time_steps(ExecutionContext& context) {
+  const ModelConfig& model = config_.model;
+  const std::int64_t tokens = config_.train.global_batch * model.context;
+  const auto ranks = static_cast<double>(mesh_.world().size());
+  BenchResult result{.name = "step"};
+  result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
+                             model.moe.even_routing ? ", even routing" : "");
+  result.floor = {.bytes = static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients +
+                                               2 * plan_.optimizer),
+                  .operations = LanguageModel::training_flops_per_token(model) *
+                                static_cast<double>(tokens) / ranks};
+  bool warm = false;
+  const auto run = [&] {
+    step(context);
+    if (!warm) context.timeline.reset();
+    warm = true;
+  };
+  result.timing =
+      time_runs(mesh_.world(), run, {.fewest = 5, .most = 20, .seconds = 10.0}, context.stream);
+  details_.tokens_per_second = static_cast<double>(tokens) / result.timing.median;
+  { const Timeline::Scope phase(context.timeline, Phase::other); }  // ends the last one
+  for (std::size_t i = 0; i < details_.seconds.size(); ++i)
+    details_.seconds[i] =
+        context.timeline.seconds(static_cast<Phase>(i)) / static_cast<double>(result.timing.runs);
+  return result;
+}
+
+BenchResult ModelBench::time_generation(ExecutionContext& context) {
+  constexpr std::int64_t prompt = 64, most = 32;
+  const ModelConfig& model = config_.model;
+  const DType dtype = training_.parameters().dtype();
+  DecodingCache cache(model, prompt + most + 1, dtype, context.stream.device());
+  std::uint64_t drawn = 0;
+  const auto read = [&](std::int64_t count) {
+    const Arena::Scope scope(context.arena);
+    const Tensor tokens = context.arena.allocate({count}, DType::i32);
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+    for (std::int32_t& id : ids) id = random_token(drawn++, model.vocab);
+    set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
+    training_.model().next_token_logits(tokens, cache, context);
+  };
+  read(prompt);
+  BenchResult result{.name = "generation, a token"};
+  result.timing = time_runs(
+      mesh_.world(), [&] { read(1); },
+      {.fewest = 8, .most = static_cast<int>(most), .seconds = std::numeric_limits<double>::max()},
+      context.stream);
+  const std::int64_t before = prompt + most / 2;
+  const double row = 2.0 * static_cast<double>(size_of(dtype)) *
+                     static_cast<double>(model.key_value_heads() * model.head_dim());
+  result.shape = fmt::format("1 sequence, {} tokens before", before);
+  result.floor = {.bytes = active_bytes(model, mesh_.expert_parallel(), dtype) +
+                           row * static_cast<double>(model.layers * before),
+                  .reads_only = true};
+  return result;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "launch/bench/timing.h"
+#include "launch/config/config.h"
+#include "launch/step/memory_plan.h"
+#include "launch/step/training_model.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// What a step's line in the table does not say.
+struct StepDetails {
+  double tokens_per_second = 0.0;  // of all ranks, by the median
+  std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank, mean
+  // Bytes of the rank with the most.
+  std::int64_t peak_before = 0;  // the process without a model
+  std::int64_t peak = 0;
+};
+
+/// The whole training step, and generation, of a model with its first values and random tokens.
+class ModelBench {
+ public:
+  /// Makes the model and runs two steps, after which the step's memory is known. Collective over
+  /// the mesh, as all that follows.
+  ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
+             ExecutionContext& context);
+
+  /// Floor: the operations of forward and backward pass, without recomputation; weights read by
+  /// forward, backward and update, gradients written and read, moments read and written.
+  BenchResult time_steps(ExecutionContext& context);
+  /// Of the steps timed last.
+  const StepDetails& details() const { return details_; }
+
+  /// Token after token of one sequence with a key/value cache. Floor: the weights that a token
+  /// meets, and the keys and values before it, read once.
+  BenchResult time_generation(ExecutionContext& context);
+
+ private:
+  void step(ExecutionContext& context);
+
+  const Config config_;
+  const ProcessMesh& mesh_;
+  const MemoryPlan plan_;
+  StepDetails details_;
+  TrainingModel training_;
+  std::uint64_t drawn_ = 0;
+};
+
+}  // namespace polymoe

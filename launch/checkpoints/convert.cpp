@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/checkpoints/convert.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include "launch/checkpoints/layout_pieces.h"
+#include "launch/config/config.h"
+#include "launch/config/values.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The checkpoint under construction lies in TO.partial/, which goes whatever happens.
+class Workplace {
+ public:
+  explicit Workplace(const fs::path& to) : path_(to.string() + ".partial") {
+    std::error_code ignored;  // what cannot be removed fails in the next line
+    fs::remove_all(path_, ignored);
+    make_directories(path_);
+  }
+  ~Workplace() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  Workplace(const Workplace&) = delete;
+  Workplace& operator=(const Workplace&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+/// INI text with another parallel.expert; everything else stays as it was written, by whatever
+/// version.
+std::string with_expert_parallel(const std::string& config, int expert_parallel) {
+  const std::string setting = fmt::format("expert = {}", expert_parallel);
+  std::string text, section;
+  bool done = false;
+  std::istringstream lines(config);
+  for (std::string line; std::getline(lines, line);) {
+    const std::string_view content = trim(line);
+    if (content.starts_with("[")) section = content;
+    if (section == "[parallel]" && trim(content.substr(0, content.find('='))) == "expert") {
+      line = setting;
+      done = true;
+    }
+    text += line + "\n";
+  }
+  return done ? text : text + "[parallel]\n" + setting + "\n";
+}
+
+/// What a rank of the layout writes, with the dtypes that are to be stored.
+std::vector<TensorPiece> pieces_of(const CheckpointReader& from, const ModelConfig& model,
+                                   const RankOfLayout& place,
+                                   std::optional<DType> parameters = std::nullopt) {
+  // An imported model has none.
+  const auto& tensors = from.manifest().tensors;
+  const bool with_moments = std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
+    return tensor.name.starts_with("moment1/");
+  });
+  std::vector<TensorPiece> pieces = checkpoint_pieces(model, place, with_moments);
+  for (TensorPiece& piece : pieces) {
+    const auto* stored = from.manifest().find(piece.name);
+    if (stored == nullptr) continue;  // reading it will say so
+    const bool as_told = parameters && piece.name.starts_with("parameter/");
+    piece.data =
+        Tensor(nullptr, piece.data.shape(), as_told ? *parameters : stored->dtype, Device::meta());
+  }
+  return pieces;
+}
+
+/// A conversion must lose nothing.
+void check_all_known(const CheckpointReader& from, const fs::path& path, const ModelConfig& model,
+                     int expert_parallel) {
+  std::set<std::string> known;
+  for (int rank = 0; rank < expert_parallel; ++rank) {
+    const RankOfLayout place{
+        .rank = rank, .ranks = expert_parallel, .expert_parallel = expert_parallel};
+    for (const TensorPiece& piece : pieces_of(from, model, place)) known.insert(piece.name);
+  }
+  for (const auto& tensor : from.manifest().tensors)
+    if (!known.contains(tensor.name))
+      throw InputFileError(path.string(),
+                           "holds the tensor " + tensor.name + ", which its model does not have");
+}
+
+}  // namespace
+
+void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int expert_parallel,
+                        std::optional<DType> parameters) {
+  const CheckpointReader reader(from);
+  CheckpointInfo info = reader.info();
+  const Config config = parse_config(info.config, from.string(),
+                                     {"--parallel.expert=" + std::to_string(expert_parallel)});
+  if (ranks % expert_parallel != 0)
+    throw InvalidArgument(fmt::format("--expert-parallel {}: must be a divisor of the {} ranks",
+                                      expert_parallel, ranks));
+  std::error_code error;
+  if (fs::exists(to) && !fs::is_empty(to, error))
+    throw InvalidArgument(to.string() + ": exists; name a new directory");
+  check_all_known(reader, from, config.model, expert_parallel);
+  info.ranks = ranks;
+  info.expert_parallel = expert_parallel;
+  info.config = with_expert_parallel(info.config, expert_parallel);
+  const Workplace workplace(to);
+  write_checkpoint(
+      workplace.path(), info,
+      [&](int rank) {
+        return pieces_of(reader, config.model,
+                         {.rank = rank, .ranks = ranks, .expert_parallel = expert_parallel},
+                         parameters);
+      },
+      [&](const TensorPiece& piece) { reader.read({piece}); });
+  rename_path(workplace.path() / checkpoint_name(info.step), to);
+  sync_directory(fs::absolute(to).parent_path());
+}
+
+}  // namespace polymoe

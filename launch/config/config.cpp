@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/config.h"
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "launch/config/options.h"
+#include "launch/config/schedule.h"
+#include "launch/config/values.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+const char* const command_line = "command line";
+
+/// Applies assignments and collects what is wrong with them.
+class Reader {
+ public:
+  explicit Reader(Config& config) : config_(config) {}
+
+  void apply(const std::vector<Assignment>& assignments, const std::string& origin) {
+    std::set<std::string> seen, repeated;
+    for (const Assignment& assignment : assignments) {
+      if (!seen.insert(assignment.key).second) {
+        if (repeated.insert(assignment.key).second)
+          lines_.push_back(assignment.key + " (" + origin + "): given more than once");
+        continue;
+      }
+      const std::string given = assignment.key + " = " + assignment.value + " (" + origin + ")";
+      const Option* option = find_option(assignment.key);
+      if (option == nullptr) {
+        lines_.push_back(given + ": unknown key; did you mean " + nearest_key(assignment.key) +
+                         "?");
+      } else if (!option->read(assignment.value, config_)) {
+        lines_.push_back(given + ": must be " + option->allowed);
+        refused_.insert(assignment.key);
+      }
+    }
+  }
+
+  /// Adds checks between keys; a line about a key that was refused already says nothing new.
+  void add(const std::vector<std::string>& lines) {
+    for (const std::string& line : lines)
+      if (!refused_.contains(line.substr(0, line.find(' ')))) lines_.push_back(line);
+  }
+
+  const std::vector<std::string>& lines() const { return lines_; }
+
+ private:
+  static std::string nearest_key(const std::string& key) {
+    std::vector<std::string> keys;
+    for (const Option& option : options()) keys.push_back(option.key);
+    return nearest(key, keys);
+  }
+
+  Config& config_;
+  std::vector<std::string> lines_;
+  std::set<std::string> refused_;
+};
+
+std::string violation(const char* key, const std::string& value, const std::string& allowed) {
+  return std::string(key) + " = " + value + ": must be " + allowed;
+}
+
+// What the keys must be for one another, whatever the number of ranks.
+std::vector<std::string> cross_violations(const Config& config) {
+  std::vector<std::string> lines = config.model.violations();
+  if (config.model.moe.experts % config.parallel.expert != 0)
+    lines.push_back(
+        violation("parallel.expert", std::to_string(config.parallel.expert),
+                  "a divisor of moe.experts (" + std::to_string(config.model.moe.experts) + ")"));
+  if (config.train.global_batch % config.train.micro_batch != 0)
+    lines.push_back(violation(
+        "train.global_batch", std::to_string(config.train.global_batch),
+        "a multiple of train.micro_batch (" + std::to_string(config.train.micro_batch) + ")"));
+  if (config.optimizer.min_lr > config.optimizer.lr)
+    lines.push_back(violation("optimizer.min_lr", shortest(config.optimizer.min_lr),
+                              "at most optimizer.lr (" + shortest(config.optimizer.lr) + ")"));
+  if (config.train.steps > 0) {
+    try {
+      LearningRate(config.optimizer, config.train.steps,
+                   config.train.global_batch * std::max<std::int64_t>(config.model.context, 1));
+    } catch (const InvalidArgument& error) {
+      lines.push_back(error.what());
+    }
+  }
+  return lines;
+}
+
+bool has_dense_layers(const ModelConfig& model) {
+  for (std::int64_t layer = 0; layer < model.layers; ++layer)
+    if (!model.is_moe_layer(layer)) return true;
+  return false;
+}
+
+void resolve_widths(ModelConfig& model) {
+  model.kv_heads = model.key_value_heads();
+  if (has_dense_layers(model)) model.ffn = model.dense_width();
+  if (model.moe.experts > 0) model.moe.expert_ffn = model.expert_width();
+}
+
+// A configuration whose model differs from another's in exactly the fields that matter.
+Config described(Config config) {
+  resolve_widths(config.model);
+  MoeConfig& moe = config.model.moe;
+  if (!has_dense_layers(config.model)) config.model.ffn = 0;
+  if (moe.experts == 0) moe = MoeConfig();
+  moe.bias_rate = moe.bias_rate > 0.0 ? 1.0 : 0.0;  // there are biases, or there are none
+  return config;
+}
+
+// "--section.key=value" as an assignment; CommandLine has made sure of the form.
+Assignment assignment_of(const std::string& argument) {
+  const std::size_t equals = argument.find('=');
+  if (!argument.starts_with("--") || equals == std::string::npos)
+    throw InvalidArgument("'" + argument + "': must be --section.key=value");
+  return {argument.substr(2, equals - 2), std::string(trim(argument.substr(equals + 1)))};
+}
+
+Config build(const std::vector<Assignment>& file, const std::string& origin,
+             const std::vector<std::string>& overrides) {
+  std::vector<Assignment> given;
+  for (const std::string& argument : overrides) given.push_back(assignment_of(argument));
+  Config config;
+  Reader reader(config);
+  reader.apply(file, origin);
+  reader.apply(given, command_line);
+  reader.add(cross_violations(config));
+  if (!reader.lines().empty())
+    throw InvalidArgument(list_violations("configuration", reader.lines()));
+  resolve_widths(config.model);
+  return config;
+}
+
+}  // namespace
+
+Config parse_config(const std::string& text, const std::string& origin,
+                    const std::vector<std::string>& overrides) {
+  return build(parse_ini(text, origin), origin, overrides);
+}
+
+Config read_config(const std::string& path, const std::vector<std::string>& overrides) {
+  if (path.empty()) return build({}, path, overrides);
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  if (!file || !(text << file.rdbuf()))
+    throw InputFileError(path, "cannot be read as a configuration file");
+  return parse_config(text.str(), path, overrides);
+}
+
+std::string to_ini(const Config& config) {
+  std::string text, section;
+  for (const Option& option : options()) {
+    const std::size_t dot = option.key.find('.');
+    if (option.key.substr(0, dot) != section) {
+      if (!section.empty()) text += '\n';
+      section = option.key.substr(0, dot);
+      text += '[' + section + "]\n";
+    }
+    const std::string value = option.print(config);
+    text += option.key.substr(dot + 1) + " =" + (value.empty() ? "" : " " + value) + '\n';
+  }
+  return text;
+}
+
+std::vector<std::string> layout_violations(const Config& config, int ranks) {
+  std::vector<std::string> lines;
+  if (ranks % config.parallel.expert != 0)
+    lines.push_back(violation("parallel.expert", std::to_string(config.parallel.expert),
+                              "a divisor of the number of ranks (" + std::to_string(ranks) + ")"));
+  if (config.train.global_batch % (config.train.micro_batch * ranks) != 0)
+    lines.push_back(violation("train.global_batch", std::to_string(config.train.global_batch),
+                              "a multiple of train.micro_batch (" +
+                                  std::to_string(config.train.micro_batch) + ") times " +
+                                  std::to_string(ranks) + " ranks"));
+  return lines;
+}
+
+std::vector<std::string> training_violations(const Config& config, int ranks) {
+  std::vector<std::string> lines = layout_violations(config, ranks);
+  if (config.train.steps < 1)
+    lines.push_back(violation("train.steps", std::to_string(config.train.steps), "at least 1"));
+  if (config.data.train.empty())
+    lines.push_back(violation("data.train", "", "PATH[:WEIGHT] ... of one token file or more"));
+  if (config.run.dir.empty()) lines.push_back(violation("run.dir", "", "a directory"));
+  return lines;
+}
+
+std::vector<std::string> model_differences(const Config& here, const Config& there) {
+  const Config a = described(here), b = described(there);
+  // A key that changes nothing in what the parameters are, or in how they are used, may differ.
+  static const std::set<std::string> free_keys = {
+      "model.context",     "model.init_std", "model.init_truncation", "moe.balance_loss",
+      "moe.balance_scope", "moe.z_loss",     "moe.capacity_factor",   "moe.drop"};
+  std::vector<std::string> lines;
+  for (const Option& option : options()) {
+    const bool of_the_model = option.key.starts_with("model.") || option.key.starts_with("moe.");
+    if (!of_the_model || free_keys.contains(option.key)) continue;
+    const std::string a_value = option.print(a), b_value = option.print(b);
+    if (a_value != b_value)
+      lines.push_back(option.key + ": " + a_value + " here, " + b_value + " there");
+  }
+  return lines;
+}
+
+}  // namespace polymoe

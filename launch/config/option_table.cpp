@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "launch/config/options.h"
+#include "launch/config/schedule.h"
+#include "launch/config/values.h"
+
+namespace polymoe {
+namespace {
+
+// Each maker takes `field`, a generic lambda that returns the member of a (const) Config.
+
+template <class Field>
+Option whole(std::string key, const char* range, Field field, std::string help) {
+  Option option{std::move(key), std::string("a whole number in ") + range, std::move(help), {}, {}};
+  option.read = [interval = Interval(range), field](const std::string& text, Config& config) {
+    using Value = std::remove_reference_t<decltype(field(config))>;
+    const auto value = parse_count(text);
+    if (!value || !interval.contains(static_cast<double>(*value))) return false;
+    field(config) = static_cast<Value>(*value);
+    return std::in_range<Value>(*value);
+  };
+  option.print = [field](const Config& config) { return std::to_string(field(config)); };
+  return option;
+}
+
+template <class Field>
+Option real(std::string key, const char* range, Field field, std::string help) {
+  Option option{std::move(key), std::string("a number in ") + range, std::move(help), {}, {}};
+  option.read = [interval = Interval(range), field](const std::string& text, Config& config) {
+    const auto value = parse_real(text);
+    if (!value || !interval.contains(*value)) return false;
+    field(config) = *value;
+    return true;
+  };
+  option.print = [field](const Config& config) { return shortest(field(config)); };
+  return option;
+}
+
+template <class Value, class Field>
+Option choice(std::string key, std::vector<std::pair<std::string, Value>> names, Field field,
+              std::string help) {
+  Option option{std::move(key), "one of ", std::move(help), {}, {}};
+  for (std::size_t i = 0; i < names.size(); ++i)
+    option.allowed.append(i == 0 ? "" : ", ").append(names[i].first);
+  option.read = [names, field](const std::string& text, Config& config) {
+    for (const auto& [name, value] : names) {
+      if (name != text) continue;
+      field(config) = value;
+      return true;
+    }
+    return false;
+  };
+  option.print = [names, field](const Config& config) {
+    for (const auto& [name, value] : names)
+      if (value == field(config)) return name;
+    return std::string();
+  };
+  return option;
+}
+
+template <class Field>
+Option flag(std::string key, Field field, std::string help) {
+  return choice<bool>(std::move(key), {{"true", true}, {"false", false}}, field, std::move(help));
+}
+
+// '#' starts a comment in the file that the resolved configuration is written to.
+bool survives_in_a_file(const std::string& text) {
+  return text.find_first_of("#\r\n") == std::string::npos;
+}
+
+template <class Field>
+Option text(std::string key, Field field, std::string help) {
+  Option option{std::move(key), "text without '#' and line breaks", std::move(help), {}, {}};
+  option.read = [field](const std::string& value, Config& config) {
+    field(config) = value;
+    return survives_in_a_file(value);
+  };
+  option.print = [field](const Config& config) { return field(config); };
+  return option;
+}
+
+template <class Field>
+Option duration(std::string key, Field field, std::string help) {
+  Option option{std::move(key), Duration::allowed, std::move(help), {}, {}};
+  option.read = [field](const std::string& value, Config& config) {
+    const auto parsed = Duration::parse(value);
+    if (parsed) field(config) = parsed->text();
+    return parsed.has_value();
+  };
+  option.print = [field](const Config& config) { return field(config); };
+  return option;
+}
+
+template <class Field>
+Option files(std::string key, Field field, std::string help) {
+  Option option{
+      std::move(key), "PATH[:WEIGHT] ... with weights > 0, no '#'", std::move(help), {}, {}};
+  option.read = [field](const std::string& value, Config& config) {
+    std::vector<WeightedFile> parsed;
+    for (const std::string& word : split_words(value)) {
+      const std::size_t colon = word.rfind(':');
+      const auto weight =
+          colon == std::string::npos ? std::nullopt : parse_real(word.substr(colon + 1));
+      if (weight && (colon == 0 || !(*weight > 0.0))) return false;
+      parsed.push_back({weight ? word.substr(0, colon) : word, weight.value_or(1.0)});
+    }
+    field(config) = std::move(parsed);
+    return survives_in_a_file(value);
+  };
+  option.print = [field](const Config& config) {
+    std::string line;
+    for (const WeightedFile& file : field(config)) {
+      if (!line.empty()) line += ' ';
+      line += file.path;
+      if (file.weight != 1.0 || file.path.find(':') != std::string::npos)
+        line += ':' + shortest(file.weight);
+    }
+    return line;
+  };
+  return option;
+}
+
+template <class Field>
+Option layer_list(std::string key, Field field, std::string help) {
+  Option option{
+      std::move(key), "layer numbers from 0, separated by blanks", std::move(help), {}, {}};
+  option.read = [field](const std::string& value, Config& config) {
+    std::vector<std::int64_t> layers;
+    for (const std::string& word : split_words(value)) {
+      const auto layer = parse_count(word);
+      if (!layer || *layer < 0) return false;
+      layers.push_back(*layer);
+    }
+    field(config) = std::move(layers);
+    return true;
+  };
+  option.print = [field](const Config& config) {
+    std::string line;
+    for (const std::int64_t layer : field(config)) {
+      if (!line.empty()) line += ' ';
+      line += std::to_string(layer);
+    }
+    return line;
+  };
+  return option;
+}
+
+#define FIELD(member) \
+  [](auto& config) -> auto& { return config.member; }
+
+void add_model(std::vector<Option>& table) {
+  std::vector<std::pair<std::string, ActivationKind>> activations;
+  for (const ActivationKind kind : all_activations()) activations.emplace_back(name_of(kind), kind);
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(whole("model.layers", "[1, 65536]", FIELD(model.layers), "transformer blocks"));
+  add(whole("model.hidden", "[2, 16777216]", FIELD(model.hidden), "width of the residual stream"));
+  add(whole("model.heads", "[1, 65536]", FIELD(model.heads),
+            "attention heads; hidden is a multiple of 2 * heads"));
+  add(whole("model.kv_heads", "[0, 65536]", FIELD(model.kv_heads),
+            "heads of keys and values, a divisor of heads; 0 = heads"));
+  add(whole("model.ffn", "[0, 16777216]", FIELD(model.ffn),
+            "width of the dense feed-forward; 0 = 8/3 hidden rounded up to a multiple of 128, "
+            "times 1.5 with a 2-matrix activation"));
+  add(whole("model.vocab", "[2, 16777216]", FIELD(model.vocab), "token ids"));
+  add(whole("model.context", "[1, 16777216]", FIELD(model.context), "tokens of a sequence"));
+  add(choice<ActivationKind>("model.activation", activations, FIELD(model.activation.kind),
+                             "of the dense feed-forward and of the experts"));
+  add(whole("model.order", "[2, 4]", FIELD(model.activation.order),
+            "highest power of a poly* activation"));
+  add(flag("model.qk_norm", FIELD(model.qk_norm),
+           "RMSNorm of the whole query and key vectors, before the split into heads"));
+  add(flag("model.tied", FIELD(model.tied), "the output projection is the embedding"));
+  add(real("model.norm_epsilon", "(0, 1]", FIELD(model.norm_epsilon), "of every RMSNorm"));
+  add(real("model.rope_theta", "(0, inf)", FIELD(model.rope_theta), "base of rotary positions"));
+  add(real("model.init_std", "[0, inf)", FIELD(model.init_std),
+           "standard deviation of the initial weights"));
+  add(real("model.init_truncation", "[0, inf)", FIELD(model.init_truncation),
+           "initial weights lie within this many standard deviations; 0 = anywhere"));
+}
+
+void add_moe(std::vector<Option>& table) {
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(whole("moe.experts", "[0, 65536]", FIELD(model.moe.experts),
+            "per layer, over all ranks; 0 = a dense model"));
+  add(whole("moe.top_k", "[1, 65536]", FIELD(model.moe.top_k),
+            "experts per token, at most moe.experts"));
+  add(whole("moe.expert_ffn", "[0, 16777216]", FIELD(model.moe.expert_ffn),
+            "width of one expert; 0 = hidden / 2, times 1.5 with a 2-matrix activation"));
+  add(whole("moe.shared_experts", "[0, 65536]", FIELD(model.moe.shared_experts),
+            "experts that see every token, beside the routed ones"));
+  add(layer_list("moe.dense_layers", FIELD(model.moe.dense_layers),
+                 "layers that keep the dense feed-forward"));
+  add(choice<RouterScores>("moe.scores",
+                           {{"softmax", RouterScores::softmax}, {"sigmoid", RouterScores::sigmoid}},
+                           FIELD(model.moe.scores), "the router's scores"));
+  add(flag("moe.normalize", FIELD(model.moe.normalize), "a token's top-k weights sum to 1"));
+  add(choice<bool>("moe.coefficients", {{"layer", false}, {"expert", true}},
+                   FIELD(model.moe.coefficients_per_expert),
+                   "one set of activation coefficients per layer or per expert"));
+  add(real("moe.balance_loss", "[0, inf)", FIELD(model.moe.balance_loss),
+           "coefficient of the load-balance loss"));
+  add(choice<BalanceScope>(
+      "moe.balance_scope",
+      {{"sequence", BalanceScope::sequence},
+       {"rank", BalanceScope::rank},
+       {"global", BalanceScope::global}},
+      FIELD(model.moe.balance_scope),
+      "tokens whose load is balanced: each sequence, a rank's micro-batch, or the micro-batches of "
+      "all ranks"));
+  add(real("moe.z_loss", "[0, inf)", FIELD(model.moe.z_loss), "coefficient of the router z-loss"));
+  add(real("moe.bias_rate", "[0, inf)", FIELD(model.moe.bias_rate),
+           "step of the per-expert bias that balances without a loss; 0 = no bias"));
+  add(real("moe.capacity_factor", "[0, inf)", FIELD(model.moe.capacity_factor),
+           "slots per expert and sequence over the mean load; 0 = no token is dropped"));
+  add(choice<DropPolicy>(
+      "moe.drop", {{"position", DropPolicy::position}, {"probability", DropPolicy::probability}},
+      FIELD(model.moe.drop), "who keeps a slot of a full expert: the earlier or the likelier"));
+}
+
+void add_data_and_train(std::vector<Option>& table) {
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(files("data.train", FIELD(data.train),
+            "token files and their shares; relative to the working directory"));
+  add(files("data.valid", FIELD(data.valid), "token files of validation; empty = none"));
+  add(choice<int>("data.token_bytes", {{"2", 2}, {"4", 4}}, FIELD(data.token_bytes),
+                  "bytes per token of raw .npy files"));
+  add(whole("train.steps", "[0, inf)", FIELD(train.steps), "optimizer steps of the whole run"));
+  add(whole("train.stop_after", "[0, inf)", FIELD(train.stop_after),
+            "steps of this invocation, then a checkpoint and the end; 0 = up to train.steps"));
+  add(whole("train.global_batch", "[1, 16777216]", FIELD(train.global_batch),
+            "sequences per step over all ranks, a multiple of micro_batch * ranks"));
+  add(whole("train.micro_batch", "[1, 16777216]", FIELD(train.micro_batch),
+            "sequences per rank and pass"));
+  add(whole("train.seed", "[0, inf)", FIELD(train.seed), "of initial weights and sample order"));
+  add(whole("train.valid_every", "[0, inf)", FIELD(train.valid_every),
+            "steps between validations; 0 = never"));
+  add(whole("train.valid_batches", "[0, inf)", FIELD(train.valid_batches),
+            "global batches of a validation; 0 = the whole files"));
+  add(choice<Recompute>("train.recompute",
+                        {{"none", Recompute::none},
+                         {"activation", Recompute::activation},
+                         {"block", Recompute::block}},
+                        FIELD(train.recompute),
+                        "what the backward pass computes again instead of keeping: the "
+                        "feed-forwards' pre-activations, or whole blocks"));
+  add(choice<Precision>(
+      "train.precision",
+      {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}},
+      FIELD(train.precision), "of parameters and activations; auto = bf16 on GPUs, f32 on CPUs"));
+}
+
+void add_optimizer(std::vector<Option>& table) {
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(real("optimizer.lr", "[0, inf)", FIELD(optimizer.lr), "highest learning rate"));
+  add(real("optimizer.min_lr", "[0, inf)", FIELD(optimizer.min_lr),
+           "learning rate at the end, at most lr"));
+  add(duration("optimizer.warmup", FIELD(optimizer.warmup), "length of the linear warm-up"));
+  add(duration("optimizer.decay", FIELD(optimizer.decay),
+               "length of the last, falling part of the schedule wsd"));
+  add(choice<Schedule>("optimizer.schedule",
+                       {{"cosine", Schedule::cosine},
+                        {"linear", Schedule::linear},
+                        {"constant", Schedule::constant},
+                        {"wsd", Schedule::wsd}},
+                       FIELD(optimizer.schedule), "after the warm-up; wsd = stable, then decay"));
+  add(real("optimizer.beta1", "[0, 1)", FIELD(optimizer.adamw.beta1), "of the first moment"));
+  add(real("optimizer.beta2", "[0, 1)", FIELD(optimizer.adamw.beta2), "of the second moment"));
+  add(real("optimizer.epsilon", "(0, inf)", FIELD(optimizer.adamw.epsilon), "of AdamW"));
+  add(real("optimizer.weight_decay", "[0, inf)", FIELD(optimizer.adamw.weight_decay),
+           "decoupled; not on activation coefficients"));
+  add(choice<DType>("optimizer.moment_dtype", {{"f32", DType::f32}, {"bf16", DType::bf16}},
+                    FIELD(optimizer.adamw.moment_dtype),
+                    "of both moments; bf16 takes half the memory"));
+  add(real("optimizer.clip", "[0, inf)", FIELD(optimizer.clip),
+           "largest global gradient norm; 0 = no clipping"));
+}
+
+void add_run(std::vector<Option>& table) {
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(whole("parallel.expert", "[1, 65536]", FIELD(parallel.expert),
+            "ranks that share out the experts; divides the ranks and moe.experts"));
+  add(whole("checkpoint.every", "[0, inf)", FIELD(checkpoint.every),
+            "steps between checkpoints; 0 = at the end only"));
+  add(whole("checkpoint.keep", "[0, inf)", FIELD(checkpoint.keep),
+            "newest checkpoints kept; 0 = all"));
+  Option resume = text("checkpoint.resume", FIELD(checkpoint.resume),
+                       "auto = the newest valid checkpoint of the run, if there is one");
+  resume.allowed = "auto, none or the PATH of a checkpoint, without '#'";
+  const auto read_resume = resume.read;
+  resume.read = [read_resume](const std::string& value, Config& config) {
+    return !value.empty() && read_resume(value, config);
+  };
+  add(std::move(resume));
+  add(flag("checkpoint.background", FIELD(checkpoint.background),
+           "train on while a checkpoint is written, from a copy in host memory"));
+  add(choice<SaveFailure>(
+      "checkpoint.on_error", {{"stop", SaveFailure::stop}, {"continue", SaveFailure::proceed}},
+      FIELD(checkpoint.on_error),
+      "what a checkpoint that cannot be written does; the last one of a run always stops it"));
+  add(text("run.dir", FIELD(run.dir), "directory of checkpoints, metrics and configuration"));
+  add(choice<std::string>("run.device", {{"auto", "auto"}, {"cpu", "cpu"}, {"cuda", "cuda"}},
+                          FIELD(run.device), "auto = cuda where there is one, else cpu"));
+  add(flag("run.share_gpus", FIELD(run.share_gpus),
+           "several ranks may work on one GPU: slow, for tests of layouts"));
+  add(whole("run.threads", "[0, 4096]", FIELD(run.threads),
+            "per rank; 0 = the node's cores shared out among its ranks"));
+  add(flag("run.deterministic", FIELD(run.deterministic), "the same bits on every run"));
+}
+
+#undef FIELD
+
+}  // namespace
+
+const std::vector<Option>& options() {
+  static const std::vector<Option> table = [] {
+    std::vector<Option> all;
+    add_model(all);
+    add_moe(all);
+    add_data_and_train(all);
+    add_optimizer(all);
+    add_run(all);
+    return all;
+  }();
+  return table;
+}
+
+const Option* find_option(const std::string& key) {
+  static const auto by_key = [] {
+    std::map<std::string, const Option*> map;
+    for (const Option& option : options()) map.emplace(option.key, &option);
+    return map;
+  }();
+  const auto found = by_key.find(key);
+  return found == by_key.end() ? nullptr : found->second;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/config/options.h"
+
+#include <boost/program_options.hpp>
+#include <set>
+#include <sstream>
+#include <utility>
+
+#include "launch/config/values.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace po = boost::program_options;
+
+std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin) {
+  std::istringstream stream(text);
+  std::vector<Assignment> assignments;
+  try {
+    // Nothing is registered: unknown keys, duplicates and values are judged against our own table,
+    // so that all violations are found at once.
+    const po::options_description nothing;
+    for (const auto& given : po::parse_config_file(stream, nothing, true).options)
+      assignments.push_back({given.string_key, given.value.empty() ? "" : given.value.front()});
+  } catch (const po::error& error) {
+    throw InvalidArgument(origin + ": " + error.what());
+  }
+  return assignments;
+}
+
+namespace {
+
+bool takes_several(const CommandOption& option) { return option.value.ends_with("..."); }
+
+// "--section.key=value" or "--section.key value"; anything else is left in `args`.
+std::vector<std::string> take_overrides(std::vector<std::string>& args,
+                                        std::vector<std::string>& lines) {
+  std::vector<std::string> overrides, rest;
+  for (std::size_t i = 0; i < args.size(); ++i) {
+    const std::string& argument = args[i];
+    const std::string name = argument.substr(0, argument.find('='));
+    if (!argument.starts_with("--") || name.find('.') == std::string::npos) {
+      rest.push_back(argument);
+    } else if (name.size() < argument.size()) {
+      overrides.push_back(argument);
+    } else if (i + 1 < args.size() && !args[i + 1].starts_with("--")) {
+      overrides.push_back(argument + '=' + args[++i]);
+    } else {
+      lines.push_back(argument + ": needs a value, " + argument + "=VALUE");
+    }
+  }
+  args = std::move(rest);
+  return overrides;
+}
+
+}  // namespace
+
+CommandLine::CommandLine(const std::vector<CommandOption>& options,
+                         const std::vector<std::string>& args, std::size_t positional,
+                         bool overrides) {
+  std::vector<std::string> lines, rest = args, names;
+  if (overrides) overrides_ = take_overrides(rest, lines);
+  po::options_description description;
+  for (const CommandOption& option : options) {
+    names.push_back(option.name);
+    auto* value = po::value<std::vector<std::string>>();
+    if (option.value.empty())
+      value->zero_tokens();
+    else if (takes_several(option))
+      value->multitoken();
+    description.add_options()(option.name.c_str(), value);
+  }
+  namespace style = po::command_line_style;
+  try {
+    const auto parsed =
+        po::command_line_parser(rest)
+            .options(description)
+            .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
+            .allow_unregistered()
+            .run();
+    std::set<std::string> seen;
+    bool after_unknown = false;  // a word there is its value, not an argument too many
+    for (const auto& given : parsed.options) {
+      const bool is_value = std::exchange(after_unknown, given.unregistered);
+      if (given.position_key >= 0) {
+        if (is_value) continue;
+        positional_.insert(positional_.end(), given.value.begin(), given.value.end());
+      } else if (given.unregistered) {
+        const std::string best = nearest(given.string_key, names);
+        lines.push_back("--" + given.string_key + ": unknown option" +
+                        (best.empty() ? "" : "; did you mean --" + best + "?"));
+      } else if (!seen.insert(given.string_key).second) {
+        lines.push_back("--" + given.string_key + ": given more than once");
+      } else {
+        given_.push_back({given.string_key, given.value});
+      }
+    }
+  } catch (const po::error& error) {
+    lines.push_back(error.what());
+  }
+  for (std::size_t i = positional; i < positional_.size(); ++i)
+    lines.push_back("'" + positional_[i] + "': unexpected argument");
+  const bool all_read = lines.empty();  // otherwise a misspelled option would be missed as well
+  for (const CommandOption& option : options)
+    if (option.required && all_read && !has(option.name))
+      lines.push_back("--" + option.name + " " + option.value + ": must be given");
+  if (!lines.empty()) throw InvalidArgument(list_violations("arguments", lines));
+}
+
+const CommandLine::Given* CommandLine::find(const std::string& option) const {
+  for (const Given& given : given_)
+    if (given.option == option) return &given;
+  return nullptr;
+}
+
+bool CommandLine::has(const std::string& option) const { return find(option) != nullptr; }
+
+std::string CommandLine::value(const std::string& option, const std::string& otherwise) const {
+  const Given* given = find(option);
+  return given == nullptr || given->values.empty() ? otherwise : given->values.front();
+}
+
+std::vector<std::string> CommandLine::values(const std::string& option) const {
+  const Given* given = find(option);
+  return given == nullptr ? std::vector<std::string>() : given->values;
+}
+
+std::string list_violations(const std::string& heading, const std::vector<std::string>& lines) {
+  if (lines.size() == 1) return heading + ": " + lines.front();
+  std::string text = heading + ": " + std::to_string(lines.size()) + " errors";
+  for (const std::string& line : lines) text += "\n  " + line;
+  return text;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "launch/config/config.h"
+
+namespace polymoe {
+
+/// Leaves the tokenizer beside the token files PREFIX.bin, PREFIX-train.bin and PREFIX-valid.bin:
+/// a sentencepiece model as PREFIX.model, the name of a built-in one in PREFIX.tokenizer. `name` is
+/// as load_tokenizer takes it. Throws OutputFileError.
+void leave_tokenizer(const std::string& name, const std::filesystem::path& prefix);
+
+/// Takes over the tokenizer of the first training file that has one beside it, as
+/// RUN/tokenizer.model or RUN/tokenizer, so that the run can turn its tokens into text when the
+/// data has gone. Nothing happens where no file has one. Throws OutputFileError.
+void remember_tokenizer(const std::vector<WeightedFile>& files, const std::filesystem::path& run);
+
+/// The name that load_tokenizer takes: `given` unless empty, else what the run of `checkpoint` (a
+/// run directory, or a checkpoint in one) remembers. Throws InvalidArgument naming --tokenizer when
+/// it remembers none.
+std::string tokenizer_name(const std::string& given, const std::filesystem::path& checkpoint);
+
+}  // namespace polymoe

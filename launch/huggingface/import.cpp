@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "launch/checkpoints/layout_pieces.h"
+#include "launch/checkpoints/resume.h"
+#include "launch/config/config.h"
+#include "launch/config/options.h"
+#include "launch/huggingface/config.h"
+#include "launch/huggingface/interchange.h"
+#include "launch/huggingface/tensors.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+#include "runtime/files/new_directory.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::int64_t max_config_bytes = std::int64_t{1} << 20;
+constexpr std::int64_t max_tokenizer_bytes = std::int64_t{1} << 30;
+
+/// Elements of one stored tensor.
+struct StoredRange {
+  SafetensorsModel::Source source;
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+};
+
+bool has_shape(const SafetensorsFile::Entry& entry, const Shape& shape) {
+  if (static_cast<int>(entry.extents.size()) != shape.rank()) return false;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (entry.extents[static_cast<std::size_t>(i)] != shape[i]) return false;
+  return true;
+}
+
+/// Where a model's files hold the tensors of a checkpoint.
+class StoredTensors {
+ public:
+  /// Throws InputFileError when a tensor is missing, has another shape, or is none of the model's.
+  StoredTensors(const fs::path& directory, const ModelConfig& model)
+      : directory_(directory), files_(directory) {
+    // Ends at the first tensor that is missing: what config.json says is bounded by what is there.
+    for_each_huggingface_tensor(
+        model, [&](const HuggingFaceTensor& tensor) { locate(tensor, model.moe.experts); });
+    if (model.tied) used_.insert("lm_head.weight");  // a copy of the embedding, if it is there
+    for (const auto& [name, source] : files_.tensors())
+      if (!used_.contains(name) && !name.ends_with(".rotary_emb.inv_freq"))
+        throw InputFileError(source.file->path().string(),
+                             "holds tensor " + name + ", which the model of config.json has not");
+  }
+
+  std::int64_t count() const { return static_cast<std::int64_t>(ranges_.size()); }
+  std::int64_t elements() const { return elements_; }
+
+  /// Fills the piece's data.
+  void read(const TensorPiece& piece) const {
+    const std::int64_t end = piece.begin + piece.data.elements();
+    const Tensor out = piece.data.view({piece.data.elements()});
+    std::int64_t first = 0;  // of the range within the tensor
+    for (const StoredRange& range : ranges_.at(piece.name)) {
+      const std::int64_t from = std::max(piece.begin, first);
+      const std::int64_t to = std::min(end, first + range.count);
+      if (from < to)
+        range.source.file->read(*range.source.entry, range.begin + from - first,
+                                out.rows(from - piece.begin, to - piece.begin));
+      first += range.count;
+    }
+  }
+
+ private:
+  void locate(const HuggingFaceTensor& tensor, std::int64_t experts) {
+    std::vector<StoredRange>& ranges = ranges_[tensor.name];
+    elements_ += tensor.shape.elements();
+    if (!tensor.stacked.empty() && files_.find(tensor.parts.front()) == nullptr &&
+        files_.find(tensor.stacked) != nullptr) {
+      const Shape shape{experts, tensor.shape[0], tensor.shape[1]};
+      const std::int64_t each = tensor.shape.elements();
+      ranges.push_back({take(tensor.stacked, shape), tensor.expert * each, each});
+      return;
+    }
+    for (const std::string& part : tensor.parts)
+      ranges.push_back({take(part, tensor.part_shape()), 0, tensor.part_shape().elements()});
+  }
+
+  SafetensorsModel::Source take(const std::string& name, const Shape& shape) {
+    const SafetensorsModel::Source* source = files_.find(name);
+    if (source == nullptr)
+      throw InputFileError(
+          directory_.string(),
+          fmt::format("holds no tensor {}, which the model of config.json has", name));
+    if (!has_shape(*source->entry, shape))
+      throw InputFileError(source->file->path().string(),
+                           fmt::format("tensor {} is [{}], the model of config.json has {}", name,
+                                       fmt::join(source->entry->extents, ", "), to_string(shape)));
+    used_.insert(name);
+    return *source;
+  }
+
+  fs::path directory_;
+  SafetensorsModel files_;
+  std::map<std::string, std::vector<StoredRange>> ranges_;  // by the checkpoint's name
+  std::set<std::string> used_;
+  std::int64_t elements_ = 0;
+};
+
+Config read_config_json(const fs::path& path) {
+  const Json json = parse_json(read_file(path, max_config_bytes), path.string());
+  if (!json.is_object()) throw InputFileError(path.string(), "is no JSON object");
+  Config config;
+  config.model = model_of_huggingface_config(json, path.string());
+  return config;
+}
+
+/// The configuration as reading it back resolves it.
+Config resolved(Config config, const HuggingFaceImport& options) {
+  config.parallel.expert = options.expert_parallel;
+  config.train.global_batch = config.train.micro_batch * options.ranks;
+  const std::vector<std::string> violations = layout_violations(config, options.ranks);
+  if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
+  return parse_config(to_ini(config), "the imported model", {});
+}
+
+}  // namespace
+
+InterchangeReport import_huggingface(const HuggingFaceImport& options) {
+  const fs::path json = options.from / "config.json";
+  const Config described = read_config_json(json);
+  const StoredTensors tensors(options.from, described.model);
+  const Config config = resolved(described, options);
+
+  InterchangeReport report{.checkpoint = {},
+                           .architecture = architecture_of(family_of(config.model)),
+                           .tensors = tensors.count(),
+                           .parameters = tensors.elements(),
+                           .notes = {}};
+  NewDirectory directory(options.to, "--to");
+  const fs::path& to = directory.partial();
+  write_checkpoint(
+      to / "checkpoints",
+      {.step = 0,
+       .tokens = 0,
+       .ranks = options.ranks,
+       .expert_parallel = options.expert_parallel,
+       .config = to_ini(config),
+       .state = TrainingState{.next_sample = 0, .moments = false}.to_text()},
+      [&](int rank) {
+        return checkpoint_pieces(
+            config.model,
+            {.rank = rank, .ranks = options.ranks, .expert_parallel = options.expert_parallel},
+            false);
+      },
+      [&](const TensorPiece& piece) { tensors.read(piece); });
+  replace_file(to / "config.ini", to_ini(config));
+  const fs::path tokenizer = options.from / "tokenizer.model";
+  if (fs::exists(tokenizer)) {
+    replace_file(to / "tokenizer.model", read_file(tokenizer, max_tokenizer_bytes));
+  } else {
+    report.notes.push_back(
+        "there is no tokenizer.model: text must be turned into tokens by the "
+        "tokenizer that the model came with");
+  }
+  directory.complete();
+  report.checkpoint = options.to / "checkpoints" / checkpoint_name(0);
+  return report;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "launch/config/config.h"
+#include "moe/language_model.h"
+#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// A model read from a checkpoint, for use without training: parameters and router biases, no
+/// optimizer. The ranks share out the experts as far as their number allows, whatever the layout
+/// that wrote the checkpoint.
+class SavedModel {
+ public:
+  struct Options {
+    int threads = 0;  // of the calling thread from now on; 0 = the node's cores shared by its ranks
+    Device device = Device::cpu();
+  };
+
+  /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Values have the
+  /// precision of the run's configuration on that device. Collective over `world`.
+  /// Throws InputFileError.
+  SavedModel(const std::filesystem::path& path, std::unique_ptr<Communicator> world,
+             const Options& options);
+  ~SavedModel();
+
+  const std::filesystem::path& checkpoint() const { return checkpoint_.directory(); }
+  const Config& config() const { return config_; }
+  const ProcessMesh& mesh() const { return mesh_; }
+  LanguageModel& model() { return model_; }
+  /// Of parameters and activations.
+  DType dtype() const { return store_.dtype(); }
+  ExecutionContext& context() { return context_; }
+
+  /// The orderly, collective end.
+  void shutdown() { mesh_.shutdown(); }
+
+ private:
+  CheckpointReader checkpoint_;
+  Config config_;
+  ProcessMesh mesh_;
+  ParameterStore store_;
+  LanguageModel model_;
+  Stream stream_;
+  Arena arena_;
+  Timeline timeline_;
+  ExecutionContext context_{stream_, arena_, timeline_};
+};
+
+}  // namespace polymoe

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/machine/node_threads.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "runtime/buffer.h"
+#include "runtime/random.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::int64_t words = CPU_SETSIZE / 64;
+constexpr std::int64_t words_per_rank = 2 + words;  // host, quota, mask
+
+/// The first of the hardware threads of one core that `cpu` belongs to: it stands for the core,
+/// since a matrix product gains nothing from a second thread on it.
+int core_of(int cpu) {
+  std::ifstream siblings("/sys/devices/system/cpu/cpu" + std::to_string(cpu) +
+                         "/topology/thread_siblings_list");
+  int first = cpu;
+  return siblings >> first && first >= 0 && first < CPU_SETSIZE ? first : cpu;
+}
+
+}  // namespace
+
+int share_of_cores(const std::vector<RankCores>& ranks, std::size_t mine) {
+  const RankCores& own = ranks[mine];
+  double share = 0.0;
+  int allowed = 0;
+  for (std::size_t core = 0; core < own.cores.size(); ++core) {
+    if (!own.cores[core]) continue;
+    ++allowed;
+    const auto sharers = std::count_if(ranks.begin(), ranks.end(), [&](const RankCores& rank) {
+      return rank.host == own.host && core < rank.cores.size() && rank.cores[core];
+    });
+    share += 1.0 / static_cast<double>(sharers);
+  }
+  if (own.quota < allowed) {
+    const auto neighbours = std::count_if(
+        ranks.begin(), ranks.end(), [&](const RankCores& rank) { return rank.host == own.host; });
+    share = std::min(share, static_cast<double>(own.quota) / static_cast<double>(neighbours));
+  }
+  // Thirds that add up to a whole must not lose it to rounding.
+  return std::max(1, static_cast<int>(share + 1e-6));
+}
+
+int threads_per_rank(Communicator& world) {
+  const OwnedTensor gathered({world.size(), words_per_rank}, DType::i64, Device::cpu());
+  std::int64_t* own = gathered->data<std::int64_t>() + world.rank() * words_per_rank;
+  own[0] = static_cast<std::int64_t>(hash_of(host_name()));
+  own[1] = usable_cores();
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0)  // more cores than the mask has bits
+    for (int cpu = 0; cpu < std::min(usable_cores(), CPU_SETSIZE); ++cpu) CPU_SET(cpu, &mask);
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    const int core = core_of(cpu);
+    own[2 + core / 64] |= std::int64_t{1} << (core % 64);
+  }
+  Stream stream(Device::cpu());
+  world.all_gather(*gathered, stream);
+
+  std::vector<RankCores> ranks;
+  for (int rank = 0; rank < world.size(); ++rank) {
+    const std::int64_t* from = gathered->data<std::int64_t>() + rank * words_per_rank;
+    RankCores cores{.host = static_cast<std::uint64_t>(from[0]),
+                    .cores = std::vector<bool>(CPU_SETSIZE),
+                    .quota = static_cast<int>(from[1])};
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+      cores.cores[static_cast<std::size_t>(core)] = (from[2 + core / 64] >> (core % 64)) & 1;
+    ranks.push_back(std::move(cores));
+  }
+  return share_of_cores(ranks, static_cast<std::size_t>(world.rank()));
+}
+
+}  // namespace polymoe

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step/evaluation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/reduction/reduction.h"
+#include "launch/step/token_batch.h"
+#include "runtime/buffer.h"
+#include "runtime/copy.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+/// Windows of equal length that one rank evaluates in one pass.
+struct Pass {
+  std::int64_t first_token = 0;
+  std::int64_t windows = 0;
+  std::int64_t length = 0;  // predictions of each
+};
+
+/// All passes over the file, in order; the i-th belongs to rank i % ranks.
+std::vector<Pass> cut(std::int64_t tokens, const EvaluationWindows& windows) {
+  const std::int64_t predictions = tokens - 1;
+  std::int64_t whole = predictions / windows.context;
+  std::int64_t rest = predictions % windows.context;
+  if (windows.max_windows > 0 && whole >= windows.max_windows) {
+    whole = windows.max_windows;
+    rest = 0;
+  }
+  std::vector<Pass> passes;
+  for (std::int64_t first = 0; first < whole; first += windows.per_batch)
+    passes.push_back({.first_token = first * windows.context,
+                      .windows = std::min(windows.per_batch, whole - first),
+                      .length = windows.context});
+  if (rest > 0)
+    passes.push_back({.first_token = whole * windows.context, .windows = 1, .length = rest});
+  return passes;
+}
+
+double evaluate_pass(LanguageModel& model, const TokenFile& file, const Pass& pass,
+                     ExecutionContext& context) {
+  const Arena::Scope scope(context.arena);
+  const std::int64_t rows = pass.windows * pass.length;
+  // The windows are consecutive in the file, so one read serves them all.
+  const auto fill = [&](std::int32_t* tokens, std::int32_t* targets) {
+    if (rows == 0) return;
+    file.read(pass.first_token, rows, tokens);
+    file.read(pass.first_token + 1, rows, targets);
+  };
+  const TokenBatch batch = make_batch(pass.windows, pass.length, fill, context);
+  const Tensor losses = model.token_losses(batch, context);
+  const Tensor result = context.arena.allocate({1}, DType::f64);
+  sum(losses, result, context.arena, context.stream);
+  return host_values<double>(result, context.stream)[0];
+}
+
+}  // namespace
+
+double Evaluation::loss() const { return loss_sum / static_cast<double>(tokens); }
+double Evaluation::perplexity() const { return std::exp(loss()); }
+
+Evaluation evaluate(LanguageModel& model, const TokenFile& file, const EvaluationWindows& windows,
+                    const ProcessMesh& mesh, ExecutionContext& context) {
+  if (file.tokens() < 2)
+    throw InputFileError(
+        file.path().string(),
+        fmt::format("has {} tokens: at least 2 are needed to predict one", file.tokens()));
+  const std::vector<Pass> passes = cut(file.tokens(), windows);
+  Communicator& world = mesh.world();
+  const auto ranks = static_cast<std::size_t>(world.size());
+  // One sum per pass: the total is formed in the order of the file, whatever the layout.
+  const OwnedTensor sums({static_cast<std::int64_t>(passes.size())}, DType::f64, Device::cpu());
+  for (std::size_t first = 0; first < passes.size(); first += ranks) {
+    const std::size_t mine = first + static_cast<std::size_t>(world.rank());
+    const bool idle = mine >= passes.size();
+    const Pass pass = idle ? Pass{.length = windows.context} : passes[mine];
+    const double value = evaluate_pass(model, file, pass, context);
+    if (!idle) sums->data<double>()[mine] = value;
+  }
+  world.all_reduce(*sums, Reduction::sum, context.stream);
+
+  Evaluation result;
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    result.loss_sum += sums->data<double>()[i];
+    result.tokens += passes[i].windows * passes[i].length;
+  }
+  return result;
+}
+
+}  // namespace polymoe

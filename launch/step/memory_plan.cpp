@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step/memory_plan.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+
+#include "launch/config/options.h"
+#include "launch/machine/device_choice.h"
+#include "launch/step/token_batch.h"
+#include "launch/step/training_model.h"
+#include "moe/language_model.h"
+#include "parallel/checkpoint/saver.h"
+#include "parallel/communication/collectives.h"
+#include "parallel/communication/planning/planning_communicator.h"
+#include "runtime/context.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+// What libraries take of a GPU beside the arena: cuBLASLt's workspaces, and while it chooses an
+// algorithm two results; NCCL's buffers; what the driver loads with each kernel.
+constexpr std::size_t gpu_reserve = std::size_t{3} << 30;
+
+/// The number of OpenMP threads within a block.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int threads) : outer_(omp_get_max_threads()) {
+    omp_set_num_threads(threads);
+  }
+  ~ThreadCount() { omp_set_num_threads(outer_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int outer_;
+};
+
+void measure_losses(LanguageModel& model, const Config& config, ExecutionContext& context) {
+  const Arena::Scope scope(context.arena);
+  model.token_losses(make_batch(config.train.micro_batch, config.model.context, {}, context),
+                     context);
+}
+
+}  // namespace
+
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces) {
+  // A copy for the last checkpoint alone is not worth it.
+  const bool background = config.checkpoint.background && config.checkpoint.every > 0;
+  return background ? CheckpointSaver::staging_bytes(pieces) : 0;
+}
+
+MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
+  const std::vector<std::string> violations = layout_violations(config, layout.ranks);
+  if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
+  const ThreadCount thread_count(layout.threads);
+  const ProcessMesh mesh(make_planning_world(0, layout.ranks, config.parallel.expert),
+                         config.parallel.expert);
+  const Device device = Device::meta(layout.backend);
+  TrainingModel training(config, mesh, device);
+  Stream stream(device);
+  Arena arena({.device = device});
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+  // Later micro-batches need what the second one needs.
+  training.step({}, 2, context);
+  if (!config.data.valid.empty() && config.train.valid_every > 0)
+    measure_losses(training.model(), config, context);
+
+  MemoryPlan plan;
+  plan.total_parameters = training.parameters().total_elements();
+  plan.active_parameters = LanguageModel::active_parameters(config.model);
+  ParameterStore& store = training.parameters();
+  for (const ParameterScope scope : all_parameter_scopes) {
+    plan.parameters += store.values(scope).bytes();
+    plan.gradients += store.gradients(scope).bytes();
+  }
+  plan.optimizer = training.optimizer().bytes();
+  plan.activations = arena.high_water();
+  if (layout.backend == DeviceType::cuda) {
+    plan.buffers = gpu_reserve;
+  } else {
+    plan.buffers = staging_bytes(mesh.world().size());
+    if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
+  }
+  std::vector<TensorPiece> pieces = training.optimizer().pieces_to_save();
+  for (TensorPiece& piece : training.model().router_bias_pieces())
+    pieces.push_back(std::move(piece));
+  plan.staging = staging_bytes(config, pieces);
+  return plan;
+}
+
+std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free) {
+  constexpr double gibi = 1024.0 * 1024.0 * 1024.0;
+  const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / gibi; };
+  if (plan.device_total() > free)
+    throw InvalidArgument(fmt::format(
+        "configuration: a rank needs {:.2f} GiB on its GPU, {:.2f} are free: parameters {:.2f}, "
+        "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
+        "with a smaller train.micro_batch or train.recompute = activation or block (activations), "
+        "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
+        gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
+        gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));
+  if (config.model.moe.experts == 0 || config.parallel.expert == 1) return plan.activations;
+  return plan.activations + (free - plan.device_total());
+}
+
+std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
+                           DeviceType backend) {
+  const ProcessMesh mesh(make_planning_world(0, ranks, expert_parallel), expert_parallel);
+  const Device device = Device::meta(backend);
+  const DType dtype =
+      compute_dtype(backend == DeviceType::cpu ? Precision::f32 : config.train.precision, backend);
+  ParameterStore store(mesh);
+  LanguageModel model(config.model, mesh, store);
+  store.allocate(dtype, device);
+  Stream stream(device);
+  Arena arena({.device = device});
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+  measure_losses(model, config, context);
+  const Arena::Scope scope(arena);
+  DecodingCache cache(config.model, config.model.context, dtype, device);
+  model.next_token_logits(arena.allocate({config.model.context}, DType::i32), cache, context);
+  return arena.high_water();
+}
+
+}  // namespace polymoe

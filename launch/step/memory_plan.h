@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "launch/config/config.h"
+#include "parallel/checkpoint/checkpoint.h"
+
+namespace polymoe {
+
+/// What a training run needs, in numbers.
+struct MemoryPlan {
+  // Over all ranks, each parameter once.
+  std::int64_t total_parameters = 0;
+  std::int64_t active_parameters = 0;  // that take part in one token's prediction
+
+  // Bytes on one rank.
+  std::size_t parameters = 0;
+  std::size_t gradients = 0;
+  std::size_t optimizer = 0;    // its shard of the moments, and of the f32 master of bf16 values
+  std::size_t activations = 0;  // the most that lives at once within a step, kernels' scratch too
+  std::size_t buffers = 0;      // of the communicators
+  std::size_t staging = 0;      // host memory, for checkpoints that are written in the background
+
+  /// Of the memory that the rank computes in: a GPU's, or the host's.
+  std::size_t device_total() const {
+    return parameters + gradients + optimizer + activations + buffers;
+  }
+  std::size_t rank_total() const { return device_total() + staging; }
+};
+
+/// The host memory that a checkpoint of these pieces is copied to before it is written; 0 where
+/// training waits for its checkpoints.
+std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces);
+
+/// What a run is planned for.
+struct PlannedLayout {
+  int ranks = 1;
+  int threads = 1;  // per rank: the CPU's kernels have scratch per thread
+  DeviceType backend = DeviceType::cpu;
+};
+
+/// Runs one optimizer step of the real program on the meta device, as one rank of the layout, and
+/// reads off what it would have allocated; nothing is. Experts are taken as loaded evenly, which
+/// the activations of an uneven load exceed where ranks exchange rows.
+/// Throws InvalidArgument listing the layout's violations.
+MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
+
+/// Capacity of a GPU's arena: the plan's activations, or where rows arrive from other ranks what is
+/// left of `free` bytes. Throws InvalidArgument with the plan's numbers and the keys that lower
+/// them when the plan does not fit.
+std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free);
+
+/// The most that lives at once in the arena of a rank that only evaluates or generates: batches of
+/// train.micro_batch sequences, prompts of the whole context.
+std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
+                           DeviceType backend);
+
+}  // namespace polymoe

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step/training_model.h"
+
+#include <algorithm>
+
+#include "launch/machine/device_choice.h"
+#include "launch/step/token_batch.h"
+
+namespace polymoe {
+namespace {
+
+ParameterStore& allocated(ParameterStore& store, const TrainConfig& train, Device device) {
+  store.allocate(compute_dtype(train.precision, device.backend()), device);
+  return store;
+}
+
+}  // namespace
+
+TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Device device)
+    : config_(config),
+      mesh_(mesh),
+      store_(mesh),
+      model_(config.model, mesh, store_),
+      optimizer_(allocated(store_, config.train, device), config.optimizer.adamw),
+      reducer_(store_) {}
+
+std::int64_t TrainingModel::passes_per_step() const {
+  return config_.train.global_batch / (config_.train.micro_batch * mesh_.world().size());
+}
+
+LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,
+                                          ExecutionContext& context) {
+  const TrainConfig& train = config_.train;
+  const std::int64_t length = config_.model.context;
+  const GlobalBatch global{.tokens = train.global_batch * length,
+                           .sequences = train.global_batch,
+                           .micro_batches = passes_per_step() * mesh_.world().size()};
+  const auto segment_done = [&](int segment) {
+    const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
+    reducer_.start(segment, context.stream);
+  };
+  store_.zero_gradients(context.stream);
+  LossTerms losses;
+  const std::int64_t count = std::min(passes, passes_per_step());
+  for (std::int64_t pass = 0; pass < count; ++pass) {
+    const Arena::Scope scope(context.arena);
+    const TokenBatch batch = make_batch(
+        train.micro_batch, length,
+        [&](std::int32_t* tokens, std::int32_t* targets) { fill(pass, tokens, targets); }, context);
+    const bool last = pass + 1 == count;
+    const LossTerms terms = model_.forward_backward(
+        batch, global, train.recompute, last ? segment_done : std::function<void(int)>(), context);
+    losses.cross_entropy += terms.cross_entropy;
+    losses.balance += terms.balance;
+    losses.z += terms.z;
+  }
+  const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
+  reducer_.finish(context.stream);
+  return losses;
+}
+
+double TrainingModel::gradient_norm(ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  return optimizer_.gradient_norm(mesh_.world(), context);
+}
+
+void TrainingModel::update(double gradient_norm, double learning_rate, ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::optimizer);
+  const double clip = config_.optimizer.clip;
+  const double scale = clip > 0.0 && gradient_norm > clip ? clip / gradient_norm : 1.0;
+  optimizer_.step(learning_rate, scale, context);
+}
+
+LossTerms TrainingModel::step(const FillPass& fill, std::int64_t passes,
+                              ExecutionContext& context) {
+  const LossTerms losses = forward_backward(fill, passes, context);
+  update(gradient_norm(context), config_.optimizer.lr, context);
+  model_.finish_step(context);
+  context.stream.synchronize();
+  return losses;
+}
+
+}  // namespace polymoe

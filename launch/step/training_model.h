@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "launch/config/config.h"
+#include "moe/language_model.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/gradient_reducer.h"
+#include "parallel/parameters/parameter_store.h"
+#include "parallel/parameters/sharded_optimizer.h"
+#include "runtime/context.h"
+
+namespace polymoe {
+
+/// A rank's part of a model in training without files around it: what the trainer and a benchmark
+/// run, and what a plan is read off.
+class TrainingModel {
+ public:
+  /// Parameters are allocated, of compute_dtype(), and stay zero.
+  TrainingModel(const Config& config, const ProcessMesh& mesh, Device device);
+
+  /// Forward and backward of this rank's micro-batches and the reduction of the gradients, which
+  /// start at zero. `fill` writes micro-batch `pass` of the rank; it may be empty on the meta
+  /// device. With `passes` less than the step has, only the first ones run. Returns the rank's
+  /// share of the loss. Collective over the mesh.
+  using FillPass =
+      std::function<void(std::int64_t pass, std::int32_t* tokens, std::int32_t* targets)>;
+  LossTerms forward_backward(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
+  /// See ShardedOptimizer. Collective over the mesh.
+  double gradient_norm(ExecutionContext& context);
+  /// Clips by optimizer.clip and updates. Collective over the mesh.
+  void update(double gradient_norm, double learning_rate, ExecutionContext& context);
+
+  /// A whole optimizer step: the above with optimizer.lr, and the statistics.
+  LossTerms step(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
+
+  /// Of a whole step on one rank.
+  std::int64_t passes_per_step() const;
+
+  ParameterStore& parameters() { return store_; }
+  const ParameterStore& parameters() const { return store_; }
+  LanguageModel& model() { return model_; }
+  ShardedOptimizer& optimizer() { return optimizer_; }
+
+ private:
+  const Config config_;
+  const ProcessMesh& mesh_;
+  ParameterStore store_;
+  LanguageModel model_;
+  ShardedOptimizer optimizer_;
+  GradientReducer reducer_;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training/run_directory.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void fail(const fs::path& path, const std::string& action) {
+  throw OutputFileError(path.string(), fmt::format("{}: {}", action, std::strerror(errno)));
+}
+
+std::string read_start(int descriptor) {
+  std::array<char, 256> text{};
+  const ssize_t count = pread(descriptor, text.data(), text.size(), 0);
+  std::string holder(text.data(), count > 0 ? static_cast<std::size_t>(count) : 0);
+  while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+  return holder.empty() ? "an unnamed process" : holder;
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
+  make_directories(path);
+  const fs::path lock = path / "lock";
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) fail(lock, "run.dir cannot be written");
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    const int cause = errno;
+    const std::string holder = read_start(lock_);
+    close(lock_);
+    lock_ = -1;
+    if (cause == EWOULDBLOCK)
+      throw InvalidArgument(fmt::format(
+          "run.dir = {}: in use by another run ({}); wait for it or choose another directory",
+          path.string(), holder));
+    errno = cause;
+    fail(lock, "cannot be locked");
+  }
+  try {
+    std::array<char, 256> host{};
+    if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+    const std::string holder = fmt::format("process {} on {}\n", getpid(), host.data());
+    if (ftruncate(lock_, 0) != 0 ||
+        pwrite(lock_, holder.data(), holder.size(), 0) != static_cast<ssize_t>(holder.size()))
+      fail(lock, "cannot be written");
+    for (const char* name : {"checkpoints", "tensorboard"}) {
+      make_directories(path / name);
+      const fs::path probe = path / name / ".writable";
+      replace_file(probe, "");
+      fs::remove(probe);
+    }
+  } catch (...) {
+    close(lock_);
+    throw;
+  }
+}
+
+RunDirectory::~RunDirectory() {
+  if (lock_ >= 0)
+    close(lock_);  // unlocks; the file stays, so that a waiting run locks the same one
+}
+
+}  // namespace polymoe

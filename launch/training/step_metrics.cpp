@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training/step_metrics.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace polymoe {
+namespace {
+
+template <class Value>
+Json per_layer(const StepMetrics& metrics, Value value) {
+  Json array = Json::array();
+  for (const RoutingStatistics& layer : metrics.routing) array.add(value(layer));
+  return array;
+}
+
+}  // namespace
+
+Json metrics_row(const StepMetrics& metrics) {
+  Json row = Json::object();
+  row.set("step", metrics.step);
+  row.set("tokens", metrics.tokens);
+  row.set("loss", metrics.loss);
+  row.set("aux_loss", metrics.aux_loss);
+  row.set("z_loss", metrics.z_loss);
+  row.set("lr", metrics.lr);
+  row.set("grad_norm", metrics.grad_norm);
+  row.set("tokens_per_second", metrics.tokens_per_second);
+  row.set("mfu", metrics.mfu);
+  Json seconds = Json::object();
+  for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
+    seconds.set(name_of(static_cast<Phase>(i)), metrics.seconds[i]);
+  row.set("step_seconds", std::move(seconds));
+  row.set("checkpoint_seconds", metrics.checkpoint_seconds);
+  if (!metrics.routing.empty()) {
+    using Layer = RoutingStatistics;
+    row.set("load_max_over_mean",
+            per_layer(metrics, [](const Layer& layer) { return layer.load_max_over_mean(); }));
+    row.set("dead_experts",
+            per_layer(metrics, [](const Layer& layer) { return layer.dead_experts(); }));
+    row.set("routing_entropy",
+            per_layer(metrics, [](const Layer& layer) { return layer.entropy(); }));
+    row.set("dropped", per_layer(metrics, [](const Layer& layer) { return layer.dropped; }));
+  }
+  if (metrics.valid_loss) {
+    row.set("valid_loss", *metrics.valid_loss);
+    row.set("valid_perplexity", std::exp(*metrics.valid_loss));
+  }
+  return row;
+}
+
+std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metrics) {
+  std::vector<TensorBoardWriter::Scalar> scalars;
+  const auto add = [&](std::string tag, double value) {
+    scalars.push_back({.tag = std::move(tag), .value = static_cast<float>(value)});
+  };
+  add("train/tokens", static_cast<double>(metrics.tokens));
+  add("train/loss", metrics.loss);
+  add("train/aux_loss", metrics.aux_loss);
+  add("train/z_loss", metrics.z_loss);
+  add("train/lr", metrics.lr);
+  add("train/grad_norm", metrics.grad_norm);
+  add("speed/tokens_per_second", metrics.tokens_per_second);
+  add("speed/mfu", metrics.mfu);
+  add("speed/checkpoint_seconds", metrics.checkpoint_seconds);
+  for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
+    add(fmt::format("step_seconds/{}", name_of(static_cast<Phase>(i))), metrics.seconds[i]);
+  for (const RoutingStatistics& layer : metrics.routing) {
+    const std::string prefix = fmt::format("layers.{}/", layer.layer);
+    add(prefix + "load_max_over_mean", layer.load_max_over_mean());
+    add(prefix + "dead_experts", static_cast<double>(layer.dead_experts()));
+    add(prefix + "routing_entropy", layer.entropy());
+    add(prefix + "dropped", static_cast<double>(layer.dropped));
+  }
+  if (metrics.valid_loss) {
+    add("valid/loss", *metrics.valid_loss);
+    add("valid/perplexity", std::exp(*metrics.valid_loss));
+  }
+  return scalars;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/bench/timing.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "launch/bench/kernel_cases.h"
+#include "launch/machine/machine_rates.h"
+#include "runtime/files/json.h"
+#include "tests/support/process.h"
+#include "tests/support/run_ranks.h"
+
+namespace polymoe {
+namespace {
+
+using test::ProcessResult;
+using test::read_bytes;
+using test::run_process;
+using test::TemporaryDirectory;
+
+const std::vector<std::string> tiny = {
+    "--model.layers=2", "--model.hidden=16",       "--model.heads=2",
+    "--model.vocab=64", "--model.context=8",       "--moe.experts=4",
+    "--moe.top_k=2",    "--moe.expert_ffn=24",     "--moe.dense_layers=0",
+    "--model.ffn=40",   "--train.global_batch=12", "--train.micro_batch=3"};
+
+/// The tiny model with other values for some keys, or keys besides.
+std::vector<std::string> tiny_with(const std::vector<std::string>& more) {
+  std::vector<std::string> arguments = tiny;
+  for (const std::string& argument : more) {
+    const std::string key = argument.substr(0, argument.find('=')) + "=";
+    std::erase_if(arguments, [&](const std::string& old) { return old.starts_with(key); });
+    arguments.push_back(argument);
+  }
+  return arguments;
+}
+
+Config tiny_config(const std::vector<std::string>& more) {
+  return read_config("", tiny_with(more));
+}
+
+struct Context {
+  Stream stream{Device::cpu()};
+  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 28}};
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+};
+
+TEST(BenchTest, FloorIsTheLongerOfBytesAndOperations) {
+  const MachineRates rates{.copy = 10.0, .read = 20.0, .product = 100.0, .all_to_all = 0.0};
+  const WorkFloor bytes{.bytes = 50.0, .operations = 400.0};
+  EXPECT_DOUBLE_EQ(bytes.seconds(rates, 1), 5.0);
+  EXPECT_FALSE(bytes.bound_by_products(rates));
+  const WorkFloor operations{.bytes = 50.0, .operations = 600.0};
+  EXPECT_DOUBLE_EQ(operations.seconds(rates, 1), 6.0);
+  EXPECT_TRUE(operations.bound_by_products(rates));
+  // The rates are of all ranks, the floor is of one.
+  EXPECT_DOUBLE_EQ(operations.seconds(rates, 2), 12.0);
+  const WorkFloor reading{.bytes = 50.0, .operations = 0.0, .reads_only = true};
+  EXPECT_DOUBLE_EQ(reading.seconds(rates, 1), 2.5);
+}
+
+TEST(BenchTest, ARunTakesAsLongAsTheSlowestRank) {
+  std::vector<Timing> timings(2);
+  std::vector<int> bodies(2);
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    Stream stream(Device::cpu());
+    const auto rank = static_cast<std::size_t>(world->rank());
+    const auto body = [&] {
+      ++bodies[rank];
+      if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    };
+    timings[rank] = time_runs(*world, body, {.fewest = 3, .most = 5, .seconds = 1e-3}, stream);
+  });
+  EXPECT_EQ(timings[0].runs, 3);
+  EXPECT_EQ(bodies, (std::vector<int>{4, 4}));  // one to warm up
+  EXPECT_GE(timings[0].fastest, 4e-3);
+  EXPECT_LE(timings[0].fastest, timings[0].lower);
+  EXPECT_LE(timings[0].lower, timings[0].median);
+  EXPECT_LE(timings[0].median, timings[0].upper);
+  EXPECT_EQ(timings[0].median, timings[1].median);
+}
+
+TEST(BenchTest, QuartilesOfSeveralRuns) {
+  Context c;
+  int runs = 0;
+  const Timing timing = time_runs(
+      *make_local_communicators(1).front(),
+      [&] { std::this_thread::sleep_for(std::chrono::milliseconds(++runs == 5 ? 30 : 1)); },
+      {.fewest = 5, .most = 5, .seconds = 0.0}, c.stream);
+  EXPECT_EQ(timing.runs, 5);
+  EXPECT_GE(timing.fastest, 1e-3);
+  EXPECT_LT(timing.fastest, 30e-3);
+}
+
+TEST(BenchTest, RatesOfTheMachine) {
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    Context c;
+    EXPECT_GT(measure_copy_bandwidth(*world, (1 << 20) + 3, c.context), 0.0);
+    EXPECT_GT(measure_read_bandwidth(*world, 1 << 20, c.context), 0.0);
+    EXPECT_GT(measure_product_rate(*world, {.extent = 64}, c.context), 0.0);
+    EXPECT_GT(measure_all_to_all_bandwidth(*world, 1 << 16, c.context), 0.0);
+    EXPECT_EQ(c.arena.mark(), 0U);
+  });
+  Context c;
+  const auto alone = make_local_communicators(1);
+  EXPECT_EQ(measure_all_to_all_bandwidth(*alone.front(), 1 << 16, c.context), 0.0);
+}
+
+TEST(BenchTest, FloorsOfKernels) {
+  // 3 sequences of 8 tokens; each token in 2 of 4 experts: 48 rows, spread over this rank's 2.
+  const Config config = tiny_config({"--parallel.expert=2"});
+  const std::vector<KernelCase> kernels = kernel_cases(config, {.ranks = 2});
+  const auto floor_of = [&](const std::string& name) {
+    const auto found = std::find_if(kernels.begin(), kernels.end(),
+                                    [&](const KernelCase& k) { return k.name == name; });
+    EXPECT_NE(found, kernels.end()) << name;
+    return found == kernels.end() ? WorkFloor() : found->floor;
+  };
+  const WorkFloor product = floor_of("product y = x w^T (q, o)");
+  EXPECT_EQ(product.operations, 2.0 * 24 * 16 * 16);
+  EXPECT_EQ(product.bytes, 4.0 * (24 * 16 + 16 * 16 + 24 * 16));
+  EXPECT_EQ(floor_of("poly_norm of experts forward").bytes, 4.0 * 2 * 48 * 24);
+  EXPECT_EQ(floor_of("poly_norm of dense backward").bytes, 4.0 * 3 * 24 * 40);
+  // Two matrices forward, twice as many products backward.
+  const WorkFloor forward = floor_of("feed_forward of experts forward");
+  EXPECT_EQ(forward.operations, 2.0 * 2 * 48 * 16 * 24);
+  EXPECT_EQ(forward.bytes, 4.0 * (2 * 48 * 16 + 48 * 24 + 2 * 2 * 16 * 24));
+  EXPECT_EQ(floor_of("feed_forward of experts backward").operations, 2.0 * forward.operations);
+  EXPECT_EQ(floor_of("feed_forward of dense forward").operations, 2.0 * 2 * 24 * 16 * 40);
+  // Each of 8 queries sees on average 4.5 keys, by scores and by values, in all 16 columns.
+  EXPECT_EQ(floor_of("attention forward").operations, 2.0 * 2 * 3 * 8 * 4.5 * 16);
+  EXPECT_EQ(floor_of("attention backward").operations, 2.0 * 5 * 3 * 8 * 4.5 * 16);
+  EXPECT_EQ(floor_of("output loss forward + backward").operations, 2.0 * 3 * 24 * 16 * 64);
+  EXPECT_EQ(floor_of("dispatch gather").bytes, 4.0 * 16 * (24 + 48));
+}
+
+TEST(BenchTest, EveryKernelRunsForEveryKindOfModel) {
+  for (const std::vector<std::string>& model : std::vector<std::vector<std::string>>{
+           {},
+           {"--model.activation=swiglu", "--moe.shared_experts=1", "--moe.scores=sigmoid"},
+           {"--model.activation=gelu", "--model.kv_heads=1", "--moe.experts=0",
+            "--moe.dense_layers="}}) {
+    std::set<std::string> names;
+    for (const KernelCase& kernel : kernel_cases(tiny_config(model), {})) {
+      EXPECT_TRUE(names.insert(kernel.name).second) << kernel.name;
+      EXPECT_GT(kernel.floor.bytes, 0.0) << kernel.name;
+      Context c;
+      const std::function<void()> run = kernel.prepare(c.context);
+      const std::size_t held = c.arena.mark();
+      for (int i = 0; i < 2; ++i) EXPECT_NO_THROW(run()) << kernel.name;
+      EXPECT_EQ(c.arena.mark(), held) << kernel.name;
+    }
+    EXPECT_TRUE(names.contains("adamw"));
+    EXPECT_EQ(names.contains("router forward"), tiny_config(model).model.moe.experts > 0);
+  }
+}
+
+ProcessResult run_bench(std::vector<std::string> start, const std::vector<std::string>& more) {
+  start.insert(start.end(), {POLYMOE_PROGRAM, "bench"});
+  for (const std::string& argument : tiny_with(more)) start.push_back(argument);
+  return run_process(start);
+}
+
+TEST(BenchTest, ProgramOnTwoRanks) {
+  const TemporaryDirectory directory;
+  const std::string path = (directory.path() / "bench.json").string();
+  const ProcessResult result = run_bench(
+      {POLYMOE_LAUNCHER, "2"}, {"--run.threads=1", "--parallel.expert=2", "--json=" + path});
+  ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+  const Json json = parse_json(read_bytes(path), path);
+  const Json& machine = json.at("machine");
+  EXPECT_EQ(machine.at("ranks").as_integer(), 2);
+  for (const char* rate : {"copy_bytes_per_second", "read_bytes_per_second",
+                           "product_operations_per_second", "all_to_all_bytes_per_second"})
+    EXPECT_GT(machine.at(rate).as_number(), 0.0) << rate;
+  std::set<std::string> names;
+  for (const Json& entry : json.at("results").items()) {
+    const std::string& name = entry.at("name").as_string();
+    EXPECT_TRUE(names.insert(name).second) << name;
+    EXPECT_NE(result.standard_output.find("\n" + name + " "), std::string::npos) << name;
+    EXPECT_GT(entry.at("seconds").as_number(), 0.0) << name;
+    EXPECT_GE(entry.at("runs").as_integer(), 5) << name;
+    EXPECT_GT(entry.at("share_of_ceiling").as_number(), 0.0) << name;
+  }
+  for (const char* name : {"step", "generation, a token", "attention backward"})
+    EXPECT_TRUE(names.contains(name)) << name;
+  const Json& step = json.at("step");
+  EXPECT_GT(step.at("tokens_per_second").as_number(), 0.0);
+  EXPECT_GT(step.at("seconds").at("exchange").as_number(), 0.0);
+  EXPECT_GT(step.at("peak_bytes").as_integer(), step.at("peak_bytes_before_model").as_integer());
+}
+
+TEST(BenchTest, ProgramWithEvenRoutingSaysSo) {
+  const ProcessResult result =
+      run_bench({}, {"--run.threads=1", "--filter=step", "--even-routing"});
+  ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+  EXPECT_NE(result.standard_output.find(" sequences of 8, even routing "), std::string::npos)
+      << result.standard_output;
+
+  const ProcessResult dense = run_bench({}, {"--even-routing", "--moe.experts=0"});
+  EXPECT_EQ(dense.exit_code, 64);
+  EXPECT_NE(dense.standard_error.find("--even-routing: the model has no experts"),
+            std::string::npos)
+      << dense.standard_error;
+}
+
+TEST(BenchTest, ProgramWithFilter) {
+  const ProcessResult some = run_bench({}, {"--run.threads=1", "--filter=router"});
+  ASSERT_EQ(some.exit_code, 0) << some.standard_error;
+  EXPECT_NE(some.standard_output.find("\nrouter backward "), std::string::npos);
+  EXPECT_EQ(some.standard_output.find("\nadamw "), std::string::npos);
+  EXPECT_EQ(some.standard_output.find("\nstep"), std::string::npos);
+
+  const ProcessResult none = run_bench({}, {"--filter=rooter"});
+  EXPECT_EQ(none.exit_code, 64);
+  EXPECT_NE(none.standard_error.find("--filter rooter"), std::string::npos);
+  EXPECT_NE(none.standard_error.find("router forward"), std::string::npos);
+
+  const ProcessResult large =
+      run_bench({}, {"--model.ffn=16000000", "--model.hidden=16384", "--filter=step"});
+  EXPECT_EQ(large.exit_code, 64) << large.standard_error;
+  EXPECT_NE(large.standard_error.find("GiB"), std::string::npos) << large.standard_error;
+
+  const ProcessResult no_folder = run_bench({}, {"--filter=adamw", "--json=/absent/b.json"});
+  EXPECT_EQ(no_folder.exit_code, 74);
+  EXPECT_NE(no_folder.standard_error.find("/absent/b.json"), std::string::npos);
+  EXPECT_EQ(no_folder.standard_output, "");
+}
+
+}  // namespace
+}  // namespace polymoe

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/data/run_tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include "runtime/error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+class RunTokenizerTest : public testing::Test {
+ protected:
+  RunTokenizerTest() {
+    for (const char* name : {"data", "run/checkpoints/step-00000001"})
+      std::filesystem::create_directories(path(name));
+    test::write_bytes(path("run/checkpoints/step-00000001/manifest.json"), "{}");
+  }
+  std::filesystem::path path(const std::string& name) const { return directory_.path() / name; }
+  /// What a run on these files remembers.
+  std::string remembered(const std::string& file) {
+    remember_tokenizer({{.path = path("other").string(), .weight = 1.0},
+                        {.path = path(file).string(), .weight = 1.0}},
+                       path("run"));
+    return tokenizer_name("", path("run"));
+  }
+
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(RunTokenizerTest, ModelTravelsFromTheTextToTheRun) {
+  test::write_bytes(path("my.model"), "pieces");
+  leave_tokenizer(path("my.model").string(), path("data/tokens"));
+  for (const char* file : {"data/tokens", "data/tokens.bin", "data/tokens.idx", "data/tokens-train",
+                           "data/tokens-train.bin", "data/tokens-valid"}) {
+    std::filesystem::remove(path("run/tokenizer.model"));
+    EXPECT_EQ(remembered(file), path("run/tokenizer.model").string()) << file;
+    EXPECT_EQ(test::read_bytes(path("run/tokenizer.model")), "pieces");
+  }
+  EXPECT_EQ(tokenizer_name("", path("run/checkpoints/step-00000001")),
+            path("run/tokenizer.model").string());
+  // Where the model was trained in place it stays.
+  leave_tokenizer(path("data/tokens.model").string(), path("data/tokens"));
+  EXPECT_EQ(test::read_bytes(path("data/tokens.model")), "pieces");
+}
+
+TEST_F(RunTokenizerTest, BytesAreRememberedByName) {
+  test::write_bytes(path("data/tokens.model"), "of an earlier vocabulary");
+  leave_tokenizer("bytes", path("data/tokens"));
+  EXPECT_EQ(remembered("data/tokens.bin"), "bytes");
+  EXPECT_EQ(tokenizer_name("", path("run/checkpoints/step-00000001")), "bytes");
+}
+
+TEST_F(RunTokenizerTest, TheOneGivenWins) {
+  leave_tokenizer("bytes", path("data/tokens"));
+  EXPECT_EQ(remembered("data/tokens"), "bytes");
+  EXPECT_EQ(tokenizer_name("other.model", path("run")), "other.model");
+}
+
+TEST_F(RunTokenizerTest, SaysWhenThereIsNone) {
+  const std::string message =
+      test::message_of<InvalidArgument>([&] { remembered("data/tokens.bin"); });
+  EXPECT_NE(message.find("--tokenizer"), std::string::npos) << message;
+  test::write_bytes(path("data/tokens.tokenizer"), "words\n");
+  EXPECT_THROW(remembered("data/tokens.bin"), InputFileError);
+}
+
+}  // namespace
+}  // namespace polymoe

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "launch/config/config.h"
+#include "runtime/error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+Config shipped(const std::string& name, std::vector<std::string> overrides = {}) {
+  return read_config(POLYMOE_CONFIGS "/" + name + ".ini", overrides);
+}
+
+// The counts of the paper's two models.
+struct Model {
+  const char* config;
+  const char* activation;
+  std::int64_t total, active;
+};
+
+class PaperModels : public ::testing::TestWithParam<Model> {};
+
+TEST_P(PaperModels, HaveExactlyTheirParameters) {
+  const Model& model = GetParam();
+  const Config config =
+      shipped(model.config, {"--model.activation=" + std::string(model.activation)});
+  const MemoryPlan plan = plan_memory(config, {.ranks = 1, .threads = 2});
+  EXPECT_EQ(plan.total_parameters, model.total);
+  EXPECT_EQ(plan.active_parameters, model.active);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, PaperModels,
+    ::testing::Values(Model{"moe-7b", "swiglu", 6919161856, 1282017280},
+                      Model{"moe-7b", "polynorm", 6919161856 + 64, 1282017280 + 64},
+                      Model{"moe-7b", "gelu", 6919161856, 1282017280},
+                      Model{"dense-1b", "swiglu", 1345423360, 1345423360},
+                      Model{"dense-1b", "polynorm", 1345423360 + 96, 1345423360 + 96},
+                      Model{"dense-1b", "relu", 1345423360, 1345423360}),
+    [](const auto& tested) {
+      std::string name = std::string(tested.param.config) + "_" + tested.param.activation;
+      name.erase(std::remove(name.begin(), name.end(), '-'), name.end());
+      return name;
+    });
+
+TEST(PlanTest, EveryShippedConfigurationCanBePlanned) {
+  for (const char* name :
+       {"bench-dense", "bench-moe", "bench-small-experts", "dense-1b", "moe-7b", "quickstart"}) {
+    const Config config = shipped(name);
+    const MemoryPlan plan = plan_memory(config, {.ranks = config.parallel.expert, .threads = 1});
+    EXPECT_GT(plan.total_parameters, 0) << name;
+    EXPECT_LE(plan.active_parameters, plan.total_parameters) << name;
+    EXPECT_GT(plan.activations, 0U) << name;
+  }
+}
+
+// By hand: a model small enough to count.
+TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
+  const Config config =
+      parse_config("", "test",
+                   {"--model.layers=2", "--model.hidden=64", "--model.heads=2", "--model.vocab=100",
+                    "--model.context=16", "--model.ffn=48", "--model.activation=relu"});
+  const MemoryPlan plan = plan_memory(config, {.ranks = 1, .threads = 1});
+  const std::int64_t block = 4 * 64 * 64 + 2 * 48 * 64 + 2 * 64;
+  EXPECT_EQ(plan.total_parameters, 2 * block + 2 * 100 * 64 + 64);
+  const auto bytes = static_cast<std::size_t>(plan.total_parameters) * 4;
+  EXPECT_EQ(plan.parameters, bytes);
+  EXPECT_EQ(plan.gradients, bytes);
+  EXPECT_EQ(plan.optimizer, 2 * bytes);
+  EXPECT_EQ(plan.buffers, 0U);
+  EXPECT_EQ(plan.rank_total(), 4 * bytes + plan.activations);
+}
+
+TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
+  const Config one = shipped("moe-7b");
+  const Config eight = shipped("moe-7b", {"--parallel.expert=8"});
+  const MemoryPlan alone = plan_memory(one, {.ranks = 1, .threads = 1}),
+                   replicas = plan_memory(one, {.ranks = 8, .threads = 1}),
+                   shared = plan_memory(eight, {.ranks = 8, .threads = 1});
+  EXPECT_EQ(replicas.total_parameters, alone.total_parameters);
+  EXPECT_EQ(shared.total_parameters, alone.total_parameters);
+  // The optimizer state is spread over all ranks in either layout; padding aside.
+  EXPECT_NEAR(static_cast<double>(replicas.optimizer), static_cast<double>(alone.optimizer) / 8.0,
+              1e4);
+  EXPECT_NEAR(static_cast<double>(shared.optimizer), static_cast<double>(alone.optimizer) / 8.0,
+              1e4);
+  // 16 layers of 64 experts of 2 matrices of 1536 x 2048, of which a rank keeps an eighth.
+  const double experts = 16.0 * 64 * 2 * 1536 * 2048 * 4;
+  EXPECT_NEAR(static_cast<double>(alone.parameters - shared.parameters), experts * 7 / 8, 1e4);
+  EXPECT_GT(shared.buffers, 0U);
+}
+
+TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
+  const auto planned = [](const char* option) {
+    return plan_memory(shipped("bench-moe", {option}), {.ranks = 1, .threads = 1});
+  };
+  const MemoryPlan keep = planned("--train.recompute=none");
+  const MemoryPlan middle = planned("--train.recompute=activation");
+  const MemoryPlan again = planned("--train.recompute=block");
+  const MemoryPlan small = planned("--train.micro_batch=1");
+  EXPECT_LT(middle.activations, keep.activations);
+  EXPECT_LT(again.activations, middle.activations);
+  EXPECT_LT(small.activations, keep.activations / 2);
+  EXPECT_EQ(again.parameters, keep.parameters);
+}
+
+TEST(PlanTest, RefusesLayoutsThatDoNotDivide) {
+  const Config config = shipped("quickstart");
+  const std::string message =
+      test::message_of<InvalidArgument>([&] { plan_memory(config, {.ranks = 3, .threads = 1}); });
+  EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the number of ranks (3)"),
+            std::string::npos)
+      << message;
+  EXPECT_NE(message.find("train.global_batch"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace polymoe
