@@ -97,10 +97,17 @@ void write_tokens(const Tokenizer& tokenizer, const Documents& documents, const 
 
 int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
   const Settings settings = settings_of(tokenize_command().parse(args));
-  const Documents documents(settings.inputs, settings.separator);
+  Documents documents(settings.inputs, settings.separator);
   std::vector<bool> held_out(documents.size(), false);
-  if (settings.held_out > 0.0)
+  if (settings.held_out > 0.0 && documents.size() == 1) {
+    documents.cut_end(settings.held_out);
+    held_out = {false, true};
+    std::cout << "1 document: its last "
+              << with_separators(static_cast<std::int64_t>(documents[1].size()))
+              << " bytes are held out\n";
+  } else if (settings.held_out > 0.0) {
     held_out = choose_held_out(documents.size(), settings.held_out, settings.seed);
+  }
   const std::filesystem::path directory = std::filesystem::path(settings.output).parent_path();
   if (!directory.empty()) make_directories(directory);
 
@@ -147,7 +154,8 @@ const Command& tokenize_command() {
            {"train-vocabulary", "N",
             "train a sentencepiece model of N pieces on the text, write it to PREFIX.model and use "
             "it"},
-           {"held-out", "FRACTION", "share of the documents that goes to PREFIX-valid"},
+           {"held-out", "FRACTION",
+            "share of the documents that goes to PREFIX-valid; of a single document its end"},
            {"document-separator", "LINE", "lines equal to this one end a document within a file"},
            {"seed", "N", "of the choice of held-out documents; default 0"}},
       .overrides = false,

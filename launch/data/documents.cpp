@@ -42,6 +42,23 @@ void Documents::add(std::string_view text) {
   if (!text.empty()) texts_.push_back(text);
 }
 
+void Documents::cut_end(double fraction) {
+  if (texts_.size() != 1)
+    throw InvalidArgument("the end of a text is cut off where there is one document, not " +
+                          std::to_string(texts_.size()));
+  const std::string_view text = texts_.front();
+  const auto wanted =
+      static_cast<std::size_t>(std::llround((1.0 - fraction) * static_cast<double>(text.size())));
+  const std::size_t line_end = text.substr(0, wanted).rfind('\n');
+  std::size_t cut = line_end == std::string_view::npos ? wanted : line_end + 1;
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+  while (cut < text.size() && continues(text[cut])) ++cut;
+  if (cut == 0 || cut >= text.size())
+    throw InvalidArgument("--held-out: a text of " + std::to_string(text.size()) +
+                          " bytes is too short to hold out its end");
+  texts_ = {text.substr(0, cut), text.substr(cut)};
+}
+
 std::int64_t Documents::bytes() const {
   std::int64_t total = 0;
   for (const std::string_view text : texts_) total += static_cast<std::int64_t>(text.size());

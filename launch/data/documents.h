@@ -23,6 +23,11 @@ class Documents {
   std::string_view operator[](std::size_t i) const { return texts_[i]; }
   std::int64_t bytes() const;
 
+  /// Cuts the only document in two, of which the second is the last `fraction` of its bytes, rounded
+  /// to whole lines, or to whole characters where that leaves one of them empty.
+  /// Throws InvalidArgument if there are several documents, or the text is too short to be cut.
+  void cut_end(double fraction);
+
  private:
   void add(std::string_view text);
 

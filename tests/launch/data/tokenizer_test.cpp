@@ -184,6 +184,31 @@ TEST(DocumentsTest, AreFilesOrWhatSeparatorLinesSeparate) {
   EXPECT_THROW(Documents({(directory.path() / "absent").string()}, ""), InputFileError);
 }
 
+TEST(DocumentsTest, TheOnlyOneIsCutAtAnEndOfLine) {
+  const TemporaryDirectory directory;
+  const std::string path = (directory.path() / "text").string();
+  write_bytes(path, "one\ntwo\nthree\nfour\n");  // 19 bytes, of which 75 % are 14
+  Documents lines({path}, "");
+  lines.cut_end(0.25);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_EQ(lines[0], "one\ntwo\nthree\n");
+  EXPECT_EQ(lines[1], "four\n");
+  EXPECT_THROW(lines.cut_end(0.25), InvalidArgument);  // there are two now
+
+  write_bytes(path, "ab\xC3\xA9");  // without a line's end, between characters
+  Documents characters({path}, "");
+  characters.cut_end(0.5);
+  EXPECT_EQ(characters[0], "ab");
+  EXPECT_EQ(characters[1], "\xC3\xA9");
+
+  write_bytes(path, "a");
+  Documents letter({path}, "");
+  EXPECT_NE(message_of<InvalidArgument>([&] {
+              letter.cut_end(0.5);
+            }).find("too short to hold out its end"),
+            std::string::npos);
+}
+
 TEST(DocumentsTest, HeldOutOnesAreChosenBySeed) {
   const auto count = [](const std::vector<bool>& chosen) {
     return std::count(chosen.begin(), chosen.end(), true);
