@@ -3,9 +3,7 @@
 
 #include <string>
 
-#include "kernels/activation/activation_check.h"
-#include "kernels/activation/activation_cpu.h"
-#include "kernels/activation/activation_cuda.h"
+#include "kernels/activation/activation_backends.h"
 #include "kernels/check.h"
 
 namespace polymoe {

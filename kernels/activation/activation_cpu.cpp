@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/activation/activation_cpu.h"
+#include "kernels/activation/activation_backends.h"
 
 #include <algorithm>
 

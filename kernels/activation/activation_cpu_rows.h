@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/activation/activation.h"
+#include "kernels/row_tiles.h"
 
 namespace polymoe::cpu {
 
@@ -51,5 +52,8 @@ void poly_norm_rows_forward(const Activation& activation, const ActivationForwar
 void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<double>& a);
 void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<float>& a);
 void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<double>& a);
+
+/// Adds the tiles' sums [tiles, n] in row order to d_coefficients [1 or groups, n].
+void add_partial_sums(const RowTiles& tiles, const Tensor& partial_sums, Tensor d_coefficients);
 
 }  // namespace polymoe::cpu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/activation/activation_cuda.h"
+#include "kernels/activation/activation_backends.h"
 
 #include "kernels/activation/activation_cuda_formulas.cuh"
 #include "kernels/activation/poly_norm_cuda.h"

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation/poly_norm.h"
 
-#include "kernels/activation/activation_check.h"
-#include "kernels/activation/poly_norm_cpu.h"
-#include "kernels/activation/poly_norm_cuda.h"
+#include "kernels/activation/activation_backends.h"
 #include "kernels/check.h"
 
 namespace polymoe {
 namespace {
 
+// PolyNorm is an activation on one group of rows with one set of coefficients.
+Activation activation_of(const PolyNorm& norm) {
+  return {.kind = norm.rectified ? ActivationKind::polyrelunorm : ActivationKind::polynorm,
+          .order = norm.order,
+          .epsilon = norm.epsilon};
+}
+
+Tensor one_set(const Tensor& coefficients) {
+  return coefficients.view({1, coefficients.elements()});
+}
+
 void check(const char* operation, const PolyNorm& norm, const Tensor& x) {
-  check_activation(operation, {.order = norm.order, .epsilon = norm.epsilon});
+  check_activation(operation, activation_of(norm));
   check_floating(operation, "x", x);
   if (x.shape().rank() != 2) {
     throw InvalidArgument(std::string(operation) + ": x has shape " + to_string(x.shape()) +
@@ -30,7 +39,8 @@ void poly_norm_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coef
        {"coefficients", coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())},
        {"y", y, x.shape(), x.dtype()}});
   dispatch(stream.device(), [&](auto backend) {
-    detail::poly_norm_forward(backend, norm, x, coefficients, y, stream);
+    detail::activation_forward(backend, activation_of(norm), x, one_set(coefficients),
+                               {0, x.dim(0)}, y, stream);
   });
 }
 
@@ -47,11 +57,11 @@ void poly_norm_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x
        {"d_x", d_x, x.shape(), x.dtype()},
        {"d_coefficients", d_coefficients, Shape{norm.order + 1}, accumulation_dtype(x.dtype())}});
   const Arena::Scope scope(scratch);
-  const Tensor partial_sums =
-      scratch.allocate(detail::poly_norm_partial_sums(norm, x.dim(0)), DType::f64);
+  const Tensor partial_sums = scratch.allocate(
+      detail::activation_partial_sums(activation_of(norm), x.dim(0), 1), DType::f64);
   dispatch(stream.device(), [&](auto backend) {
-    detail::poly_norm_backward(backend, norm, d_y, x, coefficients, d_x, d_coefficients,
-                               partial_sums, stream);
+    detail::activation_backward(backend, activation_of(norm), d_y, x, one_set(coefficients),
+                                {0, x.dim(0)}, d_x, one_set(d_coefficients), partial_sums, stream);
   });
 }
 

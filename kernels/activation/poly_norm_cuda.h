@@ -4,19 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/activation/activation.h"
 #include "kernels/activation/poly_norm.h"
-
-namespace polymoe::detail {
-
-void poly_norm_forward(CudaBackend, const PolyNorm& norm, const Tensor& x,
-                       const Tensor& coefficients, Tensor y, Stream& stream);
-
-void poly_norm_backward(CudaBackend, const PolyNorm& norm, const Tensor& d_y, const Tensor& x,
-                        const Tensor& coefficients, Tensor d_x, Tensor d_coefficients,
-                        const Tensor& partial_sums, Stream& stream);
-
-}  // namespace polymoe::detail
 
 namespace polymoe::cuda {
 

@@ -293,15 +293,3 @@ void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tens
 }
 
 }  // namespace polymoe::cuda
-
-namespace polymoe::detail {
-
-void poly_norm_backward(CudaBackend, const PolyNorm& norm, const Tensor& d_y, const Tensor& x,
-                        const Tensor& coefficients, Tensor d_x, Tensor d_coefficients,
-                        const Tensor& partial_sums, Stream& stream) {
-  const Shape one_set{1, coefficients.elements()};
-  cuda::poly_norm_rows_backward(norm, d_y, x, coefficients.view(one_set), {0, x.dim(0)}, d_x,
-                                d_coefficients.view(one_set), partial_sums, stream);
-}
-
-}  // namespace polymoe::detail

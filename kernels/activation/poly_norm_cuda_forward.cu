@@ -129,13 +129,3 @@ void poly_norm_rows_forward(const PolyNorm& norm, const Tensor& x, const Tensor&
 }
 
 }  // namespace polymoe::cuda
-
-namespace polymoe::detail {
-
-void poly_norm_forward(CudaBackend, const PolyNorm& norm, const Tensor& x,
-                       const Tensor& coefficients, Tensor y, Stream& stream) {
-  cuda::poly_norm_rows_forward(norm, x, coefficients.view({1, coefficients.elements()}),
-                               {0, x.dim(0)}, y, stream);
-}
-
-}  // namespace polymoe::detail

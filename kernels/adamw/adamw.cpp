@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/adamw/adamw.h"
 
-#include "kernels/adamw/adamw_cpu.h"
-#include "kernels/adamw/adamw_cuda.h"
+#include "kernels/adamw/adamw_backends.h"
 #include "kernels/check.h"
 
 namespace polymoe {

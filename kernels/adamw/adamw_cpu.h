@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/adamw/adamw.h"
-
-namespace polymoe::detail {
-
-void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Tensor rounded, Stream& stream);
-
-}  // namespace polymoe::detail
 
 namespace polymoe::cpu {
 

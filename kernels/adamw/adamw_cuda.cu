@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/adamw/adamw_cuda.h"
+#include "kernels/adamw/adamw_backends.h"
 
 #include <cmath>
 

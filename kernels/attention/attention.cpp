@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention/attention.h"
 
-#include "kernels/attention/attention_cpu.h"
+#include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cuda_scratch.h"
 #include "kernels/check.h"
-#if POLYMOE_CUDA
-#include "kernels/attention/attention_cuda.h"
-#endif
 
 namespace polymoe {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/attention/attention_cpu.h"
+#include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cpu_layout.h"
 #include "kernels/attention/attention_cpu_tiles.h"
 #include "kernels/cpu/gemm.h"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/attention/attention_cuda.h"
-
+#include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cuda_cudnn.h"
 #include "kernels/attention/attention_cuda_scratch.h"
+#include "kernels/attention/attention_cuda_tiles.h"
 
 namespace polymoe::detail {
 

@@ -10,7 +10,7 @@
 #include <memory>
 #include <unordered_map>
 
-#include "kernels/attention/attention_cuda.h"
+#include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cuda_scratch.h"
 #include "runtime/stream.h"
 

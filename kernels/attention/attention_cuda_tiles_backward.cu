@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
-#include "kernels/attention/attention_cuda.h"
 #include "kernels/attention/attention_cuda_tiles.cuh"
+#include "kernels/attention/attention_cuda_tiles.h"
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 

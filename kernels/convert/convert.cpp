@@ -4,8 +4,7 @@
 #include <string>
 
 #include "kernels/check.h"
-#include "kernels/convert/convert_cpu.h"
-#include "kernels/convert/convert_cuda.h"
+#include "kernels/convert/convert_backends.h"
 
 namespace polymoe {
 namespace {

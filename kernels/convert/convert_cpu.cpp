@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/convert/convert_cpu.h"
+#include "kernels/convert/convert_backends.h"
 
 #include <algorithm>
 #include <cstdint>

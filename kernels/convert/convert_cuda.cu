@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/convert/convert_cuda.h"
+#include "kernels/convert/convert_backends.h"
 
 #include "kernels/cuda/device/elements.cuh"
 #include "runtime/copy.h"

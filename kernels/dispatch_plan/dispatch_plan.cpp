@@ -6,10 +6,7 @@
 #include <string>
 
 #include "kernels/check.h"
-#include "kernels/dispatch_plan/dispatch_plan_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/dispatch_plan/dispatch_plan_cuda.h"
-#endif
+#include "kernels/dispatch_plan/dispatch_plan_backends.h"
 
 namespace polymoe {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/dispatch_plan/dispatch_plan_cpu.h"
+#include "kernels/dispatch_plan/dispatch_plan_backends.h"
 
 #include <omp.h>
 

@@ -2,7 +2,7 @@
 // gather_rows and sum_rows: whole rows, one warp each, 16 bytes per lane where rows allow it.
 #include "kernels/cuda/device/launch.cuh"
 #include "kernels/cuda/device/packs.cuh"
-#include "kernels/dispatch_plan/dispatch_plan_cuda.h"
+#include "kernels/dispatch_plan/dispatch_plan_backends.h"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::detail {

@@ -2,8 +2,7 @@
 #include "kernels/embedding/embedding.h"
 
 #include "kernels/check.h"
-#include "kernels/embedding/embedding_cpu.h"
-#include "kernels/embedding/embedding_cuda.h"
+#include "kernels/embedding/embedding_backends.h"
 
 namespace polymoe {
 namespace {

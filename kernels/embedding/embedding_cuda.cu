@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/embedding/embedding_cuda.h"
+#include "kernels/embedding/embedding_backends.h"
 
 #include <limits>
 

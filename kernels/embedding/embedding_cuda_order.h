@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/embedding/embedding_scratch.h"
+#include "kernels/embedding/embedding_backends.h"
 #include "runtime/stream.h"
 
 namespace polymoe::cuda {

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/feed_forward/feed_forward.h"
 
-#include "kernels/activation/activation_check.h"
-#include "kernels/activation/activation_cpu.h"
+#include "kernels/activation/activation_backends.h"
 #include "kernels/check.h"
-#include "kernels/feed_forward/feed_forward_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/feed_forward/feed_forward_cuda.h"
-#endif
+#include "kernels/feed_forward/feed_forward_backends.h"
 
 namespace polymoe {
 namespace {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/feed_forward/feed_forward_cpu.h"
+#include "kernels/feed_forward/feed_forward_backends.h"
 
 #include <omp.h>
 
 #include <algorithm>
 
-#include "kernels/activation/activation_cpu.h"
+#include "kernels/activation/activation_backends.h"
 #include "kernels/activation/activation_cpu_rows.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"

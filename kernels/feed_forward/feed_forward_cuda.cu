@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/feed_forward/feed_forward_cuda.h"
+#include "kernels/feed_forward/feed_forward_backends.h"
 
 #include <cstddef>
 

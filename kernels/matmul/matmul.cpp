@@ -2,10 +2,7 @@
 #include "kernels/matmul/matmul.h"
 
 #include "kernels/check.h"
-#include "kernels/matmul/matmul_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/matmul/matmul_cuda.h"
-#endif
+#include "kernels/matmul/matmul_backends.h"
 
 namespace polymoe {
 

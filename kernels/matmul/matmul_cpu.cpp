@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/matmul/matmul_cpu.h"
+#include "kernels/matmul/matmul_backends.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/matmul/matmul_cuda.h"
+#include "kernels/matmul/matmul_backends.h"
 
 #include "kernels/cuda/libraries/blas.h"
 

@@ -4,8 +4,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "kernels/output_loss/output_loss_cpu.h"
-#include "kernels/output_loss/output_loss_cuda.h"
+#include "kernels/output_loss/output_loss_backends.h"
 
 namespace polymoe {
 namespace {

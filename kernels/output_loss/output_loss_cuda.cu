@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/output_loss/output_loss_cuda.h"
+#include "kernels/output_loss/output_loss_backends.h"
 
 #include <algorithm>
 #include <cfloat>

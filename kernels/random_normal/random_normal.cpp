@@ -2,10 +2,7 @@
 #include "kernels/random_normal/random_normal.h"
 
 #include "kernels/check.h"
-#include "kernels/random_normal/random_normal_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/random_normal/random_normal_cuda.h"
-#endif
+#include "kernels/random_normal/random_normal_backends.h"
 
 namespace polymoe {
 

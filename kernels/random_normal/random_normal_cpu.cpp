@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/random_normal/random_normal_cpu.h"
+#include "kernels/random_normal/random_normal_backends.h"
 
 #include "runtime/float16.h"
 

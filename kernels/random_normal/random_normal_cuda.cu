@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/random_normal/random_normal_cuda.h"
+#include "kernels/random_normal/random_normal_backends.h"
 
 #include "kernels/cuda/device/elements.cuh"
 #include "kernels/cuda/real_dtype.cuh"

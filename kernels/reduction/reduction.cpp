@@ -2,8 +2,7 @@
 #include "kernels/reduction/reduction.h"
 
 #include "kernels/check.h"
-#include "kernels/reduction/reduction_cpu.h"
-#include "kernels/reduction/reduction_cuda.h"
+#include "kernels/reduction/reduction_backends.h"
 
 namespace polymoe {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/reduction/reduction_cpu.h"
+#include "kernels/reduction/reduction_backends.h"
 
 #include <algorithm>
 

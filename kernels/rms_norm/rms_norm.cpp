@@ -3,8 +3,7 @@
 
 #include "kernels/check.h"
 #include "kernels/rms_norm/norm_row_blocks.h"
-#include "kernels/rms_norm/rms_norm_cpu.h"
-#include "kernels/rms_norm/rms_norm_cuda.h"
+#include "kernels/rms_norm/rms_norm_backends.h"
 
 namespace polymoe {
 

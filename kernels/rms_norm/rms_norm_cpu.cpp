@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/rms_norm/rms_norm_backends.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rms_norm/rms_norm_cpu.cpp"

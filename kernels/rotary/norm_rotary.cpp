@@ -3,9 +3,8 @@
 
 #include "kernels/check.h"
 #include "kernels/rms_norm/norm_row_blocks.h"
-#include "kernels/rotary/norm_rotary_cpu.h"
-#include "kernels/rotary/norm_rotary_cuda.h"
-#include "kernels/rotary/rotary_check.h"
+#include "kernels/rotary/norm_rotary_backends.h"
+#include "kernels/rotary/rotary_backends.h"
 
 namespace polymoe {
 

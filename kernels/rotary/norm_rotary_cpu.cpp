@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/rotary/norm_rotary_backends.h"
 #include "kernels/rotary/rotary_cpu_pairs.h"
 
 #undef HWY_TARGET_INCLUDE

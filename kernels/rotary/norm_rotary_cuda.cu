@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rotary/norm_rotary_cuda.h"
+#include "kernels/rotary/norm_rotary_backends.h"
 
 #include <cuda_runtime.h>
 

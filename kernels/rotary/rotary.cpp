@@ -2,9 +2,7 @@
 #include "kernels/rotary/rotary.h"
 
 #include "kernels/check.h"
-#include "kernels/rotary/rotary_check.h"
-#include "kernels/rotary/rotary_cpu.h"
-#include "kernels/rotary/rotary_cuda.h"
+#include "kernels/rotary/rotary_backends.h"
 
 namespace polymoe {
 

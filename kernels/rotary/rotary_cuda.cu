@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rotary/rotary_cuda.h"
+#include "kernels/rotary/rotary_backends.h"
 
 #include <algorithm>
 

@@ -4,10 +4,7 @@
 #include <string>
 
 #include "kernels/check.h"
-#include "kernels/router/router_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/router/router_cuda.h"
-#endif
+#include "kernels/router/router_backends.h"
 
 namespace polymoe {
 namespace {

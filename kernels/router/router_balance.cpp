@@ -2,10 +2,7 @@
 #include "kernels/router/router_balance.h"
 
 #include "kernels/check.h"
-#include "kernels/router/router_balance_cpu.h"
-#if POLYMOE_CUDA
-#include "kernels/router/router_balance_cuda.h"
-#endif
+#include "kernels/router/router_balance_backends.h"
 
 namespace polymoe {
 

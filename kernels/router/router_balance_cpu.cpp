@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/router/router_balance_cpu.h"
+#include "kernels/router/router_balance_backends.h"
 
 #include <cstddef>
 #include <numeric>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/router/router_cpu.h"
+#include "kernels/router/router_backends.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/router/router_cuda.h"
+#include "kernels/router/router_backends.h"
 
 #include <cfloat>
 #include <string>

@@ -2,8 +2,12 @@
 #pragma once
 
 #include "kernels/adamw/adamw.h"
+#include "kernels/backend.h"
 
 namespace polymoe::detail {
+
+void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
+           Tensor v, Tensor rounded, Stream& stream);
 
 void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
            Tensor v, Tensor rounded, Stream& stream);

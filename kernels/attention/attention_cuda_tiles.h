@@ -1,19 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "kernels/attention/attention_cpu.h"
-
-namespace polymoe::detail {
-
-void attention_forward(CudaBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
-                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor workspace,
-                       Stream& stream);
-
-void attention_backward(CudaBackend, const AttentionShape& shape,
-                        const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
-                        const AttentionBackwardScratch& scratch, Stream& stream);
-
-}  // namespace polymoe::detail
+#include "kernels/attention/attention_backends.h"
 
 namespace polymoe::cuda {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/feed_forward/feed_forward.h"
 
 namespace polymoe::detail {
@@ -25,6 +26,20 @@ void feed_forward_pre_activations(CpuBackend, const FeedForwardWeights& weights,
                                   const ExpertOffsets& offsets, Tensor pre, Stream& stream);
 
 void feed_forward_backward(CpuBackend, const Activation& activation,
+                           const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
+                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
+                           Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,
+                           const FeedForwardScratch& scratch, Stream& stream);
+
+void feed_forward_forward(CudaBackend, const Activation& activation,
+                          const FeedForwardWeights& weights, const Tensor& x,
+                          const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
+                          Tensor y, const FeedForwardScratch& scratch, Stream& stream);
+
+void feed_forward_pre_activations(CudaBackend, const FeedForwardWeights& weights, const Tensor& x,
+                                  const ExpertOffsets& offsets, Tensor pre, Stream& stream);
+
+void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                            Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,

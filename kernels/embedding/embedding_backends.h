@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "kernels/backend.h"
+#include "kernels/embedding/embedding.h"
 #include "runtime/tensor.h"
 
 namespace polymoe::detail {
@@ -19,5 +21,18 @@ struct EmbeddingScratch {
   Tensor digit_counts;  // [tiles, digit_values] i32
   Tensor window_sums;   // [windows, 2, width] f32: of the token that enters and the one that leaves
 };
+
+void embedding_forward(CpuBackend, const Tensor& tokens, const Tensor& table, Tensor y,
+                       Stream& stream);
+
+/// Needs no scratch.
+void embedding_backward(CpuBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
+                        const EmbeddingScratch& scratch, Stream& stream);
+
+void embedding_forward(CudaBackend, const Tensor& tokens, const Tensor& table, Tensor y,
+                       Stream& stream);
+
+void embedding_backward(CudaBackend, const Tensor& tokens, const Tensor& d_y, Tensor d_table,
+                        const EmbeddingScratch& scratch, Stream& stream);
 
 }  // namespace polymoe::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/router/router.h"
 
 namespace polymoe::detail {
@@ -17,6 +18,13 @@ std::int64_t router_chunks(const RouterShape& shape);
 void router_forward(CpuBackend, const RouterShape& shape, const Tensor& logits, const Tensor& bias,
                     RouterState& state, const RouterPartials& partials, Stream& stream);
 void router_backward(CpuBackend, const RouterShape& shape, const Tensor& logits,
+                     const RouterState& state, const Tensor& d_weights,
+                     const Tensor& balance_gradient, double z_scale, Tensor d_logits,
+                     Stream& stream);
+
+void router_forward(CudaBackend, const RouterShape& shape, const Tensor& logits, const Tensor& bias,
+                    RouterState& state, const RouterPartials& partials, Stream& stream);
+void router_backward(CudaBackend, const RouterShape& shape, const Tensor& logits,
                      const RouterState& state, const Tensor& d_weights,
                      const Tensor& balance_gradient, double z_scale, Tensor d_logits,
                      Stream& stream);

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/matmul/matmul.h"
 
 namespace polymoe::detail {
+
+void matmul(CpuBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
+            Transpose transpose_b, Write write, Tensor c, Stream& stream);
 
 void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
             Transpose transpose_b, Write write, Tensor c, Stream& stream);

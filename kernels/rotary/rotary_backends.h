@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "kernels/backend.h"
 #include "kernels/rotary/rotary.h"
 
 namespace polymoe {
@@ -11,3 +12,11 @@ void check_rotary(const char* operation, const char* name, const RotaryPositions
                   const Tensor& x);
 
 }  // namespace polymoe
+
+namespace polymoe::detail {
+
+void rotary(CpuBackend, const RotaryPositions& positions, bool inverse, Tensor x, Stream& stream);
+
+void rotary(CudaBackend, const RotaryPositions& positions, bool inverse, Tensor x, Stream& stream);
+
+}  // namespace polymoe::detail

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/attention/attention.h"
+#include "kernels/backend.h"
 
 namespace polymoe::detail {
 
@@ -24,6 +25,14 @@ void attention_forward(CpuBackend, const AttentionShape& shape, const Tensor& q,
                        Stream& stream);
 
 void attention_backward(CpuBackend, const AttentionShape& shape,
+                        const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
+                        const AttentionBackwardScratch& scratch, Stream& stream);
+
+void attention_forward(CudaBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
+                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor workspace,
+                       Stream& stream);
+
+void attention_backward(CudaBackend, const AttentionShape& shape,
                         const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
                         const AttentionBackwardScratch& scratch, Stream& stream);
 
