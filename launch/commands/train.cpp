@@ -5,7 +5,6 @@
 #include "launch/machine/environment.h"
 #include "launch/machine/node_threads.h"
 #include "launch/training/preemption.h"
-#include "launch/training/progress.h"
 #include "launch/training/trainer.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
@@ -33,8 +32,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                    .threads = threads,
                    .stop_requested = [&] { return preemption.raised(); },
                    .step_begins = [&](std::int64_t step) { context.step = step; },
-                   .progress = stdout,
-                   .terminal = standard_output_is_terminal(),
+                   .progress = progress_on_stdout(),
                    .saves = context.saves,
                    .environment = environment_text(config, {.ranks = context.ranks,
                                                             .ranks_on_node = context.ranks_on_node,

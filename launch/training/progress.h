@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <string>
+
+#include "launch/training/step_metrics.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 
@@ -12,48 +14,37 @@ namespace polymoe {
 struct ProgressState {
   std::int64_t step = 0;       // done
   std::int64_t last_step = 0;  // of this invocation
-  double loss = 0.0;
+  double loss = 0.0;           // mean that forgets old steps
+  double grad_norm = 0.0;
+  double lr = 0.0;
   double tokens_per_second = 0.0;
-  double seconds_left = -1.0;  // until last_step; negative = not known yet
+  double mfu = 0.0;   // share of the measured product rate
+  double load = 0.0;  // of the fullest expert over the mean, worst layer; 0 = no experts
+  std::int64_t dead_experts = 0;  // over all layers
+  double seconds_left = -1.0;     // until last_step; negative = not known yet
 };
 
-/// "step 120/400  loss 3.1416  12.3k tokens/s  2:05 left".
-std::string progress_line(const ProgressState& state);
+/// "step 120/400  loss 3.1416  12.3k tokens/s  2:05 left  norm 0.52  lr 0.0019  mfu 41 %
+/// load 1.32": as many of the parts as fit, the first ones being those that matter most.
+std::string training_line(const ProgressState& state, int columns);
 
-/// "1:02:03", "2:05", "0:07".
-std::string clock_text(double seconds);
-
-/// Whether standard output ends at a terminal. Open MPI gives every rank a pseudo-terminal whatever
-/// its own output is, so under mpirun it is mpirun's output that counts.
-bool standard_output_is_terminal();
-
-/// Shows how far a run is: on a terminal one line that rewrites itself, in a file a plain line now
-/// and then.
-class Progress {
+/// The progress of a training run.
+class TrainingProgress {
  public:
-  /// `output` may be null: nothing is shown.
-  Progress(std::FILE* output, bool terminal, std::int64_t first_step, std::int64_t last_step);
-  ~Progress();
-  Progress(const Progress&) = delete;
-  Progress& operator=(const Progress&) = delete;
+  TrainingProgress(const ProgressOutput& output, std::int64_t first_step, std::int64_t last_step);
 
-  /// A step took `seconds`, all its work included.
-  void step_done(std::int64_t step, double loss, double tokens_per_second, double seconds);
+  /// A step took `seconds`, all its work included. The first and the last one are always shown.
+  void step_done(const StepMetrics& metrics, double seconds);
   /// A line that stays, e.g. of a validation.
-  void note(const std::string& line);
+  void note(const std::string& line) { line_.note(line); }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  void clear_line();
-
-  std::FILE* output_;
-  bool terminal_;
+  StatusLine line_;
   std::int64_t first_step_;
   std::int64_t last_step_;
-  double seconds_per_step_ = 0.0;  // mean that forgets old steps
+  double seconds_per_step_ = 0.0;  // this and the loss are means that forget old steps
+  double loss_ = 0.0;
   std::int64_t steps_seen_ = 0;
-  bool line_shown_ = false;
-  Clock::time_point last_shown_;
 };
 
 }  // namespace polymoe

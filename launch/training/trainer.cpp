@@ -300,7 +300,7 @@ RunEnd Trainer::run() {
       train.stop_after > 0 ? std::min(train.steps, step_ + train.stop_after) : train.steps;
   if (step_ >= train.steps)
     log_.info(fmt::format("nothing to do: {} of {} steps are done", step_, train.steps));
-  Progress progress(first_rank() ? options_.progress : nullptr, options_.terminal, step_ + 1, last);
+  TrainingProgress progress(first_rank() ? options_.progress : ProgressOutput(), step_ + 1, last);
   bool stop = false;
   while (step_ < last && !stop) {
     const auto begin = Timeline::Clock::now();
@@ -317,7 +317,7 @@ RunEnd Trainer::run() {
     report(metrics);
     if (ends || (config_.checkpoint.every > 0 && step_ % config_.checkpoint.every == 0)) save(ends);
     const double seconds = std::chrono::duration<double>(Timeline::Clock::now() - begin).count();
-    progress.step_done(step_, metrics.loss, metrics.tokens_per_second, seconds);
+    progress.step_done(metrics, seconds);
   }
   saver_->shutdown();
   if (step_ >= train.steps) return RunEnd::finished;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -37,8 +36,7 @@ struct TrainerOptions {
   std::function<bool()> stop_requested = {};
   /// Told the step under way, from 1. May be empty.
   std::function<void(std::int64_t)> step_begins = {};
-  std::FILE* progress = nullptr;  // of rank 0; null = none
-  bool terminal = false;          // progress goes to a terminal
+  ProgressOutput progress = {};   // of rank 0
   SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
   std::string environment = {};   // content of RUN/environment.json
   std::int64_t rate_extent = 0;   // of the matrix product whose rate mfu is a share of; 0 = one
