@@ -118,12 +118,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const Device device = inference_device(line, context);
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
                    {.threads = request.threads, .device = device});
-  const auto tokenizer =
-      load_tokenizer(tokenizer_name(line.value("tokenizer"), line.value("checkpoint")));
   const ModelConfig& model = saved.config().model;
-  if (tokenizer->vocab() > model.vocab)
-    throw InvalidArgument(fmt::format("--tokenizer: has {} tokens; the model has model.vocab = {}",
-                                      tokenizer->vocab(), model.vocab));
+  const auto tokenizer =
+      load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"), model.vocab);
   std::vector<std::int32_t> ids = first_ids(request, *tokenizer);
   const std::int64_t count =
       new_tokens(request, static_cast<std::int64_t>(ids.size()), model.context);
@@ -170,8 +167,8 @@ const Command& generate_command() {
                   {.name = "seed", .value = "N", .help = "of the random choices; default 0"},
                   {.name = "tokenizer",
                    .value = "MODEL",
-                   .help = "a sentencepiece model, or `bytes`; default: the one that the run "
-                           "remembers"},
+                   .help = "a tokenizer.json, a sentencepiece model, or `bytes`; default: the one "
+                           "that the run remembers"},
                   device_option(),
                   {.name = "threads",
                    .value = "N",

@@ -150,7 +150,7 @@ const Command& tokenize_command() {
             true},
            {"tokenizer", "bytes|MODEL",
             "ids 0 to 255 are the bytes and 256 ends a document (vocabulary 257), or a "
-            "sentencepiece model"},
+            "tokenizer.json of Hugging Face, or a sentencepiece model"},
            {"train-vocabulary", "N",
             "train a sentencepiece model of N pieces on the text, write it to PREFIX.model and use "
             "it"},

@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "launch/config/values.h"
+#include "launch/data/tokenizer_huggingface.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -18,18 +19,23 @@ namespace fs = std::filesystem;
 constexpr std::int64_t most_model_bytes = std::int64_t{1} << 30;
 constexpr const char* built_in = "bytes";
 
-/// Where a tokenizer lies: a sentencepiece model, or else the name of a built-in one.
+/// Where a tokenizer lies: a sentencepiece model, a tokenizer.json, or else the name of a built-in
+/// one.
 struct Place {
-  fs::path model, name;
+  fs::path model, json, name;
 };
 
 Place beside(const fs::path& stem) {
-  return {stem.string() + ".model", stem.string() + ".tokenizer"};
+  const std::string text = stem.string();
+  return {text + ".model", text + ".tokenizer.json", text + ".tokenizer"};
 }
-Place in_run(const fs::path& run) { return {run / "tokenizer.model", run / "tokenizer"}; }
+Place in_run(const fs::path& run) {
+  return {run / "tokenizer.model", run / "tokenizer.json", run / "tokenizer"};
+}
 
 /// As load_tokenizer takes it.
 std::optional<std::string> stored(const Place& place) {
+  if (fs::exists(place.json)) return place.json.string();
   if (fs::exists(place.model)) return place.model.string();
   if (!fs::exists(place.name)) return std::nullopt;
   const std::string text = read_file(place.name, 4096);
@@ -40,17 +46,37 @@ std::optional<std::string> stored(const Place& place) {
   return name;
 }
 
-/// Leaves nothing at the other path of the place.
+/// Copies a tokenizer.json and the configuration beside it, where it has one.
+void copy_huggingface(const std::string& from, const fs::path& to) {
+  std::error_code ignored;
+  if (fs::equivalent(from, to, ignored)) return;
+  replace_file(to, read_file(from, most_model_bytes));
+  const std::string config = huggingface_config_beside(from);
+  const std::string config_copy = huggingface_config_beside(to.string());
+  if (!config.empty() && fs::exists(config))
+    replace_file(config_copy, read_file(config, most_model_bytes));
+  else
+    fs::remove(config_copy, ignored);
+}
+
+/// Leaves nothing at the other paths of the place.
 void store(const std::string& name, const Place& place) {
   std::error_code ignored;
+  const auto keep_only = [&](const fs::path& kept) {
+    for (const fs::path& path : {place.model, place.json, place.name})
+      if (path != kept) fs::remove(path, ignored);
+  };
   if (name == built_in) {
     replace_file(place.name, name + "\n");
-    fs::remove(place.model, ignored);
-    return;
+    keep_only(place.name);
+  } else if (is_huggingface_tokenizer(name)) {
+    copy_huggingface(name, place.json);
+    keep_only(place.json);
+  } else {
+    if (!fs::equivalent(name, place.model, ignored))
+      replace_file(place.model, read_file(name, most_model_bytes));
+    keep_only(place.model);
   }
-  if (!fs::equivalent(name, place.model, ignored))
-    replace_file(place.model, read_file(name, most_model_bytes));
-  fs::remove(place.name, ignored);
 }
 
 std::optional<std::string> tokenizer_beside(fs::path file) {
@@ -87,7 +113,20 @@ std::string tokenizer_name(const std::string& given, const fs::path& checkpoint)
   const fs::path run = is_checkpoint ? absolute.parent_path().parent_path() : absolute;
   if (const auto found = stored(in_run(run))) return *found;
   throw InvalidArgument(
-      fmt::format("--tokenizer: must be given, {} remembers none (tokenizer.model)", run.string()));
+      fmt::format("--tokenizer: must be given, {} remembers none (tokenizer.json, "
+                  "tokenizer.model)",
+                  run.string()));
+}
+
+std::unique_ptr<Tokenizer> load_run_tokenizer(const std::string& given, const fs::path& checkpoint,
+                                              std::int64_t vocab) {
+  const std::string name = tokenizer_name(given, checkpoint);
+  std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(name);
+  if (tokenizer->vocab() > vocab)
+    throw InputFileError(name, fmt::format("the tokenizer has {} tokens; the model has model.vocab "
+                                           "= {}",
+                                           tokenizer->vocab(), vocab));
+  return tokenizer;
 }
 
 }  // namespace polymoe

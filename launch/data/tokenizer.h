@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,11 +24,16 @@ class Tokenizer {
   /// The bytes that an id stands for: text, or part of one character; nothing for ids that stand
   /// for no text. Throws InvalidArgument for an id outside [0, vocab()).
   virtual std::string bytes_of(std::int32_t id) const = 0;
+  /// The text of a sequence of ids, which starts a text; bytes that are no UTF-8 become U+FFFD.
+  /// Ids that mark something stand for no text. Throws InvalidArgument as bytes_of does.
+  virtual std::string decode(std::span<const std::int32_t> ids) const;
 };
 
 /// "bytes": ids 0 to 255 are the bytes, 256 ends a document, vocab() = 257. Otherwise the path of
-/// a sentencepiece model; its end-of-sentence id (or else its begin-of-sentence id) ends a
-/// document. Throws InputFileError when the model cannot be read or has neither.
+/// a tokenizer.json of Hugging Face, known by its name or its first character, or of a
+/// sentencepiece model; its end-of-sentence id (or else its begin-of-sentence id) ends a
+/// document. Throws InputFileError when the file cannot be read, is of a kind that is not supported
+/// or has no id that ends a document.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
 /// Trains a sentencepiece model (byte-pair merges, byte fallback: no unknown text) of `vocab` ids

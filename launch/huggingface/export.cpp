@@ -5,6 +5,7 @@
 #include "launch/config/config.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
+#include "launch/data/tokenizer_huggingface.h"
 #include "launch/data/tokenizer_sentencepiece.h"
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
@@ -64,6 +65,24 @@ Json tokenizer_config(const SentencepieceTraits& traits, std::int64_t context) {
   return config;
 }
 
+/// A tokenizer.json and its configuration; where the run has none, one by which transformers loads
+/// the file as it is.
+void export_tokenizer_json(const std::string& name, const fs::path& to, std::int64_t context) {
+  replace_file(to / "tokenizer.json", read_file(name, max_tokenizer_bytes));
+  const std::string config = huggingface_config_beside(name);
+  const fs::path copy = to / "tokenizer_config.json";
+  if (fs::exists(config)) {
+    replace_file(copy, read_file(config, max_tokenizer_bytes));
+    return;
+  }
+  Json written = Json::object();
+  written.set("tokenizer_class", "PreTrainedTokenizerFast")
+      .set("eos_token", huggingface_end_token(name))
+      .set("clean_up_tokenization_spaces", false)
+      .set("model_max_length", context);
+  replace_file(copy, written.dump_indented());
+}
+
 /// Copies the run's tokenizer; the id that ends a document, where there is a tokenizer.
 std::optional<std::int64_t> export_tokenizer(const fs::path& from, const fs::path& to,
                                              std::int64_t context, InterchangeReport& report) {
@@ -83,6 +102,8 @@ std::optional<std::int64_t> export_tokenizer(const fs::path& from, const fs::pat
     else
       report.notes.push_back(
           "tokenizer.model is not of byte pairs: encode by sentencepiece itself");
+  } else if (model.filename() == "tokenizer.json") {
+    export_tokenizer_json(name, to, context);
   } else {
     report.notes.push_back("the run's tokenizer is '" + name +
                            "', which transformers does not have: none is exported");

@@ -9,6 +9,7 @@
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
 #include "launch/config/options.h"
+#include "launch/data/tokenizer.h"
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
@@ -126,6 +127,29 @@ Config resolved(Config config, const HuggingFaceImport& options) {
   return parse_config(to_ini(config), "the imported model", {});
 }
 
+/// Takes over tokenizer.json where it is of a kind that is supported, else tokenizer.model.
+void import_tokenizer(const fs::path& from, const fs::path& to, InterchangeReport& report) {
+  const auto copy = [&](const char* name) {
+    replace_file(to / name, read_file(from / name, max_tokenizer_bytes));
+  };
+  if (fs::exists(from / "tokenizer.json")) {
+    try {
+      load_tokenizer((from / "tokenizer.json").string());
+      copy("tokenizer.json");
+      if (fs::exists(from / "tokenizer_config.json")) copy("tokenizer_config.json");
+      return;
+    } catch (const InputFileError& error) {
+      report.notes.push_back(fmt::format("the tokenizer is not taken over: {}", error.what()));
+    }
+  }
+  if (fs::exists(from / "tokenizer.model"))
+    copy("tokenizer.model");
+  else
+    report.notes.push_back(
+        "there is no tokenizer.json or tokenizer.model that could be taken over: text must be "
+        "turned into tokens by the tokenizer that the model came with");
+}
+
 }  // namespace
 
 InterchangeReport import_huggingface(const HuggingFaceImport& options) {
@@ -157,14 +181,7 @@ InterchangeReport import_huggingface(const HuggingFaceImport& options) {
       },
       [&](const TensorPiece& piece) { tensors.read(piece); });
   replace_file(to / "config.ini", to_ini(config));
-  const fs::path tokenizer = options.from / "tokenizer.model";
-  if (fs::exists(tokenizer)) {
-    replace_file(to / "tokenizer.model", read_file(tokenizer, max_tokenizer_bytes));
-  } else {
-    report.notes.push_back(
-        "there is no tokenizer.model: text must be turned into tokens by the "
-        "tokenizer that the model came with");
-  }
+  import_tokenizer(options.from, to, report);
   directory.complete();
   report.checkpoint = options.to / "checkpoints" / checkpoint_name(0);
   return report;

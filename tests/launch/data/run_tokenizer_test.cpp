@@ -51,6 +51,26 @@ TEST_F(RunTokenizerTest, BytesAreRememberedByName) {
   EXPECT_EQ(tokenizer_name("", path("run/checkpoints/step-00000001")), "bytes");
 }
 
+TEST_F(RunTokenizerTest, TokenizerJsonTravelsWithItsConfiguration) {
+  const std::string vocabulary =
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "</s>": 1, "b": 2}, "merges": []}})";
+  std::filesystem::create_directories(path("hf"));
+  test::write_bytes(path("hf/tokenizer.json"), vocabulary);
+  test::write_bytes(path("hf/tokenizer_config.json"), R"({"eos_token": "b"})");
+  test::write_bytes(path("data/tokens.model"), "of an earlier vocabulary");
+  leave_tokenizer(path("hf/tokenizer.json").string(), path("data/tokens"));
+  EXPECT_EQ(remembered("data/tokens-train.bin"), path("run/tokenizer.json").string());
+  EXPECT_EQ(test::read_bytes(path("run/tokenizer.json")), vocabulary);
+  EXPECT_EQ(load_run_tokenizer("", path("run"), 3)->end_of_document(), 2);
+  const std::string message =
+      test::message_of<InputFileError>([&] { load_run_tokenizer("", path("run"), 2); });
+  EXPECT_NE(message.find("has 3 tokens; the model has model.vocab = 2"), std::string::npos)
+      << message;
+  // Another tokenizer leaves nothing of this one.
+  leave_tokenizer("bytes", path("data/tokens"));
+  EXPECT_EQ(remembered("data/tokens"), "bytes");
+}
+
 TEST_F(RunTokenizerTest, TheOneGivenWins) {
   leave_tokenizer("bytes", path("data/tokens"));
   EXPECT_EQ(remembered("data/tokens"), "bytes");

@@ -244,6 +244,33 @@ TEST(HuggingFace, TheTokenizerTravelsWithTheModel) {
       load_tokenizer((directory.path() / "run" / "tokenizer.model").string())->end_of_document());
 }
 
+TEST(HuggingFace, TokenizerJsonTravelsWithTheModel) {
+  const TemporaryDirectory directory;
+  random_checkpoint(directory.path() / "run", {"--model.vocab=600"});
+  const std::string tokenizer =
+      read_bytes(std::string(POLYMOE_FIXTURES) + "/tokenizers/gpt_neox.json");
+  test::write_bytes(directory.path() / "run" / "tokenizer.json", tokenizer);
+  export_huggingface({.from = directory.path() / "run", .to = directory.path() / "out"});
+  EXPECT_EQ(read_bytes(directory.path() / "out" / "tokenizer.json"), tokenizer);
+  const Json config =
+      parse_json(read_bytes(directory.path() / "out" / "tokenizer_config.json"), "config");
+  EXPECT_EQ(config.at("tokenizer_class").as_string(), "PreTrainedTokenizerFast");
+  EXPECT_EQ(config.at("eos_token").as_string(), "<|endoftext|>");
+  import(directory.path() / "out", directory.path() / "again");
+  EXPECT_EQ(read_bytes(directory.path() / "again" / "tokenizer.json"), tokenizer);
+  EXPECT_EQ(read_bytes(directory.path() / "again" / "tokenizer_config.json"),
+            read_bytes(directory.path() / "out" / "tokenizer_config.json"));
+
+  // One that is not supported is named, and the other taken.
+  test::write_bytes(directory.path() / "out" / "tokenizer.json",
+                    R"({"model": {"type": "WordPiece", "vocab": {}}})");
+  const InterchangeReport report = import_huggingface(
+      {.from = directory.path() / "out", .to = directory.path() / "other", .ranks = 1});
+  EXPECT_FALSE(fs::exists(directory.path() / "other" / "tokenizer.json"));
+  ASSERT_FALSE(report.notes.empty());
+  EXPECT_NE(report.notes.front().find("'WordPiece' is not supported"), std::string::npos);
+}
+
 TEST(HuggingFace, TrainingStartsFromAnImportedModelWithFreshMoments) {
   const TemporaryDirectory directory;
   Config config = test::tiny_config(directory.path());
