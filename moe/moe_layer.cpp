@@ -18,10 +18,9 @@ namespace {
 struct MoeSaved final : FeedForward::Saved {
   Tensor x;  // [rows, hidden], the caller's
   Router::Saved routing;
-  TokenExchange::Plan plan;
-  Tensor expert_x;     // [received, hidden], only of rows that came from other ranks
-  Tensor row_weights;  // [received, 1]
-  Tensor pre;          // [received, factor * width], if they are kept
+  ExchangePlan plan;
+  Tensor arrived;  // [arriving, hidden]: rows of other ranks' tokens
+  Tensor pre;      // [received, factor * width], if they are kept
   std::unique_ptr<Saved> shared;
 };
 
@@ -65,8 +64,6 @@ Experts::Settings experts_settings(const ModelConfig& config, const ProcessMesh&
           .initializer = weight_initializer(config)};
 }
 
-/// [n, k] as one slot per row.
-Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}); }
 Tensor flat(const Tensor& tensor) { return tensor.view({tensor.elements()}); }
 
 }  // namespace
@@ -132,14 +129,12 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   kept.x = x;
   layer.router.forward(x, layout, kept.routing, context);
   const RouterState& routing = kept.routing.state;
-  TokenExchange::Plan& plan = kept.plan;
-  layer.exchange.make_plan(routing.expert_ids, routing.weights, layer.capacity_of(layout), plan,
-                           context);
-  const Shape expert_shape{plan.received, layer.hidden};
-  // In a group of one the experts' rows are copies of x's: to gather them again costs less than the
-  // memory to keep them.
-  kept.expert_x = layer.exchange.sends() ? arena.allocate(expert_shape, dtype) : Tensor();
-  kept.row_weights = arena.allocate({plan.received, 1}, routing.weights.dtype());
+  ExchangePlan& plan = kept.plan;
+  layer.exchange.begin_plan(routing.expert_ids, routing.weights, layer.capacity_of(layout), plan,
+                            context);
+  // What the experts read are copies of x's rows and of these: to gather them again costs less than
+  // the memory to keep them.
+  kept.arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
   kept.pre =
       kept.keep_pre_activations ? layer.routed.allocate_pre(plan.received, dtype, arena) : Tensor();
   if (layer.shared) {
@@ -148,34 +143,33 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   }
 
   const Arena::Scope scope(arena);
-  const Tensor expert_x =
-      layer.exchange.sends() ? kept.expert_x : arena.allocate(expert_shape, dtype);
+  const Tensor expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
   {
     const Arena::Scope transfer(arena);
-    const TokenExchange::Dispatched dispatched[] = {{by_slot(routing.weights), 1, kept.row_weights},
-                                                    {x, plan.top_k, expert_x}};
-    auto rows = layer.exchange.start_dispatch(plan, dispatched, context);
+    auto ids = layer.exchange.send_ids(plan, routing.weights, context);
+    auto rows = layer.exchange.start_dispatch(plan, x, kept.arrived, context);
     if (layer.shared) layer.shared->compute(*kept.shared, y, context);
-    layer.exchange.finish_dispatch(plan, rows, context);
+    layer.exchange.finish_plan(plan, ids, context);
+    layer.exchange.finish_dispatch(plan, rows, x, kept.arrived, expert_x, context);
   }
-  const Tensor expert_y = layer.exchange.allocate_rows(plan, layer.hidden, dtype, arena);
+  const Tensor results = layer.exchange.allocate_results(plan, layer.hidden, dtype, arena);
   {
     const Arena::Scope temporary(arena);
     const Tensor pre =
         kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(plan.received, dtype, arena);
-    layer.routed.forward(expert_x, plan.offsets, flat(kept.row_weights), pre,
-                         expert_y.rows(0, plan.received), context);
+    layer.routed.forward(expert_x, plan.offsets, flat(plan.row_weights), pre,
+                         results.rows(0, plan.received), context);
   }
-  auto rows = layer.exchange.start_combine(plan, expert_y, context);
-  layer.exchange.finish_combine(rows, plan.slot_rows,
-                                layer.shared ? Write::accumulate : Write::overwrite, y, context);
+  auto home = layer.exchange.start_combine(plan, results, context);
+  layer.exchange.finish_combine(plan, home, layer.shared ? Write::accumulate : Write::overwrite, y,
+                                context);
 }
 
 void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                         ExecutionContext& context) {
   Impl& layer = *impl_;
   auto& kept = static_cast<MoeSaved&>(saved);
-  const TokenExchange::Plan& plan = kept.plan;
+  const ExchangePlan& plan = kept.plan;
   Arena& arena = context.arena;
   const DType dtype = d_y.dtype();
   const Shape rows_shape{layout.rows(), layer.hidden};
@@ -186,25 +180,21 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
 
   const Arena::Scope scope(arena);
-  const DType wide = kept.row_weights.dtype();
+  const DType wide = plan.row_weights.dtype();
   const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, wide);
   const Tensor d_expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
+  const Tensor expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
   {
     const Arena::Scope transfer(arena);
-    const TokenExchange::Dispatched dispatched[] = {{d_y, plan.top_k, d_expert_y}};
-    auto rows = layer.exchange.start_dispatch(plan, dispatched, context);
+    const Tensor arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
+    auto rows = layer.exchange.start_dispatch(plan, d_y, arrived, context);
     if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
-    layer.exchange.finish_dispatch(plan, rows, context);
+    Pending here;
+    layer.exchange.finish_dispatch(plan, here, kept.x, kept.arrived, expert_x, context);
+    layer.exchange.finish_dispatch(plan, rows, d_y, arrived, d_expert_y, context);
   }
-  const Tensor d_expert_x = layer.exchange.allocate_rows(plan, layer.hidden, dtype, arena);
-  const Tensor d_row_weights = layer.exchange.allocate_rows(plan, 1, wide, arena);
-  Tensor expert_x = kept.expert_x;
-  if (!layer.exchange.sends()) {
-    expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-    const TokenExchange::Dispatched dispatched[] = {{kept.x, plan.top_k, expert_x}};
-    auto own_rows = layer.exchange.start_dispatch(plan, dispatched, context);
-    layer.exchange.finish_dispatch(plan, own_rows, context);
-  }
+  const Tensor d_results = layer.exchange.allocate_results(plan, layer.hidden, dtype, arena);
+  const Tensor d_row_weights = layer.exchange.allocate_slot_values(plan, wide, arena);
   {
     const Arena::Scope temporary(arena);
     Tensor pre = kept.pre;
@@ -212,19 +202,18 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
       pre = layer.routed.allocate_pre(plan.received, dtype, arena);
       layer.routed.pre_activations(expert_x, plan.offsets, pre, context);
     }
-    layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(kept.row_weights), pre,
-                          d_expert_x.rows(0, plan.received),
+    layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(plan.row_weights), pre,
+                          d_results.rows(0, plan.received),
                           flat(d_row_weights.rows(0, plan.received)), context);
   }
 
   // The weights' gradients first: the router's backward pass hides the rows' way home.
-  auto weights = layer.exchange.start_combine(plan, d_row_weights, context);
-  auto rows = layer.exchange.start_combine(plan, d_expert_x, context);
-  layer.exchange.finish_combine(weights, by_slot(plan.slot_rows), Write::overwrite,
-                                by_slot(d_weights), context);
+  auto weights = layer.exchange.start_combine_slots(plan, d_row_weights, context);
+  auto rows = layer.exchange.start_combine(plan, d_results, context);
+  layer.exchange.finish_combine_slots(plan, weights, d_weights, context);
   layer.router.backward(kept.x, d_weights, layout, kept.routing, std::move(counts),
                         layer.shared ? Write::accumulate : Write::overwrite, d_x, context);
-  layer.exchange.finish_combine(rows, plan.slot_rows, Write::accumulate, d_x, context);
+  layer.exchange.finish_combine(plan, rows, Write::accumulate, d_x, context);
 }
 
 MoeLayer::RouterLosses MoeLayer::take_losses(Stream& stream) {

@@ -2,131 +2,77 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <vector>
 
-#include "kernels/dispatch_plan/dispatch_plan.h"
-#include "kernels/feed_forward/feed_forward.h"
+#include "moe/exchange_plan.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/context.h"
 
 namespace polymoe {
 
-/// Moves token rows to the ranks that hold their experts, and back. Each expert's rows are
-/// contiguous and in the order of the tokens of the whole group.
+/// Moves token rows to the ranks that hold their experts, and back.
 ///
-/// A token's rows go out grouped by expert, hence by rank. On CPUs every (rank, expert) piece goes
-/// straight to its place among its expert's rows, and rows of this rank's own experts move once,
-/// from the tokens to the experts: the cores that copy are those that compute. On GPUs rows arrive
-/// by one all-to-all grouped by (rank, expert) and are regrouped to (expert, rank): many small
-/// messages cost more there than another copy. In a group of one nothing is sent either way.
+/// A token's row goes to a rank once, however many of its experts live there; the experts gather
+/// their rows from what arrived and from this rank's own tokens, which are not moved at all. On the
+/// way home a rank adds up what its experts made of a token, in the order of the token's slots, and
+/// sends one row. At home a token's rows are added in the order of its slots: its own experts' one
+/// by one, another rank's where the first slot of that rank stands. In a group of one nothing is
+/// sent either way.
 ///
-/// Both directions come in two halves, between which other work may run: start_X takes memory from
-/// the arena and posts the transfer, finish_X waits for it. Collective over the group.
+/// The router's weights travel once, as the plan's row_weights, and are applied by the experts to
+/// their activations: there a weight meets a row that is in registers anyway and is rounded with
+/// the activation, so that neither what is sent nor what is added is rounded once more for it.
+///
+/// Transfers come in two halves, between which other work may run: start_X takes memory from the
+/// arena and posts the transfer, finish_X waits for it. Collective over the group.
 class TokenExchange {
  public:
-  /// Rows of one expert for a peer or from it.
-  struct Piece {
-    int peer;
-    std::int64_t begin, end;
-  };
-  /// Rows of an own expert that stay here.
-  struct OwnPiece {
-    std::int64_t sent, received;  // its first row among the sent rows and the experts' rows
-    std::int64_t rows;
-  };
-
-  /// What goes where for one micro-batch. Kept for backward.
-  struct Plan {
-    Tensor counts;     // [experts] i64: kept rows of this rank's tokens
-    Tensor row_slots;  // [sent] i32: sent row -> slot
-    Tensor
-        slot_rows;  // [tokens, top_k] i32: slot -> row of what finish_combine adds, -1 if dropped
-    std::int64_t top_k = 0;
-    std::int64_t sent = 0;      // rows of this rank's tokens
-    std::int64_t received = 0;  // rows of this rank's experts
-    ExpertOffsets offsets;      // of the received rows
-
-    // Where pieces are sent: the rows that leave are the sent ones without [own_begin, own_end).
-    std::int64_t own_begin = 0, own_end = 0;
-    std::vector<OwnPiece> own;
-    std::vector<Piece> leaving;   // of the rows that leave
-    std::vector<Piece> arriving;  // of the experts' rows
-    std::int64_t leaving_rows = 0;
-
-    // Where rows are regrouped.
-    std::vector<std::int64_t> send_rows, receive_rows;  // per rank of the group
-    Tensor to_experts, to_ranks;                        // [received] i32: gather indices
-  };
-
-  /// What is dispatched: for each kept slot s the row x[s / slots_per_row].
-  struct Dispatched {
-    Tensor x;  // [tokens, width] with slots_per_row = top_k, or [tokens * top_k, width] with 1
-    std::int64_t slots_per_row;
-    Tensor rows;  // [received, width], grouped by expert: there when finish_dispatch returns
-  };
-
-  /// Rows on their way.
+  /// Results on their way home.
   struct Transfer {
-    struct Regrouped {
-      Tensor arriving, rows;
-      Pending pending;
-    };
     Pending pending;
-    Tensor rows;                       // what finish_combine adds
-    std::vector<Regrouped> regrouped;  // what finish_dispatch has yet to regroup
+    Tensor results;  // what finish_combine adds from
   };
-
-  /// How rows travel between ranks; by_backend: pieces on CPUs, regrouped on GPUs, where pieces are
-  /// not possible. The same on every rank, and the same results.
-  enum class Route : std::uint8_t { by_backend, pieces, regrouped };
 
   /// `experts` of the whole group.
-  TokenExchange(Communicator& group, std::int64_t experts, Route route = Route::by_backend);
+  TokenExchange(Communicator& group, std::int64_t experts)
+      : group_(group), planner_(group, experts) {}
 
-  /// False in a group of one, where dispatching moves no row to another rank.
-  bool sends() const { return group_.size() > 1; }
+  /// See ExchangePlanner, whose parts these are.
+  void begin_plan(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
+                  ExchangePlan& plan, ExecutionContext& context);
+  ExchangePlanner::Ids send_ids(const ExchangePlan& plan, const Tensor& weights,
+                                ExecutionContext& context);
+  void finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids, ExecutionContext& context);
 
-  /// Fills `plan`, whose tensors outlive the call in the arena. On the meta device the slots are
-  /// taken as spread evenly over the experts, rounded up.
-  void make_plan(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
-                 Plan& plan, ExecutionContext& context);
+  /// Sends the rows of x [tokens, width] that leave. arrived [arriving, width]
+  Pending start_dispatch(const ExchangePlan& plan, const Tensor& x, const Tensor& arrived,
+                         ExecutionContext& context);
+  /// rows [received, width], grouped by expert: from x and what arrived. `pending` may be done.
+  void finish_dispatch(const ExchangePlan& plan, Pending& pending, const Tensor& x,
+                       const Tensor& arrived, Tensor rows, ExecutionContext& context);
 
-  Transfer start_dispatch(const Plan& plan, std::span<const Dispatched> dispatched,
-                          ExecutionContext& context);
-  void finish_dispatch(const Plan& plan, Transfer& transfer, ExecutionContext& context);
-
-  /// Memory for what start_combine sends: the experts' rows [received, width], behind which there
-  /// may be room for rows of other ranks' experts.
-  Tensor allocate_rows(const Plan& plan, std::int64_t width, DType dtype, Arena& arena) const;
-
-  /// Sends the experts' rows back. `rows` is of allocate_rows.
-  Transfer start_combine(const Plan& plan, const Tensor& rows, ExecutionContext& context);
-  /// y[t] (+)= sum over the kept slots of token t, in the order of their weights. With
-  /// slot_rows = plan.slot_rows [tokens, top_k]; viewed as [tokens * top_k, 1] it puts each slot's
-  /// row by itself.
-  void finish_combine(Transfer& transfer, const Tensor& slot_rows, Write write, Tensor y,
+  /// Memory for the experts' rows [received, width], behind which there is room for what comes home
+  /// from other ranks.
+  Tensor allocate_results(const ExchangePlan& plan, std::int64_t width, DType dtype,
+                          Arena& arena) const;
+  /// Sends home the sum of each arrived row's results. `results` is of allocate_results.
+  Transfer start_combine(const ExchangePlan& plan, const Tensor& results,
+                         ExecutionContext& context);
+  /// y[t] (+)= sum of token t's results.
+  void finish_combine(const ExchangePlan& plan, Transfer& transfer, Write write, Tensor y,
                       ExecutionContext& context);
 
+  /// The same for one number per slot, which is not summed: values is of allocate_slot_values and
+  /// starts with the experts' [received, 1].
+  Tensor allocate_slot_values(const ExchangePlan& plan, DType dtype, Arena& arena) const;
+  Transfer start_combine_slots(const ExchangePlan& plan, const Tensor& values,
+                               ExecutionContext& context);
+  /// y [tokens, top_k]; 0 for dropped slots.
+  void finish_combine_slots(const ExchangePlan& plan, Transfer& transfer, Tensor y,
+                            ExecutionContext& context);
+
  private:
-  /// Received rows of each (rank, local expert), which the others' counts tell.
-  std::vector<std::int64_t> exchange_counts(const std::vector<std::int64_t>& kept,
-                                            ExecutionContext& context);
-
-  /// Of `received`, for pieces. `kept` are the sent rows of each expert.
-  void plan_pieces(const std::vector<std::int64_t>& kept, const std::vector<std::int64_t>& received,
-                   Plan& plan) const;
-  /// Of plan_pieces: slot_rows from sent rows to rows of allocate_rows.
-  void renumber_slots(const Plan& plan) const;
-  Tensor gather_leaving(const Plan& plan, const Dispatched& dispatched,
-                        ExecutionContext& context) const;
-
-  bool sends_pieces(const Stream& stream) const;
-
   Communicator& group_;
-  std::int64_t experts_;
-  std::int64_t local_experts_;
-  Route route_;
+  ExchangePlanner planner_;
 };
 
 }  // namespace polymoe

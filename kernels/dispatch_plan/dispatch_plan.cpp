@@ -2,7 +2,6 @@
 #include "kernels/dispatch_plan/dispatch_plan.h"
 
 #include <limits>
-#include <numeric>
 #include <string>
 
 #include "kernels/check.h"
@@ -78,22 +77,33 @@ void dispatch_plan(const Tensor& expert_ids, const Tensor& weights, const Expert
   });
 }
 
-void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, Tensor indices,
-                     Stream& stream) {
-  const auto groups = static_cast<std::int64_t>(counts.size());
-  if (inner < 1 || groups % inner != 0) {
-    throw InvalidArgument("regroup_indices: " + std::to_string(groups) +
-                          " groups are not a multiple of inner = " + std::to_string(inner));
-  }
-  const std::int64_t rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-  check_index_range("regroup_indices", rows);
-  check_tensors("regroup_indices", stream.device(), {{"indices", indices, {rows}, DType::i32}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::regroup_indices(backend, counts, inner, indices, stream); });
+void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor row_slots,
+                 Tensor slot_rows, Arena& scratch, Stream& stream) {
+  const char* operation = "group_slots";
+  check_rank(operation, "ids", ids, 2);
+  check_rank(operation, "counts", counts, 1);
+  const std::int64_t slots = ids.elements(), groups = counts.dim(0);
+  check_tensors(operation, stream.device(),
+                {{"ids", ids, ids.shape(), DType::i32},
+                 {"counts", counts, {groups}, DType::i64},
+                 {"row_slots", row_slots, {slots}, DType::i32},
+                 {"slot_rows", slot_rows, ids.shape(), DType::i32}});
+  check_index_range(operation, slots);
+  const Arena::Scope scope(scratch);
+  detail::DispatchPlanScratch memory;
+  memory.chunk_rows = scratch.allocate({detail::dispatch_plan_chunks(slots), groups}, DType::i64);
+  dispatch(stream.device(), [&](auto backend) {
+    detail::group_slots(backend, ids, first, counts, row_slots, slot_rows, memory, stream);
+  });
 }
 
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream) {
+  gather_rows(x, Tensor(), indices, divisor, out, stream);
+}
+
+void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
+                 Tensor out, Stream& stream) {
   const char* operation = "gather_rows";
   check_rank(operation, "indices", indices, 1);
   if (!x.defined() || x.shape().rank() < 1 || x.shape().rank() > 2) {
@@ -112,8 +122,17 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
                 {{"x", x, x.shape(), x.dtype()},
                  {"indices", indices, indices.shape(), DType::i32},
                  {"out", out, x.shape().with_first(indices.dim(0)), x.dtype()}});
-  dispatch(stream.device(),
-           [&](auto backend) { detail::gather_rows(backend, x, indices, divisor, out, stream); });
+  if (more.defined()) {
+    if (more.shape().rank() != x.shape().rank()) {
+      throw InvalidArgument("gather_rows: more has shape " + to_string(more.shape()) +
+                            " behind x of shape " + to_string(x.shape()));
+    }
+    check_tensors(operation, stream.device(),
+                  {{"more", more, x.shape().with_first(more.dim(0)), x.dtype()}});
+  }
+  dispatch(stream.device(), [&](auto backend) {
+    detail::gather_rows(backend, x, more, indices, divisor, out, stream);
+  });
 }
 
 void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y, Stream& stream) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "kernels/backend.h"
 #include "runtime/arena.h"
@@ -27,10 +26,9 @@ struct ExpertCapacity {
 /// s = token * top_k + choice.
 ///
 /// expert_ids  [tokens, top_k] i32 in [0, experts)
-/// weights     [tokens, top_k] f32, on the CPU f32 or f64  read only by DropPolicy::probability,
-/// else
-///                                         may be undefined
-/// counts      [experts] i64      kept rows per expert
+/// weights     [tokens, top_k] f32, on the CPU f32 or f64; only read by DropPolicy::probability,
+///             else it may be undefined
+/// counts      [experts] i64         kept rows per expert
 /// row_slots   [tokens * top_k] i32  row -> slot, grouped by expert; -1 beyond the last kept row
 /// slot_rows   [tokens, top_k] i32   slot -> row; -1 where dropped
 ///
@@ -40,15 +38,18 @@ void dispatch_plan(const Tensor& expert_ids, const Tensor& weights, const Expert
                    Tensor counts, Tensor row_slots, Tensor slot_rows, Arena& scratch,
                    Stream& stream);
 
-/// indices[r] = the row, in a layout grouped by (outer, inner), of row r of the same rows grouped
-/// by (inner, outer): gather_rows with it regroups rows that arrive by (rank, expert) to (expert,
-/// rank). The transposed counts give the way back.
+/// Counting sort of the slots by group, stable in the slot index: group g has the slots whose id is
+/// first + g. Slots with any other id belong to none.
 ///
-/// counts [outer * inner] on the host: rows of each group; indices [rows] i32
+/// ids        [tokens, top_k] i32
+/// counts     [groups] i64           slots of each group
+/// row_slots  [tokens * top_k] i32   row -> slot, by group; -1 beyond the last row
+/// slot_rows  [tokens, top_k] i32    slot -> row; -1 of slots in no group
 ///
-/// Asynchronous on `stream`. Throws InvalidArgument when the counts do not sum to rows.
-void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, Tensor indices,
-                     Stream& stream);
+/// Asynchronous on `stream`. Throws InvalidArgument on a mismatch, and on more slots than an i32
+/// numbers.
+void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor row_slots,
+                 Tensor slot_rows, Arena& scratch, Stream& stream);
 
 /// out[r] = x[indices[r] / divisor]: with row slots and divisor = top_k, the tokens' rows in expert
 /// order; with divisor 1, any permutation.
@@ -58,6 +59,9 @@ void regroup_indices(std::span<const std::int64_t> counts, std::int64_t inner, T
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream);
+/// The same where the rows of `more` are counted on behind those of x. It may be undefined.
+void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
+                 Tensor out, Stream& stream);
 
 /// y[t] = sum over j of rows[slot_rows[t, j]], or y[t] added to it, j ascending, dropped slots (-1)
 /// left out: combine forward, and dispatch backward.

@@ -21,20 +21,21 @@ std::int64_t dispatch_plan_cuda_chunks(std::int64_t slots);
 void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
                    const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
                    Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream);
-void regroup_indices(CpuBackend, std::span<const std::int64_t> counts, std::int64_t inner,
-                     Tensor indices, Stream& stream);
-void gather_rows(CpuBackend, const Tensor& x, const Tensor& indices, std::int64_t divisor,
-                 Tensor out, Stream& stream);
+void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor counts, Tensor row_slots,
+                 Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream);
+void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
+                 std::int64_t divisor, Tensor out, Stream& stream);
 void sum_rows(CpuBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,
               Stream& stream);
 
 void dispatch_plan(CudaBackend, const Tensor& expert_ids, const Tensor& weights,
                    const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
                    Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream);
-void regroup_indices(CudaBackend, std::span<const std::int64_t> counts, std::int64_t inner,
-                     Tensor indices, Stream& stream);
-void gather_rows(CudaBackend, const Tensor& x, const Tensor& indices, std::int64_t divisor,
-                 Tensor out, Stream& stream);
+void group_slots(CudaBackend, const Tensor& ids, std::int64_t first, Tensor counts,
+                 Tensor row_slots, Tensor slot_rows, const DispatchPlanScratch& scratch,
+                 Stream& stream);
+void gather_rows(CudaBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
+                 std::int64_t divisor, Tensor out, Stream& stream);
 void sum_rows(CudaBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,
               Stream& stream);
 

@@ -19,6 +19,9 @@ struct Slots {
   std::int32_t* rows;       // [count] -1 = dropped; any other value = kept, until rows are known
   std::int64_t count;
   std::int64_t experts;
+  std::int32_t first_id = 0;  // of the experts
+
+  std::int64_t expert(std::int64_t s) const { return ids[s] - first_id; }
 };
 
 // Keeps the first `capacity` slots of each expert. taken [experts] is scratch.
@@ -78,6 +81,47 @@ void drop_beyond_capacity(const Slots& slots, const Tensor& weights, const Exper
                           scratch.sorted_slots.data<std::int32_t>() + begin);
     });
   }
+}
+
+// Rows of the kept slots: stable by expert.
+void sort_kept(const Slots& slots, const DispatchPlanScratch& scratch, const Tensor& counts,
+               const Tensor& row_slots) {
+  const std::int64_t experts = slots.experts, chunks = omp_get_max_threads();
+  auto* chunk_rows = scratch.chunk_rows.data<std::int64_t>();
+  const auto chunk_begin = [&](std::int64_t chunk) { return slots.count * chunk / chunks; };
+#pragma omp parallel for schedule(static)
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+    std::int64_t* rows = chunk_rows + chunk * experts;
+    std::fill_n(rows, experts, std::int64_t{0});
+    for (std::int64_t s = chunk_begin(chunk); s < chunk_begin(chunk + 1); ++s) {
+      if (slots.rows[s] < 0) continue;
+      assert(slots.expert(s) >= 0 && slots.expert(s) < experts);
+      ++rows[slots.expert(s)];
+    }
+  }
+  // From counts to the first row of each (expert, chunk).
+  std::int64_t next = 0;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    const std::int64_t first = next;
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const std::int64_t rows = chunk_rows[chunk * experts + e];
+      chunk_rows[chunk * experts + e] = next;
+      next += rows;
+    }
+    counts.data<std::int64_t>()[e] = next - first;
+  }
+  auto* out = row_slots.data<std::int32_t>();
+#pragma omp parallel for schedule(static)
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+    std::int64_t* rows = chunk_rows + chunk * experts;
+    for (std::int64_t s = chunk_begin(chunk); s < chunk_begin(chunk + 1); ++s) {
+      if (slots.rows[s] < 0) continue;
+      const std::int64_t row = rows[slots.expert(s)]++;
+      slots.rows[s] = static_cast<std::int32_t>(row);
+      out[row] = static_cast<std::int32_t>(s);
+    }
+  }
+  std::fill(out + next, out + slots.count, -1);
 }
 
 // Adds r to y in the order of the list; the first row is copied unless y is accumulated.
@@ -151,77 +195,43 @@ void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
                    Tensor slot_rows, const DispatchPlanScratch& scratch, Stream&) {
   const Slots slots{expert_ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(),
                     expert_ids.elements(), counts.dim(0)};
-  const std::int64_t experts = slots.experts, chunks = omp_get_max_threads();
   if (capacity.slots > 0) {
     drop_beyond_capacity(slots, weights, capacity, expert_ids.dim(1), scratch);
   } else {
     std::fill_n(slots.rows, slots.count, 0);
   }
-  auto* chunk_rows = scratch.chunk_rows.data<std::int64_t>();
-  const auto chunk_begin = [&](std::int64_t chunk) { return slots.count * chunk / chunks; };
-#pragma omp parallel for schedule(static)
-  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-    std::int64_t* rows = chunk_rows + chunk * experts;
-    std::fill_n(rows, experts, std::int64_t{0});
-    for (std::int64_t s = chunk_begin(chunk); s < chunk_begin(chunk + 1); ++s) {
-      assert(slots.ids[s] >= 0 && slots.ids[s] < experts);
-      if (slots.rows[s] >= 0) ++rows[slots.ids[s]];
-    }
-  }
-  // From counts to the first row of each (expert, chunk).
-  std::int64_t next = 0;
-  for (std::int64_t e = 0; e < experts; ++e) {
-    const std::int64_t first = next;
-    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const std::int64_t rows = chunk_rows[chunk * experts + e];
-      chunk_rows[chunk * experts + e] = next;
-      next += rows;
-    }
-    counts.data<std::int64_t>()[e] = next - first;
-  }
-  auto* out = row_slots.data<std::int32_t>();
-#pragma omp parallel for schedule(static)
-  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-    std::int64_t* rows = chunk_rows + chunk * experts;
-    for (std::int64_t s = chunk_begin(chunk); s < chunk_begin(chunk + 1); ++s) {
-      if (slots.rows[s] < 0) continue;
-      const std::int64_t row = rows[slots.ids[s]]++;
-      slots.rows[s] = static_cast<std::int32_t>(row);
-      out[row] = static_cast<std::int32_t>(s);
-    }
-  }
-  std::fill(out + next, out + slots.count, -1);
+  sort_kept(slots, scratch, counts, row_slots);
 }
 
-void regroup_indices(CpuBackend, std::span<const std::int64_t> counts, std::int64_t inner,
-                     Tensor indices, Stream&) {
-  const auto groups = static_cast<std::int64_t>(counts.size());
-  auto* out = indices.data<std::int32_t>();
-  for (std::int64_t i = 0; i < inner; ++i) {
-    std::int64_t begin = 0;
-    for (std::int64_t g = 0; g < groups; ++g) {
-      const std::int64_t rows = counts[static_cast<std::size_t>(g)];
-      if (g % inner == i) {
-        for (std::int64_t r = 0; r < rows; ++r) *out++ = static_cast<std::int32_t>(begin + r);
-      }
-      begin += rows;
-    }
+void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor counts, Tensor row_slots,
+                 Tensor slot_rows, const DispatchPlanScratch& scratch, Stream&) {
+  const Slots slots{ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(), ids.elements(),
+                    counts.dim(0), static_cast<std::int32_t>(first)};
+#pragma omp parallel for schedule(static)
+  for (std::int64_t s = 0; s < slots.count; ++s) {
+    const std::int64_t group = slots.expert(s);
+    slots.rows[s] = group >= 0 && group < slots.experts ? 0 : -1;
   }
+  sort_kept(slots, scratch, counts, row_slots);
 }
 
-void gather_rows(CpuBackend, const Tensor& x, const Tensor& indices, std::int64_t divisor,
-                 Tensor out, Stream&) {
-  const std::int64_t rows = indices.dim(0);
+void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
+                 std::int64_t divisor, Tensor out, Stream&) {
+  const std::int64_t rows = indices.dim(0), first_of_more = x.dim(0);
   const std::size_t width = x.shape().rank() == 1 ? 1 : static_cast<std::size_t>(x.dim(1));
   const std::size_t bytes = width * size_of(x.dtype());
   const auto* index = indices.data<std::int32_t>();
   const auto* from = static_cast<const std::byte*>(x.raw());
+  const auto* from_more = static_cast<const std::byte*>(more.defined() ? more.raw() : nullptr);
   auto* to = static_cast<std::byte*>(out.raw());
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < rows; ++r) {
-    assert(index[r] >= 0 && index[r] / divisor < x.dim(0));
-    std::memcpy(to + static_cast<std::size_t>(r) * bytes,
-                from + static_cast<std::size_t>(index[r] / divisor) * bytes, bytes);
+    const std::int64_t row = index[r] / divisor;
+    assert(index[r] >= 0 && row < first_of_more + (more.defined() ? more.dim(0) : 0));
+    const std::byte* source =
+        row < first_of_more ? from + static_cast<std::size_t>(row) * bytes
+                            : from_more + static_cast<std::size_t>(row - first_of_more) * bytes;
+    std::memcpy(to + static_cast<std::size_t>(r) * bytes, source, bytes);
   }
 }
 

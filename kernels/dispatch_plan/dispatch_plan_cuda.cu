@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <string>
-#include <vector>
 
 #include "kernels/cuda/device/launch.cuh"
 #include "runtime/cuda/check.h"
@@ -18,12 +17,14 @@ using cuda::whole_warp;
 constexpr std::int64_t most_experts = 4096;  // their counters live in 48 KiB of shared memory
 constexpr int scan_threads = 1024;
 constexpr int select_threads = 512;
+constexpr int mark_threads = 256;
 
 struct Slots {
   const std::int32_t* ids;  // [count] expert of each slot
   std::int32_t* rows;       // [count] -1 = dropped, until rows are known
   std::int64_t count;
   int experts;
+  std::int32_t first_id = 0;  // of the experts
 };
 
 __device__ unsigned lanes_below() { return (1u << (threadIdx.x % warp_size)) - 1; }
@@ -37,7 +38,8 @@ __device__ void for_slots_in_order(const Slots& slots, std::int64_t begin, std::
   for (std::int64_t first = begin; first < end; first += warp_size) {
     const std::int64_t s = first + lane;
     const bool wanted = s < end && keeps(s);
-    const int expert = wanted ? slots.ids[s] : slots.experts;  // the last counter is nobody's
+    const int expert =
+        wanted ? slots.ids[s] - slots.first_id : slots.experts;  // the last counter is nobody's
     const unsigned same = __match_any_sync(whole_warp, expert);
     const int before = __popc(same & lanes_below());
     const int place = taken[expert] + before;
@@ -196,18 +198,39 @@ __global__ void place_slots(Slots slots, std::int64_t chunk_slots, const std::in
       });
 }
 
-// Groups whose sizes travel with the launch.
-struct GroupBatch {
-  static constexpr int most = 256;
-  std::int32_t from[most], to[most], rows[most];
-};
-
-__global__ void write_group_indices(GroupBatch batch, std::int32_t* indices) {
-  const int g = static_cast<int>(blockIdx.x);
-  for (std::int32_t r = static_cast<std::int32_t>(threadIdx.x); r < batch.rows[g];
-       r += static_cast<std::int32_t>(blockDim.x)) {
-    indices[batch.to[g] + r] = batch.from[g] + r;
+// Keeps the slots of the experts there are.
+__global__ void __launch_bounds__(mark_threads) keep_in_range(Slots slots) {
+  const std::int64_t stride = std::int64_t{gridDim.x} * mark_threads;
+  for (std::int64_t s = std::int64_t{blockIdx.x} * mark_threads + threadIdx.x; s < slots.count;
+       s += stride) {
+    const std::int32_t expert = slots.ids[s] - slots.first_id;
+    slots.rows[s] = expert >= 0 && expert < slots.experts ? 0 : -1;
   }
+}
+
+void check_experts(const char* operation, std::int64_t experts) {
+  if (experts <= most_experts) return;
+  throw InvalidArgument(std::string(operation) + ": " + std::to_string(experts) +
+                        " experts, allowed on CUDA are " + std::to_string(most_experts));
+}
+
+// Rows of the kept slots: stable by expert.
+void sort_kept(const Slots& slots, const DispatchPlanScratch& scratch, const Tensor& counts,
+               const Tensor& row_slots, cudaStream_t native) {
+  const std::size_t counters = static_cast<std::size_t>(slots.experts + 1) * sizeof(int);
+  const std::int64_t chunks = dispatch_plan_cuda_chunks(slots.count);
+  const std::int64_t chunk_slots = (slots.count + chunks - 1) / chunks;
+  auto* chunk_rows = scratch.chunk_rows.data<std::int64_t>();
+  const auto grid = static_cast<unsigned>(chunks);
+  count_chunks<<<grid, warp_size, counters, native>>>(slots, chunk_slots, chunk_rows);
+  cuda::check_launch("count_chunks");
+  scan_chunks<<<1, scan_threads, static_cast<std::size_t>(slots.experts) * sizeof(std::int64_t),
+                native>>>(chunk_rows, static_cast<int>(chunks), slots.experts,
+                          counts.data<std::int64_t>());
+  cuda::check_launch("scan_chunks");
+  place_slots<<<grid, warp_size, counters, native>>>(slots, chunk_slots, chunk_rows,
+                                                     row_slots.data<std::int32_t>());
+  cuda::check_launch("place_slots");
 }
 
 }  // namespace
@@ -216,10 +239,7 @@ void dispatch_plan(CudaBackend, const Tensor& expert_ids, const Tensor& weights,
                    const ExpertCapacity& capacity, Tensor counts, Tensor row_slots,
                    Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream) {
   const std::int64_t experts = counts.dim(0);
-  if (experts > most_experts) {
-    throw InvalidArgument("dispatch_plan: " + std::to_string(experts) +
-                          " experts, allowed on CUDA are " + std::to_string(most_experts));
-  }
+  check_experts("dispatch_plan", experts);
   const cudaStream_t native = cuda::native(stream);
   const Slots slots{expert_ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(),
                     expert_ids.elements(), static_cast<int>(experts)};
@@ -251,53 +271,24 @@ void dispatch_plan(CudaBackend, const Tensor& expert_ids, const Tensor& weights,
       }
     }
   }
-  const std::int64_t chunks = dispatch_plan_cuda_chunks(slots.count);
-  const std::int64_t chunk_slots = (slots.count + chunks - 1) / chunks;
-  auto* chunk_rows = scratch.chunk_rows.data<std::int64_t>();
-  const auto grid = static_cast<unsigned>(chunks);
-  count_chunks<<<grid, warp_size, counters, native>>>(slots, chunk_slots, chunk_rows);
-  cuda::check_launch("count_chunks");
-  scan_chunks<<<1, scan_threads, static_cast<std::size_t>(experts) * sizeof(std::int64_t),
-                native>>>(chunk_rows, static_cast<int>(chunks), slots.experts,
-                          counts.data<std::int64_t>());
-  cuda::check_launch("scan_chunks");
-  place_slots<<<grid, warp_size, counters, native>>>(slots, chunk_slots, chunk_rows,
-                                                     row_slots.data<std::int32_t>());
-  cuda::check_launch("place_slots");
+  sort_kept(slots, scratch, counts, row_slots, native);
 }
 
-void regroup_indices(CudaBackend, std::span<const std::int64_t> counts, std::int64_t inner,
-                     Tensor indices, Stream& stream) {
-  const auto groups = static_cast<std::int64_t>(counts.size());
-  // first[g]: rows of the groups before g in the layout grouped by (outer, inner).
-  std::vector<std::int64_t> first(counts.size());
-  std::int64_t sum = 0;
-  for (std::size_t g = 0; g < counts.size(); ++g) {
-    first[g] = sum;
-    sum += counts[g];
+void group_slots(CudaBackend, const Tensor& ids, std::int64_t first, Tensor counts,
+                 Tensor row_slots, Tensor slot_rows, const DispatchPlanScratch& scratch,
+                 Stream& stream) {
+  check_experts("group_slots", counts.dim(0));
+  const cudaStream_t native = cuda::native(stream);
+  const Slots slots{ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(), ids.elements(),
+                    static_cast<int>(counts.dim(0)), static_cast<std::int32_t>(first)};
+  cuda::fill_bytes(row_slots.raw(), 0xff, row_slots.bytes(), native);
+  if (slots.count == 0) {
+    cuda::fill_bytes(counts.raw(), 0, counts.bytes(), native);
+    return;
   }
-  GroupBatch batch;
-  int filled = 0;
-  std::int64_t to = 0;
-  const auto launch = [&] {
-    if (filled == 0) return;
-    write_group_indices<<<static_cast<unsigned>(filled), 256, 0, cuda::native(stream)>>>(
-        batch, indices.data<std::int32_t>());
-    cuda::check_launch("write_group_indices");
-    filled = 0;
-  };
-  for (std::int64_t i = 0; i < inner; ++i) {
-    for (std::int64_t g = i; g < groups; g += inner) {
-      const auto group = static_cast<std::size_t>(g);
-      if (counts[group] == 0) continue;
-      batch.from[filled] = static_cast<std::int32_t>(first[group]);
-      batch.to[filled] = static_cast<std::int32_t>(to);
-      batch.rows[filled] = static_cast<std::int32_t>(counts[group]);
-      to += counts[group];
-      if (++filled == GroupBatch::most) launch();
-    }
-  }
-  launch();
+  keep_in_range<<<cuda::blocks_for(slots.count, mark_threads), mark_threads, 0, native>>>(slots);
+  cuda::check_launch("keep_in_range");
+  sort_kept(slots, scratch, counts, row_slots, native);
 }
 
 }  // namespace polymoe::detail

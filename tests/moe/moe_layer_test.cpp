@@ -60,10 +60,17 @@ LayerCase rich() {
 
 LayerLayout one_rank() { return {.ranks = 1, .expert_parallel = 1, .sequences = {{sequences}}}; }
 
-/// Every layout of 1, 2 and 4 ranks; with 4, one of them has no sequence.
+/// Layouts of 2, 4 and 8 ranks; with 4, one of them has no sequence, with 8 three.
 std::vector<LayerLayout> all_layouts() {
-  return {{2, 1, {{3, 2}}},       {2, 2, {{3, 2}}},       {4, 1, {{2, 0, 1, 2}}},
-          {4, 2, {{2, 0, 1, 2}}}, {4, 4, {{2, 0, 1, 2}}}, {2, 2, {{0, 5}}}};
+  return {{2, 1, {{3, 2}}},
+          {2, 2, {{3, 2}}},
+          {4, 1, {{2, 0, 1, 2}}},
+          {4, 2, {{2, 0, 1, 2}}},
+          {4, 4, {{2, 0, 1, 2}}},
+          {2, 2, {{0, 5}}},
+          {8, 2, {{1, 0, 1, 1, 0, 1, 0, 1}}},
+          {8, 4, {{1, 0, 1, 1, 0, 1, 0, 1}}},
+          {8, 8, {{1, 0, 1, 1, 0, 1, 0, 1}}}};
 }
 
 struct Input {
@@ -128,6 +135,16 @@ TEST(MoeLayerLayouts, GiveTheSameNumbersWhenExpertsAndRanksStayEmpty) {
   expect_layout_independent(layer, "three experts");
 }
 
+TEST(MoeLayerLayouts, GiveTheSameNumbersWhenOneExpertTakesEverything) {
+  LayerCase layer = rich();
+  layer.config.moe.top_k = 1;
+  layer.bias = {0.0F, 0.0F, 0.0F, 0.0F, 0.0F, 9.0F, 0.0F, 0.0F};
+  const Input input;
+  EXPECT_EQ(run_layer(layer, one_rank(), *input.x, *input.d_y).counts,
+            (std::vector<std::int64_t>{0, 0, 0, 0, 0, 30, 0, 0, 0}));
+  expect_layout_independent(layer, "one expert");
+}
+
 // Balance over a rank's micro-batch depends on the micro-batches, not on who runs them.
 TEST(MoeLayerLayouts, RankBalanceIsThatOfTheSameMicroBatches) {
   LayerCase layer = plain();
@@ -166,14 +183,15 @@ TEST(MoeLayer, TwoRunsGiveTheSameBits) {
   LayerCase layer = rich();
   layer.config.moe.capacity_factor = 1.0;
   layer.config.moe.drop = DropPolicy::probability;
-  const LayerLayout layout{4, 2, {{2, 0, 1, 2}}};
-  const LayerResult first = run_layer(layer, layout, *input.x, *input.d_y);
-  const LayerResult second = run_layer(layer, layout, *input.x, *input.d_y);
-  EXPECT_EQ(first.y, second.y);
-  EXPECT_EQ(first.d_x, second.d_x);
-  EXPECT_EQ(first.gradients, second.gradients);
-  EXPECT_EQ(first.balance, second.balance);
-  EXPECT_EQ(first.z, second.z);
+  for (const LayerLayout& layout : all_layouts()) {
+    const LayerResult first = run_layer(layer, layout, *input.x, *input.d_y);
+    const LayerResult second = run_layer(layer, layout, *input.x, *input.d_y);
+    EXPECT_EQ(first.y, second.y);
+    EXPECT_EQ(first.d_x, second.d_x);
+    EXPECT_EQ(first.gradients, second.gradients);
+    EXPECT_EQ(first.balance, second.balance);
+    EXPECT_EQ(first.z, second.z);
+  }
 }
 
 class MoeLayerFixture : public ::testing::TestWithParam<std::string> {};

@@ -3,37 +3,67 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <set>
+#include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "kernels/check.h"
+#include "parallel/communication/device_world.h"
+#include "runtime/copy.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/random.h"
+#include "support/devices.h"
 #include "support/random_tensor.h"
 #include "support/run_ranks.h"
 
 namespace polymoe {
 namespace {
 
-constexpr std::int64_t experts = 8, top_k = 2, width = 3;
-// Ranks of a group have unequal tokens, one has none.
-constexpr std::int64_t tokens_of_rank[] = {5, 0, 17, 3};
+using test::tensor_of;
+using test::values_of;
 
-// Experts of the token: expert 3 is nobody's choice, some are many's.
-std::vector<std::int32_t> choice(std::int64_t token) {
+constexpr std::int64_t experts = 8, top_k = 2, width = 3;
+// Ranks of a group have unequal tokens, two of eight have none.
+constexpr std::int64_t tokens_of_rank[] = {5, 0, 17, 3, 1, 0, 2, 6};
+
+using Choice = std::array<std::int32_t, top_k>;
+struct Routing {
+  const char* name;
+  Choice (*choice)(std::int64_t token);
+};
+
+// Expert 3 is nobody's choice, some are many's.
+Choice spread(std::int64_t token) {
   const RandomStream random(11, "choice");
   const auto first = static_cast<std::int32_t>(random.bits(static_cast<std::uint64_t>(token)) % 3);
-  return {first, token % 4 == 0 ? 7 : 4 + first};
+  return {token % 4 == 0 ? 7 : 4 + first, first};
 }
+// Two neighbours take everything: on up to four ranks all rows go to one.
+Choice one_pair(std::int64_t) { return {5, 4}; }
 
+// Small whole numbers: their sums are exact in bf16.
 double value(std::int64_t token, std::int64_t column) {
-  return static_cast<double>(10 * token + column + 1);
+  return static_cast<double>(token + 32 * column);
 }
-
-class TokenExchangeTest : public testing::TestWithParam<std::tuple<int, TokenExchange::Route>> {};
+double weight(std::int64_t token, std::int64_t slot) {
+  return static_cast<double>(2 * token + slot + 1);
+}
+/// What an expert makes of a row.
+double result(double x, std::int64_t expert) { return x + static_cast<double>(expert); }
 
 // One rank of a group: its tokens are [first, first + tokens) of all.
 struct Rank {
-  Rank(std::unique_ptr<Communicator> communicator, TokenExchange::Route route)
-      : group(std::move(communicator)), exchange(*group, experts, route) {
+  Rank(std::unique_ptr<Communicator> host, const test::Placement& placement, const Routing& routing)
+      : device{placement.device, 0},
+        dtype(placement.dtype),
+        choice(routing.choice),
+        group(make_device_world(std::move(host), device, {.share_devices = true}).communicator),
+        exchange(*group, experts) {
     for (int r = 0; r < group->size(); ++r) {
       if (r == group->rank()) first = all_tokens;
       all_tokens += tokens_of_rank[r];
@@ -41,113 +71,159 @@ struct Rank {
     tokens = tokens_of_rank[group->rank()];
   }
 
-  Tensor filled(const Shape& shape, const std::function<double(std::int64_t)>& element) {
-    const Tensor tensor = arena.allocate(shape, DType::f64);
-    for (std::int64_t i = 0; i < tensor.elements(); ++i) tensor.data<double>()[i] = element(i);
+  Tensor filled(const Shape& shape, DType of, const std::function<double(std::int64_t)>& element) {
+    std::vector<double> values;
+    for (std::int64_t i = 0; i < shape.elements(); ++i) values.push_back(element(i));
+    const Tensor tensor = arena.allocate(shape, of);
+    copy(*tensor_of(shape, of, values), tensor, stream);
+    stream.synchronize();
     return tensor;
   }
-
-  void plan_choices(TokenExchange::Plan& plan) {
-    const Tensor ids = arena.allocate({tokens, top_k}, DType::i32);
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        ids.data<std::int32_t>()[t * top_k + k] = choice(first + t)[static_cast<std::size_t>(k)];
-      }
-    }
-    exchange.make_plan(ids, Tensor(), {}, plan, context);
+  std::vector<double> fetched(const Tensor& tensor) {
+    const OwnedTensor host(tensor.shape(), tensor.dtype(), Device::cpu());
+    copy(tensor, *host, stream);
+    stream.synchronize();
+    return values_of(*host);
   }
 
-  // The tokens of the whole group that chose one of this rank's experts, in the order of the rows.
-  std::vector<std::pair<std::int64_t, std::int64_t>> expected_rows() const {
-    std::vector<std::pair<std::int64_t, std::int64_t>> rows;  // token, expert
-    const std::int64_t local = experts / group->size();
-    for (std::int64_t e = local * group->rank(); e < local * (group->rank() + 1); ++e) {
-      for (std::int64_t t = 0; t < all_tokens; ++t) {
-        for (const std::int32_t chosen : choice(t)) {
-          if (chosen == e) rows.emplace_back(t, e);
+  std::int32_t chosen(std::int64_t slot) const {
+    return choice(first + slot / top_k)[static_cast<std::size_t>(slot % top_k)];
+  }
+  std::int64_t rank_of(std::int64_t expert) const { return expert / (experts / group->size()); }
+
+  struct Row {
+    std::int64_t token, expert, slot;
+  };
+  // This rank's experts' rows: each expert's own tokens, then those of the other ranks.
+  std::vector<Row> expected_rows() const {
+    std::vector<std::int64_t> order;
+    for (std::int64_t t = first; t < first + tokens; ++t) order.push_back(t);
+    for (std::int64_t t = 0; t < all_tokens; ++t) {
+      if (t < first || t >= first + tokens) order.push_back(t);
+    }
+    std::vector<Row> rows;
+    for (std::int64_t e = 0; e < experts; ++e) {
+      if (rank_of(e) != group->rank()) continue;
+      for (const std::int64_t t : order) {
+        const Choice of_token = choice(t);
+        for (std::size_t j = 0; j < of_token.size(); ++j) {
+          if (of_token[j] == e) rows.push_back({t, e, static_cast<std::int64_t>(j)});
         }
       }
     }
     return rows;
   }
+  // (token, other rank) pairs.
+  std::int64_t expected_leaving() const {
+    std::set<std::pair<std::int64_t, std::int64_t>> pairs;
+    for (std::int64_t s = 0; s < tokens * top_k; ++s) {
+      if (rank_of(chosen(s)) != group->rank()) pairs.emplace(s / top_k, rank_of(chosen(s)));
+    }
+    return static_cast<std::int64_t>(pairs.size());
+  }
 
+  Device device;
+  DType dtype;
+  Choice (*choice)(std::int64_t);
   std::unique_ptr<Communicator> group;
   TokenExchange exchange;
-  Stream stream{Device::cpu()};
-  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}};
+  Stream stream{device};
+  Arena arena{{.device = device, .capacity = std::size_t{1} << 20, .poison = true}};
   Timeline timeline;
   ExecutionContext context{stream, arena, timeline};
   std::int64_t first = 0, tokens = 0, all_tokens = 0;
 };
 
-TEST_P(TokenExchangeTest, BringsEachExpertItsTokensInOrderAndTheirResultsBack) {
-  const auto [ranks, route] = GetParam();
-  run_ranks(ranks, [route](std::unique_ptr<Communicator> group) {
-    Rank rank(std::move(group), route);
-    TokenExchange::Plan plan;
-    rank.plan_choices(plan);
-    const auto expected = rank.expected_rows();
-    ASSERT_EQ(plan.received, static_cast<std::int64_t>(expected.size()));
-    ASSERT_EQ(plan.sent, rank.tokens * top_k);
+class TokenExchangeTest : public testing::TestWithParam<std::tuple<int, Routing, test::Placement>> {
+ protected:
+  void SetUp() override {
+    if (std::get<2>(GetParam()).device == DeviceType::cuda && cuda::device_count() == 0) {
+      GTEST_SKIP() << cuda::unavailable_reason();
+    }
+  }
+};
 
-    const Tensor x = rank.filled({rank.tokens, width}, [&](std::int64_t i) {
-      return value(rank.first + i / width, i % width);
-    });
-    const Tensor slots = rank.filled({rank.tokens * top_k, 1}, [&](std::int64_t i) {
-      return value(rank.first + i / top_k, 0) +
-             0.25 * choice(rank.first + i / top_k)[static_cast<std::size_t>(i % top_k)];
-    });
-    const Tensor rows = rank.arena.allocate({plan.received, width}, DType::f64);
-    const Tensor slot_values = rank.arena.allocate({plan.received, 1}, DType::f64);
-    const TokenExchange::Dispatched dispatched[] = {{slots, 1, slot_values}, {x, top_k, rows}};
-    auto sent = rank.exchange.start_dispatch(plan, dispatched, rank.context);
-    rank.exchange.finish_dispatch(plan, sent, rank.context);
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      const auto [token, expert] = expected[i];
-      EXPECT_EQ(slot_values.data<double>()[i],
-                value(token, 0) + 0.25 * static_cast<double>(expert));
-      for (std::int64_t c = 0; c < width; ++c) {
-        EXPECT_EQ(rows.data<double>()[static_cast<std::int64_t>(i) * width + c], value(token, c));
-      }
-    }
+/// A round trip: what the experts read, and what comes home of what they made of it.
+void expect_round_trip(Rank& rank) {
+  ExchangePlan plan;
+  const Tensor ids =
+      rank.filled({rank.tokens, top_k}, DType::i32, [&](std::int64_t s) { return rank.chosen(s); });
+  const DType wide = accumulation_dtype(rank.dtype);
+  const Tensor weights = rank.filled({rank.tokens, top_k}, wide, [&](std::int64_t s) {
+    return weight(rank.first + s / top_k, s % top_k);
+  });
+  const Tensor x = rank.filled({rank.tokens, width}, rank.dtype, [&](std::int64_t i) {
+    return value(rank.first + i / width, i % width);
+  });
+  rank.exchange.begin_plan(ids, weights, {}, plan, rank.context);
+  const auto expected = rank.expected_rows();
+  ASSERT_EQ(plan.received, static_cast<std::int64_t>(expected.size()));
+  EXPECT_EQ(plan.leaving, rank.expected_leaving());
+  EXPECT_EQ(plan.leaving_rows[static_cast<std::size_t>(rank.group->rank())], 0);
+  const Tensor arrived = rank.arena.allocate({plan.arriving, width}, rank.dtype);
+  const Tensor rows = rank.arena.allocate({plan.received, width}, rank.dtype);
+  auto sent_ids = rank.exchange.send_ids(plan, weights, rank.context);
+  auto sent_rows = rank.exchange.start_dispatch(plan, x, arrived, rank.context);
+  rank.exchange.finish_plan(plan, sent_ids, rank.context);
+  rank.exchange.finish_dispatch(plan, sent_rows, x, arrived, rows, rank.context);
 
-    // The experts multiply by their number, and each slot's row comes back to its slot.
-    const Tensor results = rank.exchange.allocate_rows(plan, width, DType::f64, rank.arena);
-    const Tensor slot_results = rank.exchange.allocate_rows(plan, 1, DType::f64, rank.arena);
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      const auto [token, expert] = expected[i];
-      for (std::int64_t c = 0; c < width; ++c) {
-        results.data<double>()[static_cast<std::int64_t>(i) * width + c] =
-            static_cast<double>(expert) * value(token, c);
-      }
-      slot_results.data<double>()[i] = static_cast<double>(expert);
+  std::vector<double> expected_x, expected_weights, made, slots_made;
+  for (const auto& [token, expert, slot] : expected) {
+    for (std::int64_t c = 0; c < width; ++c) {
+      expected_x.push_back(value(token, c));
+      made.push_back(result(value(token, c), expert));
     }
-    const Tensor y = rank.filled({rank.tokens, width}, [](std::int64_t) { return 0.5; });
-    const Tensor by_slot = rank.filled({rank.tokens * top_k, 1}, [](std::int64_t) { return -1.0; });
-    auto small = rank.exchange.start_combine(plan, slot_results, rank.context);
-    auto home = rank.exchange.start_combine(plan, results, rank.context);
-    rank.exchange.finish_combine(small, plan.slot_rows.view({rank.tokens * top_k, 1}),
-                                 Write::overwrite, by_slot, rank.context);
-    rank.exchange.finish_combine(home, plan.slot_rows, Write::accumulate, y, rank.context);
-    for (std::int64_t t = 0; t < rank.tokens; ++t) {
-      const auto chosen = choice(rank.first + t);
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        EXPECT_EQ(by_slot.data<double>()[t * top_k + k], chosen[static_cast<std::size_t>(k)]);
-      }
-      for (std::int64_t c = 0; c < width; ++c) {
-        EXPECT_EQ(y.data<double>()[t * width + c],
-                  0.5 + (chosen[0] + chosen[1]) * value(rank.first + t, c));
-      }
+    expected_weights.push_back(weight(token, slot));
+    slots_made.push_back(static_cast<double>(expert + 1));
+  }
+  EXPECT_EQ(rank.fetched(rows), expected_x);
+  EXPECT_EQ(rank.fetched(plan.row_weights), expected_weights);
+
+  const Tensor results = rank.exchange.allocate_results(plan, width, rank.dtype, rank.arena);
+  const Tensor values = rank.exchange.allocate_slot_values(plan, wide, rank.arena);
+  copy(*tensor_of({plan.received, width}, rank.dtype, made), results.rows(0, plan.received),
+       rank.stream);
+  copy(*tensor_of({plan.received, 1}, wide, slots_made), values.rows(0, plan.received),
+       rank.stream);
+  rank.stream.synchronize();
+  const Tensor y = rank.filled({rank.tokens, width}, rank.dtype, [](std::int64_t) { return 1.0; });
+  const Tensor of_slots =
+      rank.filled({rank.tokens, top_k}, wide, [](std::int64_t) { return -1.0; });
+  auto small = rank.exchange.start_combine_slots(plan, values, rank.context);
+  auto home = rank.exchange.start_combine(plan, results, rank.context);
+  rank.exchange.finish_combine_slots(plan, small, of_slots, rank.context);
+  rank.exchange.finish_combine(plan, home, Write::accumulate, y, rank.context);
+  const std::vector<double> sums = rank.fetched(y), by_slot = rank.fetched(of_slots);
+  for (std::int64_t i = 0; i < rank.tokens * width; ++i) {
+    double sum = 1.0;
+    for (const std::int32_t expert : rank.choice(rank.first + i / width)) {
+      sum += result(value(rank.first + i / width, i % width), expert);
     }
+    EXPECT_EQ(sums[static_cast<std::size_t>(i)], sum);
+  }
+  for (std::int64_t s = 0; s < rank.tokens * top_k; ++s) {
+    EXPECT_EQ(by_slot[static_cast<std::size_t>(s)], rank.chosen(s) + 1.0);
+  }
+}
+
+TEST_P(TokenExchangeTest, BringsEachExpertItsTokensOnceAndTheirResultsBack) {
+  run_ranks(std::get<0>(GetParam()), [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()));
+    expect_round_trip(rank);
     rank.group->shutdown();
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(RanksAndRoutes, TokenExchangeTest,
-                         testing::Combine(testing::Values(1, 2, 4),
-                                          testing::Values(TokenExchange::Route::by_backend,
-                                                          TokenExchange::Route::pieces,
-                                                          TokenExchange::Route::regrouped)));
+INSTANTIATE_TEST_SUITE_P(
+    RanksAndDevices, TokenExchangeTest,
+    testing::Combine(testing::Values(1, 2, 4, 8),
+                     testing::Values(Routing{"spread", spread}, Routing{"one_pair", one_pair}),
+                     testing::ValuesIn(test::placements())),
+    [](const auto& test) {
+      const auto& placement = std::get<2>(test.param);
+      return std::to_string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name + "_" +
+             (placement.device == DeviceType::cuda ? "cuda_" : "cpu_") + name_of(placement.dtype);
+    });
 
 }  // namespace
 }  // namespace polymoe

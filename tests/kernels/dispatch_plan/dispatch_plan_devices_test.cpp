@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <string>
 #include <vector>
 
@@ -89,20 +88,30 @@ TEST_P(DispatchPlanDevices, NoTokensAndOneExpert) {
   expect_plan(std::vector<double>(1000, 0.0), std::vector<double>(1000, 0.5), 1, 1, {});
 }
 
-TEST_P(DispatchPlanDevices, RegroupedIndicesEqualTheCpus) {
-  std::vector<std::int64_t> counts(600);
-  const RandomStream random(3, "counts");
-  for (std::size_t g = 0; g < counts.size(); ++g) {
-    counts[g] = static_cast<std::int64_t>(random.bits(g) % 9);
-  }
-  const std::int64_t rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+// Ids of 40 experts and none, of which a rank has those from 12 on.
+TEST_P(DispatchPlanDevices, GroupsOfARangeEqualTheCpus) {
   Stream host(Device::cpu());
-  for (const std::int64_t inner : {1, 4, 300}) {
-    const OwnedTensor expected = test::poisoned_tensor({rows}, DType::i32);
-    regroup_indices(counts, inner, *expected, host);
-    const OwnedTensor actual = poisoned({rows}, DType::i32);
-    regroup_indices(counts, inner, *actual, stream());
-    EXPECT_TRUE(test::bitwise_equal(*fetched(*actual), *expected)) << inner;
+  Arena scratch({.device = Device::cpu(), .capacity = std::size_t{1} << 26, .poison = true});
+  const RandomStream random(3, "ids");
+  for (const std::int64_t tokens : {0, 1, 5000}) {
+    const std::int64_t slots = tokens * 4, groups = 17;
+    std::vector<double> values;
+    for (std::uint64_t s = 0; s < static_cast<std::uint64_t>(slots); ++s) {
+      values.push_back(static_cast<double>(random.bits(s) % 41) - 1.0);
+    }
+    const OwnedTensor ids = tensor_of({tokens, 4}, DType::i32, values), device_ids = moved(*ids);
+    Plan expected{test::poisoned_tensor({groups}, DType::i64),
+                  test::poisoned_tensor({slots}, DType::i32),
+                  test::poisoned_tensor({tokens, 4}, DType::i32)};
+    group_slots(*ids, 12, *expected.counts, *expected.row_slots, *expected.slot_rows, scratch,
+                host);
+    const OwnedTensor counts = poisoned({groups}, DType::i64);
+    const OwnedTensor row_slots = poisoned({slots}, DType::i32);
+    const OwnedTensor slot_rows = poisoned({tokens, 4}, DType::i32);
+    group_slots(*device_ids, 12, *counts, *row_slots, *slot_rows, arena(), stream());
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*counts), *expected.counts)) << tokens;
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*row_slots), *expected.row_slots)) << tokens;
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*slot_rows), *expected.slot_rows)) << tokens;
   }
 }
 
@@ -129,6 +138,11 @@ TEST_P(DispatchPlanDevices, GatherAndSumEqualTheCpuInF64) {
     const OwnedTensor device_gathered = poisoned({600, width}, dtype());
     gather_rows(*moved(*x), *device_index, 3, *device_gathered, stream());
     EXPECT_TRUE(test::bitwise_equal(*fetched(*device_gathered), *gathered));
+    // The same rows in two tensors.
+    const OwnedTensor of_two = poisoned({600, width}, dtype());
+    const OwnedTensor first = moved(x->rows(0, 70)), second = moved(x->rows(70, tokens));
+    gather_rows(*first, *second, *device_index, 3, *of_two, stream());
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*of_two), *gathered));
 
     const OwnedTensor r = converted(*random_tensor({rows, width}, DType::f64, "r"), dtype());
     const OwnedTensor device_rows = moved(*r);

@@ -227,19 +227,28 @@ TEST_P(DispatchPlanDTypes, NoTokens) {
 INSTANTIATE_TEST_SUITE_P(All, DispatchPlanDTypes, ::testing::Values(DType::f32, DType::f64),
                          [](const auto& test) { return std::string(name_of(test.param)); });
 
-TEST(DispatchPlan, RegroupingAndItsTransposeUndoEachOther) {
-  // Rows of three ranks for two experts each: (rank, expert) counts, one of them none.
-  const std::vector<std::int64_t> counts{2, 1, 0, 3, 1, 2};
-  const std::vector<std::int64_t> transposed{2, 0, 1, 1, 3, 2};
+// Groups 3 to 5 of ids -1 to 7: the others belong to none.
+TEST(DispatchPlan, GroupsOfARangeLeaveOtherIdsOut) {
+  Arena arena({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true});
   Stream stream(Device::cpu());
-  const OwnedTensor there = poisoned_tensor({9}, DType::i32);
-  const OwnedTensor back = poisoned_tensor({9}, DType::i32);
-  regroup_indices(counts, 2, *there, stream);
-  EXPECT_EQ(values_of(*there), (std::vector<double>{0, 1, 6, 2, 3, 4, 5, 7, 8}));
-  regroup_indices(transposed, 3, *back, stream);
-  const OwnedTensor both = poisoned_tensor({9}, DType::i32);
-  gather_rows(*there, *back, 1, *both, stream);
-  EXPECT_EQ(values_of(*both), (std::vector<double>{0, 1, 2, 3, 4, 5, 6, 7, 8}));
+  const OwnedTensor ids = tensor_of({4, 2}, DType::i32, {5, 3, -1, 3, 7, 2, 3, 5});
+  const OwnedTensor counts = poisoned_tensor({3}, DType::i64);
+  const OwnedTensor row_slots = poisoned_tensor({8}, DType::i32);
+  const OwnedTensor slot_rows = poisoned_tensor({4, 2}, DType::i32);
+  group_slots(*ids, 3, *counts, *row_slots, *slot_rows, arena, stream);
+  EXPECT_EQ(values_of(*counts), (std::vector<double>{3, 0, 2}));
+  EXPECT_EQ(values_of(*row_slots), (std::vector<double>{1, 3, 6, 0, 7, -1, -1, -1}));
+  EXPECT_EQ(values_of(*slot_rows), (std::vector<double>{3, 0, -1, 1, -1, -1, 2, 4}));
+}
+
+TEST(DispatchPlan, GatherCountsTheRowsOfASecondTensorOn) {
+  Stream stream(Device::cpu());
+  const OwnedTensor x = tensor_of({2, 2}, DType::f32, {0, 1, 10, 11});
+  const OwnedTensor more = tensor_of({1, 2}, DType::f32, {20, 21});
+  const OwnedTensor index = tensor_of({4}, DType::i32, {5, 0, 2, 4});
+  const OwnedTensor out = poisoned_tensor({4, 2}, DType::f32);
+  gather_rows(*x, *more, *index, 2, *out, stream);
+  EXPECT_EQ(values_of(*out), (std::vector<double>{20, 21, 0, 1, 10, 11, 20, 21}));
 }
 
 TEST(DispatchPlan, DoesNotDependOnTheNumberOfThreads) {
@@ -272,8 +281,12 @@ TEST(DispatchPlan, RefusesWhatDoesNotFit) {
   const OwnedTensor x({4, 4}, DType::f32, Device::cpu());
   const OwnedTensor narrow({4, 3}, DType::f32, Device::cpu());
   EXPECT_THROW(gather_rows(*x, *index, 1, *narrow, stream), InvalidArgument);
-  EXPECT_THROW(regroup_indices(std::vector<std::int64_t>{1, 2, 3}, 2, *index, stream),
-               InvalidArgument);
+  try {
+    gather_rows(*x, *index, *index, 1, *x, stream);
+    FAIL() << "accepted numbers behind rows";
+  } catch (const InvalidArgument& error) {
+    EXPECT_STREQ(error.what(), "gather_rows: more has shape [4] behind x of shape [4, 4]");
+  }
 }
 
 TEST(DispatchPlanOnMeta, CountsTheMemoryOfTheRealOne) {

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
+
+namespace polymoe {
+
+/// How a group of ranks shares the experts: rank r has [r * experts_per_rank, (r + 1) * ...).
+struct ExpertRanks {
+  std::int64_t experts_per_rank = 0;
+  int own = 0;  // this rank
+};
+
+/// Which slots send their token's row to another rank: of a token's slots with experts of one rank
+/// the first, so that a token goes to a rank once however many of its experts live there.
+///
+/// expert_ids     [tokens, top_k] i32
+/// slot_rows      [tokens, top_k] i32  of dispatch_plan: negative where the slot is dropped
+/// kept_ids       [tokens, top_k] i32  the expert, -1 of dropped slots; may alias slot_rows
+/// leaving_ranks  [tokens, top_k] i32  the rank the slot sends the token to; -1 where it does not
+///
+/// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
+void find_leaving_ranks(const ExpertRanks& ranks, const Tensor& expert_ids, const Tensor& slot_rows,
+                        Tensor kept_ids, Tensor leaving_ranks, Stream& stream);
+
+/// Where a token finds what its experts made of it, in a buffer of the `received` rows of this
+/// rank's experts and, behind them, what came back from other ranks: one row per row that left, the
+/// sum over the token's experts there; or top_k values per row that left, one for each slot.
+///
+/// kept_ids      [tokens, top_k] i32  of find_leaving_ranks
+/// leaving_rows  [tokens, top_k] i32  the slot's row among those that leave, -1 of other slots
+/// own_rows      [tokens, top_k] i32  the slot's row among those of this rank's experts, else -1
+/// home_rows     [tokens, top_k] i32  rows to add for the token, -1 = none; may alias leaving_rows
+/// home_slots    [tokens, top_k] i32  the slot's own value, -1 of dropped ones; may alias kept_ids
+///
+/// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
+void find_home_rows(const ExpertRanks& ranks, std::int64_t received, const Tensor& kept_ids,
+                    const Tensor& leaving_rows, const Tensor& own_rows, Tensor home_rows,
+                    Tensor home_slots, Stream& stream);
+
+}  // namespace polymoe
