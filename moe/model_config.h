@@ -8,6 +8,7 @@
 #include "kernels/activation/activation.h"
 #include "kernels/dispatch_plan/dispatch_plan.h"
 #include "kernels/router/router.h"
+#include "moe/measured_routing.h"
 
 namespace polymoe {
 
@@ -35,8 +36,7 @@ struct MoeConfig {
   double bias_rate = 0.0;        // step of the per-expert bias; 0 = no bias
   double capacity_factor = 0.0;  // slots per expert and sequence / mean load; 0 = nothing dropped
   DropPolicy drop = DropPolicy::position;
-  /// For measuring, without a key: experts take turns, so that each gets as many slots.
-  bool even_routing = false;
+  Routing routing = Routing::router;  // without a key: `bench` sets it
 };
 
 /// A decoder language model.

@@ -44,7 +44,7 @@ Router::Settings router_settings(const ModelConfig& config) {
           .balance_coefficient = config.moe.balance_loss / static_cast<double>(moe_layers),
           .z_coefficient = config.moe.z_loss / static_cast<double>(moe_layers),
           .bias_rate = config.moe.bias_rate,
-          .even_routing = config.moe.even_routing,
+          .routing = config.moe.routing,
           .initializer = weight_initializer(config)};
 }
 

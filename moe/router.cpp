@@ -17,6 +17,7 @@ namespace polymoe {
 Router::Router(ParameterStore& store, const std::string& name, const Settings& settings,
                Communicator& world)
     : store_(store),
+      name_(name),
       settings_(settings),
       world_(world),
       weight_(&store.declare(dense_parameter(name + ".weight", {settings.experts, settings.hidden},
@@ -71,23 +72,26 @@ void Router::make_persistent_state() {
   if (settings_.bias_rate != 0.0) bias_ = OwnedTensor({settings_.experts}, DType::f32, device);
 }
 
-/// logits = 1 for the experts whose turn it is, top_k a token, 0 for the others.
-void Router::make_even(const Tensor& logits, Stream& stream) {
+void Router::choose_for(const BatchLayout& layout, const Tensor& logits, Stream& stream) {
   if (stream.device().type == DeviceType::meta) return;
-  if (!even_->defined() || even_->shape() != logits.shape()) {
-    const std::int64_t slots = logits.dim(0) * settings_.top_k;
-    std::vector<float> turns(static_cast<std::size_t>(logits.elements()), 0.0F);
-    for (std::int64_t slot = 0; slot < slots; ++slot) {
-      const std::int64_t token = slot / settings_.top_k, expert = slot % settings_.experts;
-      turns[static_cast<std::size_t>(token * settings_.experts + expert)] = 1.0F;
+  if (!chosen_->defined() || chosen_->shape() != logits.shape()) {
+    const auto choices = measured_choices(settings_.routing, name_, layout.length,
+                                          settings_.experts, settings_.top_k);
+    std::vector<float> values(static_cast<std::size_t>(logits.elements()), 0.0F);
+    for (std::int64_t row = 0; row < layout.rows(); ++row) {
+      for (std::int64_t j = 0; j < settings_.top_k; ++j) {
+        const std::int64_t choice = row % layout.length * settings_.top_k + j;
+        const std::int32_t expert = choices[static_cast<std::size_t>(choice)];
+        values[static_cast<std::size_t>(row * settings_.experts + expert)] = 1.0F;
+      }
     }
     const OwnedTensor exact(logits.shape(), DType::f32, stream.device());
-    set_values(std::span<const float>(turns), *exact, stream);
-    even_ = OwnedTensor(logits.shape(), logits.dtype(), stream.device());
-    convert(*exact, *even_, stream);
+    set_values(std::span<const float>(values), *exact, stream);
+    chosen_ = OwnedTensor(logits.shape(), logits.dtype(), stream.device());
+    convert(*exact, *chosen_, stream);
     stream.synchronize();  // what was copied from ends here
   }
-  copy(*even_, logits, stream);
+  copy(*chosen_, logits, stream);
 }
 
 void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
@@ -104,8 +108,9 @@ void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, dtype);
   matmul(x, Transpose::no, weight_->value, Transpose::yes, Write::overwrite, logits,
          context.stream);
-  if (settings_.even_routing) make_even(logits, context.stream);
-  const Tensor bias_or_none = settings_.even_routing ? Tensor() : bias();
+  const bool chooses = settings_.routing == Routing::router;
+  if (!chooses) choose_for(layout, logits, context.stream);
+  const Tensor bias_or_none = chooses ? bias() : Tensor();
   router_forward(saved.shape, logits, bias_or_none, saved.state, arena, context.stream);
 }
 

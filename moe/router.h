@@ -37,7 +37,7 @@ class Router {
     double balance_coefficient = 0.0;  // of this layer
     double z_coefficient = 0.0;        // of this layer
     double bias_rate = 0.0;            // 0 = no bias
-    bool even_routing = false;         // experts take turns whatever the logits are
+    Routing routing = Routing::router;
     Initializer initializer;
   };
 
@@ -87,9 +87,11 @@ class Router {
   Scales scales_of(const BatchLayout& layout) const;
   bool sums_counts() const;
   void make_persistent_state();
-  void make_even(const Tensor& logits, Stream& stream);
+  /// logits = 1 for the experts that are chosen, 0 for the others.
+  void choose_for(const BatchLayout& layout, const Tensor& logits, Stream& stream);
 
   const ParameterStore& store_;
+  std::string name_;
   Settings settings_;
   Communicator& world_;
   Parameter* weight_;
@@ -98,7 +100,7 @@ class Router {
   OwnedTensor bias_;    // [experts] f32
   OwnedTensor losses_;  // [2] f64
   OwnedTensor counts_;  // [experts + 1] i64
-  OwnedTensor even_;    // as the logits, with even_routing
+  OwnedTensor chosen_;  // as the logits, where the router does not choose
 };
 
 }  // namespace polymoe

@@ -50,6 +50,18 @@ double active_bytes(const ModelConfig& model, int expert_parallel, DType dtype) 
   return static_cast<double>(size_of(dtype)) * weights;
 }
 
+const char* routing_text(Routing routing) {
+  switch (routing) {
+    case Routing::router:
+      return "";
+    case Routing::balanced:
+      return ", balanced routing";
+    case Routing::skewed:
+      return ", skewed routing";
+  }
+  return "";
+}
+
 }  // namespace
 
 ModelBench::ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
@@ -86,7 +98,7 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   const auto ranks = static_cast<double>(mesh_.world().size());
   BenchResult result{.name = "step"};
   result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
-                             model.moe.even_routing ? ", even routing" : "");
+                             routing_text(model.moe.routing));
   result.floor = {.bytes = static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients +
                                                2 * plan_.optimizer),
                   .operations = LanguageModel::training_flops_per_token(model) *

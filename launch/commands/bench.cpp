@@ -135,13 +135,20 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   return report;
 }
 
+Routing routing_of(const std::string& text) {
+  if (text == "untrained") return Routing::router;
+  if (text == "balanced") return Routing::balanced;
+  if (text == "skewed") return Routing::skewed;
+  throw InvalidArgument("--routing = " + text + ": must be untrained, balanced or skewed");
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = bench_command().parse(args);
   Config config = read_config(line.value("config"), line.overrides());
   config.checkpoint.every = 0;  // none is written here, and none takes memory
-  config.model.moe.even_routing = line.has("even-routing");
-  if (config.model.moe.even_routing && config.model.moe.experts == 0)
-    throw InvalidArgument("--even-routing: the model has no experts (moe.experts = 0)");
+  if (line.has("routing")) config.model.moe.routing = routing_of(line.value("routing"));
+  if (line.has("routing") && config.model.moe.experts == 0)
+    throw InvalidArgument("--routing: the model has no experts (moe.experts = 0)");
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
   const int threads =
@@ -185,10 +192,12 @@ const Command& bench_command() {
                    .value = "NAME",
                    .help = "only what has NAME in its name: a kernel, `generation`, `step`"},
                   {.name = "json", .value = "FILE", .help = "writes the figures there as well"},
-                  {.name = "even-routing",
-                   .value = "",
-                   .help = "experts take turns, as a well trained router would have it: what a "
-                           "step waits for then is communication, not the busiest expert"}},
+                  {.name = "routing",
+                   .value = "HOW",
+                   .help = "which experts tokens have: `untrained`, what the router's initial "
+                           "weights say; `balanced`, at random but each expert as often, what a "
+                           "well trained router comes near to; `skewed`, at random, the n-th "
+                           "expert 1 / sqrt(n) as often"}},
       .overrides = true,
       .ranks = true,
       .run = run};

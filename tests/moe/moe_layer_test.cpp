@@ -345,15 +345,20 @@ TEST(MoeLayer, BiasMovesAgainstTheLoad) {
   });
 }
 
-TEST(MoeLayer, EvenRoutingGivesEveryExpertAsMany) {
+// Whatever the router's weights and biases are; of each sequence alike, so under any layout.
+TEST(MoeLayer, TakesTheExpertsThatAreMeasured) {
   for (LayerCase layer : {plain(), rich()}) {
-    layer.config.moe.even_routing = true;
-    const Input input;
-    const LayerResult even = run_layer(layer, one_rank(), *input.x, *input.d_y);
-    // 30 tokens with 3 of 8 experts each: 90 slots in turns.
-    EXPECT_EQ(even.counts, (std::vector<std::int64_t>{12, 12, 11, 11, 11, 11, 11, 11, 0}));
-    layer.config.moe.even_routing = false;
-    EXPECT_NE(run_layer(layer, one_rank(), *input.x, *input.d_y).counts, even.counts);
+    for (const Routing routing : {Routing::balanced, Routing::skewed}) {
+      layer.config.moe.routing = routing;
+      const Input input;
+      std::vector<std::int64_t> counts(9, 0);
+      for (const std::int32_t e : measured_choices(routing, "layers.0.router", length, 8, 3)) {
+        counts[static_cast<std::size_t>(e)] += sequences;
+      }
+      EXPECT_EQ(run_layer(layer, one_rank(), *input.x, *input.d_y).counts, counts);
+      expect_layout_independent(layer, "measured");
+    }
+    layer.config.moe.routing = Routing::router;
   }
 }
 

@@ -197,18 +197,23 @@ TEST(BenchTest, ProgramOnTwoRanks) {
   EXPECT_GT(step.at("peak_bytes").as_integer(), step.at("peak_bytes_before_model").as_integer());
 }
 
-TEST(BenchTest, ProgramWithEvenRoutingSaysSo) {
-  const ProcessResult result =
-      run_bench({}, {"--run.threads=1", "--filter=step", "--even-routing"});
-  ASSERT_EQ(result.exit_code, 0) << result.standard_error;
-  EXPECT_NE(result.standard_output.find(" sequences of 8, even routing "), std::string::npos)
-      << result.standard_output;
-
-  const ProcessResult dense = run_bench({}, {"--even-routing", "--moe.experts=0"});
-  EXPECT_EQ(dense.exit_code, 64);
-  EXPECT_NE(dense.standard_error.find("--even-routing: the model has no experts"),
-            std::string::npos)
-      << dense.standard_error;
+TEST(BenchTest, ProgramSaysHowTokensWereRouted) {
+  for (const std::string routing : {"balanced", "skewed"}) {
+    const ProcessResult result =
+        run_bench({}, {"--run.threads=1", "--filter=step", "--routing=" + routing});
+    ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+    EXPECT_NE(result.standard_output.find(" sequences of 8, " + routing + " routing "),
+              std::string::npos)
+        << result.standard_output;
+  }
+  const auto expect_refused = [](const ProcessResult& result, const char* why) {
+    EXPECT_EQ(result.exit_code, 64);
+    EXPECT_NE(result.standard_error.find(why), std::string::npos) << result.standard_error;
+  };
+  expect_refused(run_bench({}, {"--routing=balanced", "--moe.experts=0"}),
+                 "--routing: the model has no experts (moe.experts = 0)");
+  expect_refused(run_bench({}, {"--routing=even"}),
+                 "--routing = even: must be untrained, balanced or skewed");
 }
 
 TEST(BenchTest, ProgramWithFilter) {
