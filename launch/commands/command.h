@@ -40,6 +40,7 @@ struct Command {
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well
   bool ranks = false;                  // may run on several ranks
+  bool stops_by_itself = false;        // looks at stop_request(); a signal ends others at once
   int (*run)(CommandContext& context, const std::vector<std::string>& args) = nullptr;
   /// Where there are some, a command is nothing but the family's name: no options, no run().
   std::vector<const Command*> subcommands = {};

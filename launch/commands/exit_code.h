@@ -18,6 +18,9 @@ enum ExitCode : int {
   exit_communication = 75,  // a peer was lost, or the watchdog fired
   exit_preempted = 85,      // stopped by SIGUSR1, checkpoint committed
   exit_not_finite = 86,     // the loss or the gradient was not finite too often
+  exit_hung_up = 129,       // stopped by SIGHUP, checkpoint committed
+  exit_interrupted = 130,   // stopped by SIGINT, checkpoint committed
+  exit_terminated = 143,    // stopped by SIGTERM, checkpoint committed
 };
 
 /// Training cannot go on because the loss or the gradient is not finite.

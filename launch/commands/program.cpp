@@ -2,6 +2,7 @@
 #include "launch/commands/program.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -12,12 +13,19 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
+#include "launch/machine/signals.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/mpi/environment.h"
 #include "runtime/random.h"
 
 namespace polymoe {
 namespace {
+
+/// A number that mpirun tells its processes before MPI starts.
+int launched(const char* variable, int otherwise) {
+  const char* text = std::getenv(variable);
+  return text == nullptr ? otherwise : std::atoi(text);
+}
 
 /// How a rank's work ended.
 struct Ending {
@@ -100,12 +108,6 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args,
   return ending.code;
 }
 
-/// A number that mpirun tells its processes before MPI starts.
-int launched(const char* variable, int otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : std::atoi(text);
-}
-
 int run_alone(const Command& command, const std::vector<std::string>& args) {
   if (launched("OMPI_COMM_WORLD_SIZE", 1) > 1)
     throw InvalidArgument("'" + command.name + "' runs in one process; start it without mpirun");
@@ -113,6 +115,16 @@ int run_alone(const Command& command, const std::vector<std::string>& args) {
   const Ending ending = run_and_catch(context, false, [&] { return command.run(context, args); });
   report(ending);
   return ending.code;
+}
+
+/// What signals do to a command's work.
+void answer_signals(const Command& command) {
+  if (command.stops_by_itself) {
+    std::signal(SIGPIPE, SIG_IGN);  // what nobody reads any more is no reason to lose work
+    let_signals_stop_the_work(launched("OMPI_COMM_WORLD_RANK", 0) == 0);
+  } else {
+    let_signals_end_the_process();
+  }
 }
 
 int run(std::vector<std::string> args, SaveObserver* saves) {
@@ -130,6 +142,7 @@ int run(std::vector<std::string> args, SaveObserver* saves) {
     if (!command.subcommands.empty())
       throw InvalidArgument("'" + command.name + "' needs a command; polymoe " + command.name +
                             " --help lists them");
+    answer_signals(command);
     return command.ranks ? run_on_ranks(command, args, saves) : run_alone(command, args);
   }
   return exit_done;

@@ -4,7 +4,7 @@
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/node_threads.h"
-#include "launch/training/preemption.h"
+#include "launch/machine/signals.h"
 #include "launch/training/trainer.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
@@ -12,8 +12,23 @@
 namespace polymoe {
 namespace {
 
+int exit_code_after(StopRequest request) {
+  switch (request) {
+    case StopRequest::none:
+      break;
+    case StopRequest::preempt:
+      return exit_preempted;
+    case StopRequest::hang_up:
+      return exit_hung_up;
+    case StopRequest::interrupt:
+      return exit_interrupted;
+    case StopRequest::terminate:
+      return exit_terminated;
+  }
+  return exit_done;
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
-  const PreemptionSignal preemption;
   const CommandLine line = train_command().parse(args);
   const Config config = read_config(line.value("config"), line.overrides());
   const auto violations = training_violations(config, context.ranks);
@@ -30,7 +45,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                   {.device = device,
                    .device_sharers = device_sharers(device, node),
                    .threads = threads,
-                   .stop_requested = [&] { return preemption.raised(); },
+                   .stop_requested = stop_request,
                    .step_begins = [&](std::int64_t step) { context.step = step; },
                    .progress = progress_on_stdout(),
                    .saves = context.saves,
@@ -44,9 +59,11 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   Log log(context.rank);
   switch (end) {
     case RunEnd::preempted:
-      log.info("preempted after step " + std::to_string(trainer.steps_done()) +
-               ", checkpoint committed; the same command goes on from there");
-      return exit_preempted;
+      log.info(std::string("stopped by ") + name_of(trainer.stopped_by()) + " after step " +
+               std::to_string(trainer.steps_done()) +
+               (trainer.steps_done() > 0 ? ", checkpoint committed" : ": nothing to save yet") +
+               "; the same command goes on from there");
+      return exit_code_after(trainer.stopped_by());
     case RunEnd::stopped:
       log.info("stopped by train.stop_after after step " + std::to_string(trainer.steps_done()));
       return exit_done;
@@ -68,6 +85,7 @@ const Command& train_command() {
                    .help = "the configuration; keys on the command line win over it"}},
       .overrides = true,
       .ranks = true,
+      .stops_by_itself = true,
       .run = run};
   return command;
 }

@@ -214,19 +214,32 @@ LossTerms Trainer::forward_backward() {
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
-  const bool stop = options_.stop_requested && options_.stop_requested();
-  std::array<double, 5> values{losses.cross_entropy, losses.balance, losses.z, stop ? 1.0 : 0.0,
-                               saver_->failed() ? 1.0 : 0.0};
+  // A sum for each request, so that the largest of all ranks can be told from it.
+  constexpr std::size_t first_request = 4;
+  std::array<double, first_request + 5> values{losses.cross_entropy, losses.balance, losses.z,
+                                               saver_->failed() ? 1.0 : 0.0};
+  if (options_.stop_requested)
+    values[first_request + static_cast<std::size_t>(options_.stop_requested())] = 1.0;
   mesh_.world().check();  // before what GPUs exchanged is believed
   mesh_.world().all_reduce(Tensor(values.data(), {values.size()}, DType::f64, Device::cpu()),
                            Reduction::sum, stream_);
-  return {.losses = {.cross_entropy = values[0], .balance = values[1], .z = values[2]},
-          .stop = values[3] > 0.0,
-          .save_failed = values[4] > 0.0};
+  Sums sums{.losses = {.cross_entropy = values[0], .balance = values[1], .z = values[2]},
+            .save_failed = values[3] > 0.0};
+  for (std::size_t request = 1; first_request + request < values.size(); ++request)
+    if (values[first_request + request] > 0.0) sums.stop = static_cast<StopRequest>(request);
+  return sums;
 }
 
-/// One optimizer step. Returns whether a rank was asked to stop.
-bool Trainer::step(StepMetrics& metrics) {
+/// The largest of all ranks' requests. Collective.
+StopRequest Trainer::agreed_stop() {
+  double request = options_.stop_requested ? static_cast<double>(options_.stop_requested()) : 0.0;
+  mesh_.world().all_reduce(Tensor(&request, {1}, DType::f64, Device::cpu()), Reduction::max,
+                           stream_);
+  return static_cast<StopRequest>(request);
+}
+
+/// One optimizer step; notes what a rank was asked for meanwhile.
+void Trainer::step(StepMetrics& metrics) {
   const auto begin = Timeline::Clock::now();
   timeline_.reset();
   if (options_.step_begins) options_.step_begins(step_ + 1);
@@ -266,7 +279,7 @@ bool Trainer::step(StepMetrics& metrics) {
   metrics.tokens_per_second = static_cast<double>(step_tokens) / seconds;
   metrics.mfu = metrics.tokens_per_second * LanguageModel::training_flops_per_token(config_.model) /
                 product_rate_;
-  return sums.stop;
+  stopped_by_ = sums.stop;
 }
 
 double Trainer::validate() {
@@ -301,12 +314,12 @@ RunEnd Trainer::run() {
   if (step_ >= train.steps)
     log_.info(fmt::format("nothing to do: {} of {} steps are done", step_, train.steps));
   TrainingProgress progress(first_rank() ? options_.progress : ProgressOutput(), step_ + 1, last);
-  bool stop = false;
-  while (step_ < last && !stop) {
+  stopped_by_ = agreed_stop();
+  while (step_ < last && stopped_by_ == StopRequest::none) {
     const auto begin = Timeline::Clock::now();
     StepMetrics metrics;
-    stop = step(metrics);
-    const bool ends = stop || step_ == last;
+    step(metrics);
+    const bool ends = stopped_by_ != StopRequest::none || step_ == last;
     if (!valid_.empty() && train.valid_every > 0 &&
         (step_ % train.valid_every == 0 || step_ == train.steps)) {
       metrics.valid_loss = validate();
@@ -321,7 +334,7 @@ RunEnd Trainer::run() {
   }
   saver_->shutdown();
   if (step_ >= train.steps) return RunEnd::finished;
-  return stop ? RunEnd::preempted : RunEnd::stopped;
+  return stopped_by_ != StopRequest::none ? RunEnd::preempted : RunEnd::stopped;
 }
 
 }  // namespace polymoe

@@ -12,6 +12,7 @@
 #include "launch/config/config.h"
 #include "launch/config/schedule.h"
 #include "launch/data/token_data.h"
+#include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
 #include "launch/training/progress.h"
 #include "launch/training/run_directory.h"
@@ -32,8 +33,9 @@ struct TrainerOptions {
   Device device = Device::cpu();
   int device_sharers = 1;  // ranks on that GPU
   int threads = 1;         // of this rank
-  /// Asked once a step: end here with a checkpoint? One rank that says so ends all. May be empty.
-  std::function<bool()> stop_requested = {};
+  /// Asked before the first step and once a step: end here with a checkpoint? One rank that says so
+  /// ends all. May be empty.
+  std::function<StopRequest()> stop_requested = {};
   /// Told the step under way, from 1. May be empty.
   std::function<void(std::int64_t)> step_begins = {};
   ProgressOutput progress = {};   // of rank 0
@@ -67,6 +69,8 @@ class Trainer {
   RunEnd run();
 
   std::int64_t steps_done() const { return step_; }
+  /// What ended a preempted run, the same on every rank.
+  StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }
   /// What a checkpoint of this rank holds.
   std::vector<TensorPiece> pieces();
@@ -74,7 +78,7 @@ class Trainer {
  private:
   struct Sums {  // of a step, over all ranks
     LossTerms losses;
-    bool stop = false;
+    StopRequest stop = StopRequest::none;
     bool save_failed = false;
   };
 
@@ -86,7 +90,8 @@ class Trainer {
   void finish_save();
   LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
-  bool step(StepMetrics& metrics);
+  StopRequest agreed_stop();
+  void step(StepMetrics& metrics);
   double validate();
   void report(StepMetrics& metrics);
 
@@ -112,6 +117,7 @@ class Trainer {
   std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
   std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
   std::unique_ptr<CheckpointSaver> saver_;
+  StopRequest stopped_by_ = StopRequest::none;
   double checkpoint_seconds_ = 0.0;  // waited for since the last row
 
   std::optional<MetricsWriter> metrics_;      // rank 0

@@ -143,7 +143,10 @@ TEST_F(ResumeTest, ARequestToStopOfOneRankEndsAllWithACheckpoint) {
   const Layout layout{.ranks = 2, .expert_parallel = 2};
   ASSERT_EQ(train(config("straight"), layout), RunEnd::finished);
   const auto request = [](int rank, TrainerOptions& options) {
-    if (rank == 1) options.stop_requested = [asked = 0]() mutable { return ++asked == 3; };
+    if (rank == 1)
+      options.stop_requested = [asked = 0]() mutable {
+        return ++asked == 4 ? StopRequest::preempt : StopRequest::none;
+      };
   };
   ASSERT_EQ(train(config("run"), layout, request), RunEnd::preempted);
   EXPECT_EQ(rows("run").size(), 3U);
