@@ -7,6 +7,8 @@
 #include "launch/commands/exit_code.h"
 #include "launch/commands/first_rank.h"
 #include "launch/config/values.h"
+#include "launch/data/run_tokenizer.h"
+#include "launch/evaluation/task_run.h"
 #include "launch/inference/saved_model.h"
 #include "launch/step/evaluation.h"
 #include "runtime/error.h"
@@ -16,6 +18,52 @@
 
 namespace polymoe {
 namespace {
+
+/// Cross-entropy over a token file, on rank 0's output and as members of the report. Collective.
+void evaluate_tokens(SavedModel& saved, const std::string& path, int token_bytes, Json& report) {
+  const TokenFile file = TokenFile::open(path, token_bytes);
+  const ModelConfig& model = saved.config().model;
+  on_first_rank(saved.mesh().world(), [&] {
+    file.check_vocabulary(model.vocab);
+    return std::string();
+  });
+  const Evaluation result =
+      evaluate(saved.model(), file,
+               {.context = model.context, .per_batch = saved.config().train.micro_batch},
+               saved.mesh(), saved.context());
+  report.set("loss", result.loss());
+  report.set("perplexity", result.perplexity());
+  report.set("tokens", result.tokens);
+  if (saved.mesh().world().rank() != 0) return;
+  std::cout << fmt::format(
+      "tokens      {} predicted of {}\nloss        {:.6f}\nperplexity  {:.4f}\n",
+      with_separators(result.tokens), file.path().string(), result.loss(), result.perplexity());
+}
+
+/// Scores of the tasks, likewise. Returns a line of JSON per item.
+std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer,
+                           const std::vector<Task>& tasks, Json& report) {
+  const bool shows = saved.mesh().world().rank() == 0;
+  const Config& config = saved.config();
+  const AnsweringModel answering{
+      .model = saved.model(),
+      .mesh = saved.mesh(),
+      .context = saved.context(),
+      .dtype = saved.dtype(),
+      .tokens_per_batch = config.train.micro_batch * config.model.context};
+  std::vector<TaskScores> scores;
+  std::string items;
+  for (const Task& task : tasks) {
+    const std::vector<TaskAnswer> answers =
+        answer_task(answering, tokenizer, task, shows ? progress_on_stderr() : ProgressOutput{});
+    scores.push_back(score(task, answers));
+    items += items_jsonl(task, answers);
+  }
+  const Json json = scores_json(scores);
+  for (const Json::Member& member : json.members()) report.set(member.key, member.value);
+  if (shows) std::cout << scores_table(scores);
+  return items;
+}
 
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = eval_command().parse(args);
@@ -31,33 +79,32 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   int token_bytes = whole_number("token-bytes", 0, 2, 4);
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
 
+  if (!line.has("tokens") && !line.has("tasks"))
+    throw InvalidArgument("--tokens, --tasks: one of them must be given");
+  if (line.has("items") && !line.has("tasks"))
+    throw InvalidArgument("--items: needs --tasks, whose items it writes");
+  std::vector<Task> tasks;
+  for (const std::string& path : line.values("tasks")) tasks.push_back(read_task(path));
+
   const Device device = inference_device(line, context);
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
                    {.threads = threads, .device = device});
-  if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
-  const TokenFile file = TokenFile::open(line.value("tokens"), token_bytes);
-  const ModelConfig& model = saved.config().model;
-  on_first_rank(saved.mesh().world(), [&] {
-    file.check_vocabulary(model.vocab);
-    return std::string();
-  });
-  const Evaluation result =
-      evaluate(saved.model(), file,
-               {.context = model.context, .per_batch = saved.config().train.micro_batch},
-               saved.mesh(), saved.context());
+  if (context.rank == 0) std::cout << "checkpoint  " << saved.checkpoint().string() << std::endl;
+  Json report = Json::object();
+  std::string items;
+  if (line.has("tokens")) {
+    if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
+    evaluate_tokens(saved, line.value("tokens"), token_bytes, report);
+  }
+  if (!tasks.empty()) {
+    const auto tokenizer = load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"),
+                                              saved.config().model.vocab);
+    items = evaluate_tasks(saved, *tokenizer, tasks, report);
+  }
   saved.shutdown();
   if (context.rank != 0) return exit_done;
-  std::cout << fmt::format(
-      "checkpoint  {}\ntokens      {} predicted of {}\nloss        {:.6f}\nperplexity  {:.4f}\n",
-      saved.checkpoint().string(), with_separators(result.tokens), file.path().string(),
-      result.loss(), result.perplexity());
-  if (line.has("json")) {
-    Json report = Json::object();
-    report.set("loss", result.loss());
-    report.set("perplexity", result.perplexity());
-    report.set("tokens", result.tokens);
-    replace_file(line.value("json"), report.dump() + "\n");
-  }
+  if (line.has("json")) replace_file(line.value("json"), report.dump() + "\n");
+  if (line.has("items")) replace_file(line.value("items"), items);
   return exit_done;
 }
 
@@ -66,7 +113,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
 const Command& eval_command() {
   static const Command command = {
       .name = "eval",
-      .summary = "Measures cross-entropy and perplexity of a checkpoint on a token file",
+      .summary = "Measures a checkpoint: cross-entropy on a token file, scores on tasks",
       .arguments = "",
       .options =
           {{.name = "checkpoint",
@@ -75,9 +122,21 @@ const Command& eval_command() {
             .required = true},
            {.name = "tokens",
             .value = "FILE",
-            .help = "Megatron .bin with .idx, llm.c .bin, or raw .npy",
-            .required = true},
-           {.name = "json", .value = "OUT", .help = "writes loss, perplexity, tokens there"},
+            .help = "cross-entropy and perplexity on it: Megatron .bin with .idx, llm.c .bin, or "
+                    "raw .npy"},
+           {.name = "tasks",
+            .value = "FILE...",
+            .help = "scores on request files, one JSON object a line, also .gz or .zst: "
+                    "request.context and request.continuation with doc_id, idx, label; or context, "
+                    "choices, gold; or context, until, gold"},
+           {.name = "tokenizer",
+            .value = "MODEL",
+            .help = "of the tasks: a tokenizer.json, a sentencepiece model, or `bytes`; default: "
+                    "the one that the run remembers"},
+           {.name = "json", .value = "OUT", .help = "writes the results there"},
+           {.name = "items",
+            .value = "OUT",
+            .help = "writes what the model said to each item of the tasks, one JSON object a line"},
            {.name = "token-bytes",
             .value = "N",
             .help =

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/evaluation/task_file.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <string_view>
+
+#include "launch/data/unicode_text.h"
+#include "runtime/error.h"
+#include "runtime/files/compressed_text.h"
+#include "runtime/files/json.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::int64_t most_bytes = std::int64_t{4} << 30;
+constexpr std::int64_t without_question = 1'000'000;  // added to the doc_id
+
+std::string name_of(const std::filesystem::path& path) {
+  std::string name = path.filename().string();
+  for (const std::string_view ending : {".gz", ".zst", ".jsonl", ".json"})
+    if (name.ends_with(ending) && name.size() > ending.size())
+      name.resize(name.size() - ending.size());
+  return name;
+}
+
+/// An item whose choices come line by line.
+struct Gathered {
+  struct Choice {
+    std::string context, continuation;
+  };
+  std::map<std::int64_t, Choice> choices;  // by idx
+  std::int64_t label = 0;
+  std::int64_t line = 0;  // the first one
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& path) : path_(path) {}
+
+  Task read() {
+    task_.name = name_of(path_);
+    task_.path = path_;
+    const std::string text = read_compressed_file(path_, most_bytes);
+    std::string_view rest = text;
+    while (!rest.empty()) {
+      ++line_;
+      const std::size_t end = std::min(rest.find('\n'), rest.size());
+      read_line(rest.substr(0, end));
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+    finish_gathered();
+    if (task_.items.empty()) throw InputFileError(path_.string(), "has no items");
+    return std::move(task_);
+  }
+
+ private:
+  enum class Form { none, lines, choices, generation };
+
+  [[noreturn]] void fail(std::int64_t line, const std::string& cause) const {
+    throw InputFileError(fmt::format("{}, line {}", path_.string(), line), cause);
+  }
+
+  void read_line(std::string_view line) {
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) return;
+    if (!is_valid_utf8(line)) fail(line_, "is not UTF-8");
+    const Json json = parse_json(line, fmt::format("{}, line {}", path_.string(), line_));
+    if (!json.is_object()) fail(line_, "is not a JSON object");
+    const Form form = json.find("request") != nullptr   ? Form::lines
+                      : json.find("choices") != nullptr ? Form::choices
+                      : json.find("until") != nullptr   ? Form::generation
+                                                        : Form::none;
+    if (form == Form::none)
+      fail(line_, "has none of request, choices, until: must have one of them");
+    if (form_ != Form::none && form != form_)
+      fail(line_, "is of another form than the lines before");
+    form_ = form;
+    try {
+      if (form == Form::lines) read_request(json);
+      if (form == Form::choices) read_choices(json);
+      if (form == Form::generation) read_generation(json);
+    } catch (const InputFileError&) {
+      throw;
+    } catch (const InvalidArgument& error) {
+      fail(line_, error.what());
+    }
+  }
+
+  template <class Get>
+  static auto field(const Json& json, const char* name, Get get) {
+    try {
+      return get(json.at(name));
+    } catch (const InvalidArgument& error) {
+      throw InvalidArgument(fmt::format("{}: {}", name, error.what()));
+    }
+  }
+  static std::string text(const Json& json, const char* name) {
+    return field(json, name, [](const Json& value) { return value.as_string(); });
+  }
+  static std::int64_t integer(const Json& json, const char* name) {
+    return field(json, name, [](const Json& value) { return value.as_integer(0); });
+  }
+  /// A text, or a list of them.
+  static std::vector<std::string> texts(const Json& json, const char* name) {
+    return field(json, name, [](const Json& value) {
+      if (value.is_string()) return std::vector<std::string>{value.as_string()};
+      std::vector<std::string> list;
+      for (const Json& item : value.items()) list.push_back(item.as_string());
+      return list;
+    });
+  }
+
+  void read_request(const Json& json) {
+    const std::int64_t item = integer(json, "doc_id"), choice = integer(json, "idx");
+    const std::int64_t label = integer(json, "label");
+    const Json& request = json.at("request");
+    const Gathered::Choice read{.context = text(request, "context"),
+                                .continuation = text(request, "continuation")};
+    if (read.continuation.empty()) fail(line_, "continuation: must not be empty");
+    Gathered& gathered = gathered_[item];
+    if (gathered.line == 0) {
+      gathered.line = line_;
+      gathered.label = label;
+    }
+    if (gathered.label != label)
+      fail(line_, fmt::format("label {}: doc_id {} has the label {} in line {}", label, item,
+                              gathered.label, gathered.line));
+    const auto [known, is_new] = gathered.choices.emplace(choice, read);
+    if (!is_new &&
+        (known->second.context != read.context || known->second.continuation != read.continuation))
+      fail(line_, fmt::format("doc_id {}, idx {} was another request before", item, choice));
+  }
+
+  void read_choices(const Json& json) {
+    TaskItem item{.context = text(json, "context"), .choices = texts(json, "choices")};
+    item.gold = integer(json, "gold");
+    item.line = line_;
+    for (const std::string& choice : item.choices)
+      if (choice.empty()) fail(line_, "choices: none may be empty");
+    if (json.find("context_without") != nullptr)
+      item.contexts_without.assign(item.choices.size(), text(json, "context_without"));
+    check_gold(item, "gold");
+    task_.items.push_back(std::move(item));
+  }
+
+  void read_generation(const Json& json) {
+    task_.generates = true;
+    TaskItem item{.context = text(json, "context"), .choices = {}};
+    item.until = texts(json, "until");
+    item.answers = texts(json, "gold");
+    item.max_tokens = json.find("max_tokens") != nullptr ? integer(json, "max_tokens") : 64;
+    item.line = line_;
+    if (item.max_tokens < 1) fail(line_, "max_tokens 0: must be at least 1");
+    if (item.answers.empty()) fail(line_, "gold: must hold an answer");
+    for (const std::string& end : item.until)
+      if (end.empty()) fail(line_, "until: none may be empty");
+    task_.items.push_back(std::move(item));
+  }
+
+  void check_gold(const TaskItem& item, const char* field) const {
+    const auto choices = static_cast<std::int64_t>(item.choices.size());
+    if (choices < 1) fail(item.line, "choices: must hold one");
+    if (item.gold >= choices)
+      fail(item.line, fmt::format("{} {}: the item has {} choices, 0 to {}", field, item.gold,
+                                  choices, choices - 1));
+  }
+
+  /// Whether `other` is `item` without the question.
+  static bool same_continuations(const Gathered& item, const Gathered& other) {
+    if (item.choices.size() != other.choices.size()) return false;
+    for (const auto& [index, choice] : item.choices) {
+      const auto found = other.choices.find(index);
+      if (found == other.choices.end() || found->second.continuation != choice.continuation)
+        return false;
+    }
+    return true;
+  }
+
+  void finish_gathered() {
+    for (const auto& [id, gathered] : gathered_) {
+      const auto question = gathered_.find(id - without_question);
+      if (question != gathered_.end() && same_continuations(question->second, gathered)) continue;
+      TaskItem item{.context = gathered.choices.begin()->second.context, .choices = {}};
+      item.gold = gathered.label;
+      item.line = gathered.line;
+      bool contexts_differ = false;
+      std::int64_t expected = 0;
+      for (const auto& [index, choice] : gathered.choices) {
+        if (index != expected++)
+          fail(gathered.line, fmt::format("doc_id {} has no idx {}", id, expected - 1));
+        item.choices.push_back(choice.continuation);
+        item.contexts.push_back(choice.context);
+        contexts_differ = contexts_differ || choice.context != item.context;
+      }
+      if (!contexts_differ) item.contexts.clear();
+      const auto without = gathered_.find(id + without_question);
+      if (without != gathered_.end() && same_continuations(gathered, without->second))
+        for (const auto& [index, choice] : without->second.choices)
+          item.contexts_without.push_back(choice.context);
+      check_gold(item, "label");
+      task_.items.push_back(std::move(item));
+    }
+  }
+
+  std::filesystem::path path_;
+  std::int64_t line_ = 0;
+  Form form_ = Form::none;
+  std::map<std::int64_t, Gathered> gathered_;  // by doc_id
+  Task task_;
+};
+
+}  // namespace
+
+Task read_task(const std::filesystem::path& path) { return Reader(path).read(); }
+
+}  // namespace polymoe

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/evaluation/task_scores.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "launch/data/unicode_text.h"
+
+namespace polymoe {
+namespace {
+
+double characters_of(const std::string& text) {
+  std::int64_t count = 0;
+  for (std::size_t at = 0; at < text.size(); ++count) next_code_point(text, at);
+  return static_cast<double>(count);
+}
+
+std::string without_blanks(const std::string& text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string::npos) return "";
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+Share share_of(std::int64_t right, std::int64_t items) {
+  const double n = static_cast<double>(items), p = static_cast<double>(right) / n;
+  return {.value = p, .error = std::sqrt(p * (1.0 - p) / n)};
+}
+
+}  // namespace
+
+std::size_t choice_of(const TaskItem& item, const TaskAnswer& answer, Normalization normalization) {
+  const auto value = [&](std::size_t i) {
+    const double likelihood = answer.log_likelihoods[i];
+    switch (normalization) {
+      case Normalization::none:
+        return likelihood;
+      case Normalization::characters:
+        return likelihood / characters_of(item.choices[i]);
+      case Normalization::bytes:
+        return likelihood / static_cast<double>(item.choices[i].size());
+      case Normalization::tokens:
+        return likelihood / static_cast<double>(answer.tokens[i]);
+      case Normalization::without_question:
+        return likelihood - answer.without_question[i];
+    }
+    return likelihood;
+  };
+  std::size_t best = 0;
+  for (std::size_t i = 1; i < item.choices.size(); ++i)
+    if (value(i) > value(best)) best = i;
+  return best;
+}
+
+bool is_exact_match(const TaskItem& item, const std::string& generated) {
+  return std::any_of(item.answers.begin(), item.answers.end(), [&](const std::string& answer) {
+    return without_blanks(answer) == without_blanks(generated);
+  });
+}
+
+std::vector<std::pair<std::string, Share>> TaskScores::shares() const {
+  std::vector<std::pair<std::string, Share>> list;
+  const auto add = [&](const char* share_name, const std::optional<Share>& share) {
+    if (share) list.emplace_back(share_name, *share);
+  };
+  add("acc", accuracy);
+  add("acc_per_char", per_character);
+  add("acc_per_byte", per_byte);
+  add("acc_per_token", per_token);
+  add("acc_uncond", less_unconditional);
+  add("exact_match", exact_match);
+  return list;
+}
+
+TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers) {
+  TaskScores scores{.name = task.name, .items = static_cast<std::int64_t>(task.items.size())};
+  const auto items = task.items.size();
+  for (const TaskAnswer& answer : answers) scores.cut += answer.cut;
+  if (task.generates) {
+    scores.requests = scores.items;
+    std::int64_t right = 0;
+    for (std::size_t i = 0; i < items; ++i)
+      right += is_exact_match(task.items[i], answers[i].generated);
+    scores.exact_match = share_of(right, scores.items);
+    return scores;
+  }
+  const auto accuracy = [&](Normalization normalization) {
+    std::int64_t right = 0;
+    for (std::size_t i = 0; i < items; ++i)
+      right += choice_of(task.items[i], answers[i], normalization) ==
+               static_cast<std::size_t>(task.items[i].gold);
+    return share_of(right, scores.items);
+  };
+  scores.accuracy = accuracy(Normalization::none);
+  scores.per_character = accuracy(Normalization::characters);
+  scores.per_byte = accuracy(Normalization::bytes);
+  scores.per_token = accuracy(Normalization::tokens);
+  if (std::none_of(answers.begin(), answers.end(),
+                   [](const TaskAnswer& answer) { return answer.without_question.empty(); }))
+    scores.less_unconditional = accuracy(Normalization::without_question);
+  double nats = 0.0, bytes = 0.0;
+  for (std::size_t i = 0; i < items; ++i) {
+    const auto gold = static_cast<std::size_t>(task.items[i].gold);
+    nats -= answers[i].log_likelihoods[gold];
+    bytes += static_cast<double>(task.items[i].choices[gold].size());
+    scores.requests += static_cast<std::int64_t>(answers[i].log_likelihoods.size() +
+                                                 answers[i].without_question.size());
+  }
+  scores.bits_per_byte = nats / std::numbers::ln2 / bytes;
+  return scores;
+}
+
+std::vector<std::pair<std::string, double>> macro_average(const std::vector<TaskScores>& scores) {
+  std::vector<std::pair<std::string, double>> means;
+  for (const char* name :
+       {"acc", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond", "exact_match"}) {
+    double sum = 0.0;
+    int count = 0;
+    for (const TaskScores& task : scores)
+      for (const auto& [share_name, share] : task.shares())
+        if (share_name == name) {
+          sum += share.value;
+          ++count;
+        }
+    if (count > 0) means.emplace_back(name, sum / count);
+  }
+  double bits = 0.0;
+  int count = 0;
+  for (const TaskScores& task : scores)
+    if (task.bits_per_byte) {
+      bits += *task.bits_per_byte;
+      ++count;
+    }
+  if (count > 0) means.emplace_back("bits_per_byte", bits / count);
+  return means;
+}
+
+Json scores_json(const std::vector<TaskScores>& scores) {
+  Json tasks = Json::array();
+  for (const TaskScores& task : scores) {
+    Json row = Json::object();
+    row.set("task", task.name)
+        .set("items", task.items)
+        .set("requests", task.requests)
+        .set("cut_contexts", task.cut);
+    for (const auto& [name, share] : task.shares())
+      row.set(name, share.value).set(name + "_stderr", share.error);
+    if (task.bits_per_byte) row.set("bits_per_byte", *task.bits_per_byte);
+    tasks.add(std::move(row));
+  }
+  Json macro = Json::object();
+  for (const auto& [name, value] : macro_average(scores)) macro.set(name, value);
+  Json json = Json::object();
+  json.set("tasks", std::move(tasks)).set("macro", std::move(macro));
+  return json;
+}
+
+std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers) {
+  std::string text;
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    const TaskItem& item = task.items[i];
+    const TaskAnswer& answer = answers[i];
+    Json row = Json::object();
+    row.set("task", task.name).set("line", item.line);
+    if (task.generates) {
+      row.set("generated", answer.generated)
+          .set("exact_match", is_exact_match(item, answer.generated));
+    } else {
+      const auto list = [](const auto& values) {
+        Json array = Json::array();
+        for (const auto value : values) array.add(value);
+        return array;
+      };
+      row.set("log_likelihoods", list(answer.log_likelihoods)).set("tokens", list(answer.tokens));
+      if (!answer.without_question.empty())
+        row.set("log_likelihoods_without_question", list(answer.without_question));
+      row.set("choice", choice_of(item, answer, Normalization::none)).set("gold", item.gold);
+    }
+    row.set("cut", answer.cut);
+    text += row.dump() + "\n";
+  }
+  return text;
+}
+
+std::string scores_table(const std::vector<TaskScores>& scores) {
+  std::size_t width = std::string("macro average").size();
+  for (const TaskScores& task : scores) width = std::max(width, task.name.size());
+  std::string text;
+  const auto bits = [](double value) { return fmt::format("  bits_per_byte {:.4f}", value); };
+  for (const TaskScores& task : scores) {
+    text += fmt::format("{:<{}}  {:>6} items", task.name, width, task.items);
+    for (const auto& [name, share] : task.shares())
+      text += fmt::format("  {} {:.4f} ± {:.4f}", name, share.value, share.error);
+    if (task.bits_per_byte) text += bits(*task.bits_per_byte);
+    if (task.cut > 0) text += fmt::format("  ({} contexts cut to the window)", task.cut);
+    text += "\n";
+  }
+  if (scores.size() > 1) {
+    text += fmt::format("{:<{}}  {:>6} tasks", "macro average", width, scores.size());
+    for (const auto& [name, value] : macro_average(scores))
+      text += fmt::format("  {} {:.4f}", name, value);
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace polymoe

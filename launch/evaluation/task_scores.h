@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/evaluation/task_file.h"
+#include "runtime/files/json.h"
+
+namespace polymoe {
+
+/// What a model said to an item.
+struct TaskAnswer {
+  // Of a question with choices, one each.
+  std::vector<double> log_likelihoods = {};
+  std::vector<double> without_question = {};  // the same without the question; empty: not asked
+  std::vector<std::int64_t> tokens = {};
+  std::string generated = {};  // of a question without choices
+  bool cut = false;            // its context was longer than the window
+};
+
+/// How the likelihoods of choices are made comparable: not; divided by characters, bytes or tokens
+/// of the continuation; less that of the continuation without the question.
+enum class Normalization : std::uint8_t { none, characters, bytes, tokens, without_question };
+
+/// The most likely choice; of equals the first.
+std::size_t choice_of(const TaskItem& item, const TaskAnswer& answer, Normalization normalization);
+/// Whether a generated text, without white space around it, is one of the answers.
+bool is_exact_match(const TaskItem& item, const std::string& generated);
+
+/// A share with its binomial standard error.
+struct Share {
+  double value = 0.0;
+  double error = 0.0;
+};
+
+struct TaskScores {
+  std::string name = {};
+  std::int64_t items = 0;
+  std::int64_t requests = 0;  // continuations scored, or answers generated
+  std::int64_t cut = 0;       // items whose context was cut
+  /// Of questions with choices; the last where the file has a form without the question of all.
+  std::optional<Share> accuracy = {}, per_character = {}, per_byte = {}, per_token = {},
+                       less_unconditional = {};
+  std::optional<double> bits_per_byte = {};  // of the right continuations
+  std::optional<Share> exact_match = {};
+
+  /// The scores by name: "acc", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond",
+  /// "exact_match".
+  std::vector<std::pair<std::string, Share>> shares() const;
+};
+
+TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers);
+
+/// The mean of each score over the tasks that have it: name and value.
+std::vector<std::pair<std::string, double>> macro_average(const std::vector<TaskScores>& scores);
+
+/// {"tasks": [...], "macro": {...}}.
+Json scores_json(const std::vector<TaskScores>& scores);
+/// A line of JSON per item: task, line in its file, what the model said and chose, what is right.
+std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers);
+/// A table for people, a line a task.
+std::string scores_table(const std::vector<TaskScores>& scores);
+
+}  // namespace polymoe

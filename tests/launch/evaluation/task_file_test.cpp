@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/evaluation/task_file.h"
+
+#include <gtest/gtest.h>
+
+#include "runtime/error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+std::string line_of(int item, int choice, int label, const std::string& context,
+                    const std::string& continuation) {
+  return R"({"doc_id": )" + std::to_string(item) + R"(, "idx": )" + std::to_string(choice) +
+         R"(, "label": )" + std::to_string(label) + R"(, "request": {"context": ")" + context +
+         R"(", "continuation": ")" + continuation + "\"}}\n";
+}
+
+class TaskFileTest : public testing::Test {
+ protected:
+  Task read(const std::string& content) {
+    path_ = directory_.path() / "quiz-0shot.jsonl";
+    test::write_bytes(path_, content);
+    return read_task(path_);
+  }
+  void refuse(const std::string& content, const std::string& words) {
+    const std::string message = test::message_of<InputFileError>([&] { read(content); });
+    EXPECT_NE(message.find(words), std::string::npos) << message;
+    EXPECT_NE(message.find("quiz-0shot.jsonl"), std::string::npos) << message;
+  }
+  test::TemporaryDirectory directory_;
+  std::filesystem::path path_;
+};
+
+TEST_F(TaskFileTest, GathersTheLinesOfAnItem) {
+  const Task task = read(line_of(0, 1, 1, "Q", " b") + line_of(3, 0, 0, "R", " c") +
+                         line_of(0, 0, 1, "Q", " a") + "\n" + line_of(0, 1, 1, "Q", " b"));
+  EXPECT_EQ(task.name, "quiz-0shot");
+  EXPECT_FALSE(task.generates);
+  ASSERT_EQ(task.items.size(), 2U);  // the line that repeats counts once
+  EXPECT_EQ(task.items[0].context, "Q");
+  EXPECT_EQ(task.items[0].choices, (std::vector<std::string>{" a", " b"}));
+  EXPECT_EQ(task.items[0].gold, 1);
+  EXPECT_TRUE(task.items[0].contexts.empty());
+  EXPECT_TRUE(task.items[0].contexts_without.empty());
+  EXPECT_EQ(task.items[1].choices, (std::vector<std::string>{" c"}));
+}
+
+TEST_F(TaskFileTest, FindsTheFormsWithoutTheQuestion) {
+  const Task task =
+      read(line_of(5, 0, 0, "Question", " a") + line_of(5, 1, 0, "Question", " b") +
+           line_of(1000005, 0, 0, "Answer:", " a") + line_of(1000005, 1, 0, "Answer:", " b") +
+           line_of(1000007, 0, 0, "another item", " a"));
+  ASSERT_EQ(task.items.size(), 2U);
+  EXPECT_EQ(task.items[0].contexts_without, (std::vector<std::string>{"Answer:", "Answer:"}));
+  EXPECT_EQ(task.items[1].context, "another item");
+}
+
+TEST_F(TaskFileTest, ReadsTheSimpleForms) {
+  const Task choices =
+      read(R"({"context": "Q:", "choices": [" é", " b"], "gold": 1, "context_without": "A:"})"
+           "\n");
+  ASSERT_EQ(choices.items.size(), 1U);
+  EXPECT_EQ(choices.items[0].contexts_without.size(), 2U);
+  const Task generation =
+      read(R"({"context": "2+2=", "until": "\n", "gold": ["4", "four"], "max_tokens": 3})");
+  EXPECT_TRUE(generation.generates);
+  EXPECT_EQ(generation.items[0].until, std::vector<std::string>{"\n"});
+  EXPECT_EQ(generation.items[0].answers, (std::vector<std::string>{"4", "four"}));
+  EXPECT_EQ(generation.items[0].max_tokens, 3);
+}
+
+TEST_F(TaskFileTest, SaysWhatIsWrongAndWhere) {
+  const std::string good = line_of(0, 0, 0, "Q", " a");
+  refuse("", "has no items");
+  refuse(good + "{\"context\": \n", "line 2");
+  refuse(good + "[1]\n", "line 2: is not a JSON object");
+  refuse(good + "{\"context\": \"Q\"}\n", "line 2: has none of request, choices, until");
+  refuse(good + R"({"context": "Q", "choices": ["a"], "gold": 0})", "line 2: is of another form");
+  refuse(good + R"({"doc_id": 1, "idx": 0, "label": 0, "request": {"context": "Q"}})",
+         "line 2: continuation: ");
+  refuse(good + R"({"doc_id": 1, "label": 0, "request": {"context": "Q", "continuation": "a"}})",
+         "line 2: idx: ");
+  refuse(
+      good +
+          R"({"doc_id": "x", "idx": 0, "label": 0, "request": {"context": "Q", "continuation": "a"}})",
+      "line 2: doc_id: ");
+  refuse(line_of(0, 0, 1, "Q", " a"), "line 1: label 1: the item has 1 choices, 0 to 0");
+  refuse(R"({"context": "Q", "choices": ["a", "b"], "gold": 2})", "line 1: gold 2");
+  refuse(R"({"context": "Q", "choices": [], "gold": 0})", "line 1: choices");
+  refuse(good + line_of(0, 2, 0, "Q", " c"), "doc_id 0 has no idx 1");
+  refuse(good + line_of(0, 0, 0, "Q", " other"), "line 2: doc_id 0, idx 0 was another request");
+  refuse(good + line_of(0, 1, 1, "Q", " b"), "line 2: label 1");
+  refuse(good + "{\"context\": \"\xFF\"}\n", "line 2: is not UTF-8");
+  refuse(R"({"context": "Q", "until": [], "gold": [], "max_tokens": 3})", "line 1: gold");
+}
+
+}  // namespace
+}  // namespace polymoe

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/evaluation/task_run.h"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+
+#include "runtime/error.h"
+#include "tests/launch/training/tiny_training.h"
+#include "tests/support/run_ranks.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+/// A model with random parameters on the ranks of this process.
+class RandomModel {
+ public:
+  RandomModel(const ModelConfig& config, std::unique_ptr<Communicator> world, int expert_parallel)
+      : mesh(std::move(world), expert_parallel), store(mesh), model(config, mesh, store) {
+    omp_set_num_threads(1);  // of this rank
+    store.allocate(DType::f32, Device::cpu());
+    store.initialize(5, stream);
+  }
+  AnsweringModel answering(std::int64_t tokens_per_batch) {
+    return {.model = model,
+            .mesh = mesh,
+            .context = context,
+            .dtype = DType::f32,
+            .tokens_per_batch = tokens_per_batch};
+  }
+
+  ProcessMesh mesh;
+  ParameterStore store;
+  LanguageModel model;
+  Stream stream{Device::cpu()};
+  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 30, .poison = true}};
+  Timeline timeline;
+  ExecutionContext context{stream, arena, timeline};
+};
+
+class TaskRunTest : public testing::Test {
+ protected:
+  TaskRunTest() : config_(test::tiny_config(directory_.path()).model) {
+    config_.init_std = 0.3;  // likelihoods that differ from token to token
+    config_.vocab = tokenizer_->vocab();
+  }
+  std::vector<TaskAnswer> run(const Task& task, int ranks, int expert_parallel,
+                              std::int64_t tokens_per_batch = 64) {
+    std::vector<std::vector<TaskAnswer>> answers(static_cast<std::size_t>(ranks));
+    run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
+      const auto rank = static_cast<std::size_t>(world->rank());
+      RandomModel random(config_, std::move(world), expert_parallel);
+      answers[rank] = answer_task(random.answering(tokens_per_batch), *tokenizer_, task, {});
+      random.mesh.shutdown();
+    });
+    for (const auto& other : answers)
+      for (std::size_t i = 0; i < other.size(); ++i) {
+        EXPECT_EQ(other[i].log_likelihoods, answers[0][i].log_likelihoods);
+        EXPECT_EQ(other[i].generated, answers[0][i].generated);
+      }
+    return answers[0];
+  }
+  /// log p of `text` after `context`, token by token from the logits of generation.
+  double expected(const std::string& context, const std::string& text) {
+    RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+    std::vector<std::int32_t> ids, next;
+    tokenizer_->encode(context, ids);
+    if (ids.empty()) ids.push_back(tokenizer_->end_of_document());
+    tokenizer_->encode(text, next);
+    const auto window = static_cast<std::size_t>(config_.context);
+    const std::size_t all = ids.size() + next.size() - 1;
+    if (all > window)
+      ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(all - window));
+    DecodingCache cache(config_, config_.context, DType::f32, Device::cpu());
+    double sum = 0.0;
+    for (const std::int32_t id : next) {
+      const Arena::Scope scope(random.arena);
+      const Tensor tokens(ids.data(), {static_cast<std::int64_t>(ids.size())}, DType::i32,
+                          Device::cpu());
+      const Tensor logits = random.model.next_token_logits(tokens, cache, random.context);
+      const float* values = logits.data<float>();
+      double total = 0.0;
+      for (std::int64_t i = 0; i < config_.vocab; ++i) total += std::exp(double{values[i]});
+      sum += values[id] - std::log(total);
+      ids.assign(1, id);
+    }
+    return sum;
+  }
+
+  test::TemporaryDirectory directory_;
+  std::unique_ptr<Tokenizer> tokenizer_ = load_tokenizer("bytes");
+  ModelConfig config_;
+};
+
+TEST_F(TaskRunTest, LikelihoodsAreThoseOfGenerationUnderAnyLayout) {
+  Task task{.name = "t", .path = "t.jsonl"};
+  task.items.push_back({.context = "abc", .choices = {" d", " efgh"}, .line = 1});
+  task.items.push_back({.context = "", .choices = {"x"}, .line = 2});
+  task.items.push_back({.context = "q", .choices = {" r", "s"}, .contexts_without = {"A", "A"}});
+  task.items.push_back({.context = "a context that is longer than the window", .choices = {"!!"}});
+  ASSERT_EQ(config_.context, 16);
+  for (const int ranks : {1, 2, 4}) {
+    const std::vector<TaskAnswer> answers = run(task, ranks, ranks > 2 ? 2 : 1);
+    ASSERT_EQ(answers.size(), task.items.size());
+    for (std::size_t i = 0; i < answers.size(); ++i) {
+      const TaskItem& item = task.items[i];
+      EXPECT_EQ(answers[i].cut, i == 3);
+      for (std::size_t c = 0; c < item.choices.size(); ++c) {
+        const double wanted = expected(item.context, item.choices[c]);
+        EXPECT_NEAR(answers[i].log_likelihoods[c], wanted, 1e-5 * std::abs(wanted))
+            << ranks << " ranks, item " << i << ", choice " << c;
+        EXPECT_EQ(answers[i].tokens[c], static_cast<std::int64_t>(item.choices[c].size()));
+      }
+    }
+    const double without = expected("A", "s");
+    EXPECT_NEAR(answers[2].without_question[1], without, 1e-5 * std::abs(without));
+  }
+}
+
+TEST_F(TaskRunTest, BlanksAtTheEndOfAContextGoToTheContinuation) {
+  Task task{.name = "t", .path = "t.jsonl"};
+  task.items.push_back({.context = "abc ", .choices = {"d"}});
+  const TaskAnswer answer = run(task, 1, 1)[0];
+  EXPECT_EQ(answer.tokens[0], 2);
+  const double wanted = expected("abc", " d");
+  EXPECT_NEAR(answer.log_likelihoods[0], wanted, 1e-5 * std::abs(wanted));
+}
+
+TEST_F(TaskRunTest, NamesTheLineOfWhatCannotBeScored) {
+  Task task{.name = "t", .path = "t.jsonl"};
+  task.items.push_back({.context = "a", .choices = {std::string(17, 'x')}, .line = 7});
+  const std::string message = test::message_of<InputFileError>([&] { run(task, 1, 1); });
+  EXPECT_NE(message.find("t.jsonl, line 7: choice 0 has 17 tokens: model.context = 16"),
+            std::string::npos)
+      << message;
+}
+
+TEST_F(TaskRunTest, GeneratesUntilAnEndAlikeOnAllRanks) {
+  Task task{.name = "t", .path = "t.jsonl", .generates = true};
+  task.items.push_back({.context = "ab", .choices = {}, .max_tokens = 6});
+  const std::string free = run(task, 1, 1)[0].generated;
+  EXPECT_EQ(run(task, 2, 2)[0].generated, free);
+  // What is generated ends before the first of the ends.
+  RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+  std::vector<std::int32_t> bytes;
+  tokenizer_->encode(free, bytes);
+  ASSERT_GT(bytes.size(), 1U);
+  task.items[0].until = {free.substr(1)};
+  EXPECT_EQ(run(task, 1, 1)[0].generated, free.substr(0, free.find(free.substr(1))));
+  task.items[0].context = "a context that is longer than the window";
+  EXPECT_TRUE(run(task, 1, 1)[0].cut);
+}
+
+}  // namespace
+}  // namespace polymoe
