@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/system.h"
 
 namespace polymoe {
 namespace {
@@ -35,6 +36,9 @@ Arena::Arena(const Options& options) : device_(options.device), poison_(options.
     return;
   }
   capacity_ = round_up(std::max<std::size_t>(options.capacity, 1), commit_step);
+  // What is reserved counts where address space is limited; the rest of the program needs some too.
+  if (const auto left = address_space_left())
+    capacity_ = std::min(capacity_, round_up(static_cast<std::size_t>(*left / 2), commit_step));
   void* range =
       mmap(nullptr, capacity_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (range == MAP_FAILED) {
@@ -63,7 +67,10 @@ Tensor Arena::allocate(const Shape& shape, DType dtype) {
   if (bytes > capacity_ - begin) {
     throw DeviceError("the step's arena is full: " + std::to_string(bytes) + " bytes wanted, " +
                       std::to_string(capacity_ - begin) + " of " + std::to_string(capacity_) +
-                      " left; a smaller train.micro_batch needs less");
+                      " left; a smaller train.micro_batch needs less" +
+                      (device_.type == DeviceType::cpu && address_space_left()
+                           ? ", or a higher limit of address space (ulimit -v)"
+                           : ""));
   }
   top_ = std::min(round_up(begin + bytes, alignment), capacity_);
   high_water_ = std::max(high_water_, top_);

@@ -153,7 +153,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const Device device = choose_device(config.run, node);
   const int threads =
       config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
-  omp_set_num_threads(threads);
+  omp_set_num_threads(allowed_threads(threads));
   const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
   const MemoryPlan plan = plan_memory(config, layout);
   const Selection selection = select(line.value("filter"), config, layout);

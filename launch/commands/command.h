@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,14 +20,16 @@ struct CommandContext {
   int rank = 0;
   int ranks = 1;
   int rank_on_node = 0;
-  int ranks_on_node = 1;    // that share this machine's cores
-  std::string mpi_library;  // in its own words; empty where Command::ranks is false
+  int ranks_on_node = 1;   // that share this machine's cores
+  bool by_mpirun = false;  // which may have bound this process to cores
   /// All ranks; for the command to move into a ProcessMesh. Null where Command::ranks is false.
   std::unique_ptr<Communicator> world;
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;
   SaveObserver* saves = nullptr;  // told of a training run's saves
+  /// Where the line that reports an error goes beside stderr; empty = nowhere else.
+  std::filesystem::path log_file = {};
 };
 
 /// A subcommand of `polymoe`, or of one of its subcommands. main() catches what run() throws and

@@ -4,28 +4,26 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
+#include "launch/machine/launcher.h"
+#include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/machine/version.h"
+#include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/mpi/environment.h"
+#include "runtime/log.h"
 #include "runtime/random.h"
 
 namespace polymoe {
 namespace {
-
-/// A number that mpirun tells its processes before MPI starts.
-int launched(const char* variable, int otherwise) {
-  const char* text = std::getenv(variable);
-  return text == nullptr ? otherwise : std::atoi(text);
-}
 
 /// How a rank's work ended.
 struct Ending {
@@ -33,9 +31,13 @@ struct Ending {
   std::string message;  // what goes to stderr; empty without an error
 };
 
-void report(const Ending& ending) {
+/// On stderr, and in the log of the run that it ended.
+void report(const Ending& ending, const CommandContext& context) {
   if (ending.message.empty()) return;
   std::cout.flush();
+  if (!context.log_file.empty())
+    append_dated_line(context.log_file,
+                      "exit " + std::to_string(ending.code) + ": " + ending.message);
   // One write, so that lines of several ranks do not mix.
   const std::string line = "polymoe: " + ending.message + "\n";
   std::fwrite(line.data(), 1, line.size(), stderr);
@@ -75,12 +77,26 @@ bool all_failed_alike(const Ending& ending, Communicator& ranks) {
   return bounds[0] == -bounds[1];
 }
 
+/// What signals do to a command's work.
+void answer_signals(const Command& command, const Launcher& launcher) {
+  if (command.stops_by_itself) {
+    std::signal(SIGPIPE, SIG_IGN);  // what nobody reads any more is no reason to lose work
+    let_signals_stop_the_work(launcher.rank == 0);
+  } else {
+    let_signals_end_the_process();
+  }
+}
+
 /// Every rank of an mpirun runs this. An error that all ranks share, as of a bad configuration, is
 /// reported by the first; an error of some ends them all, so that no peer waits for ever.
-int run_on_ranks(const Command& command, const std::vector<std::string>& args,
-                 SaveObserver* saves) {
+int run_on_ranks(const Command& command, const std::vector<std::string>& args, SaveObserver* saves,
+                 const Launcher& launcher) {
   constexpr double seconds_for_peers_to_fail_alike = 3.0;
   MpiEnvironment mpi;
+  if (mpi.size() < launcher.ranks)
+    throw InvalidArgument("the launcher started " + std::to_string(launcher.ranks) +
+                          " processes, but MPI finds " + std::to_string(mpi.size()) +
+                          ": is it the launcher of " + MpiEnvironment::library_version() + "?");
   const std::unique_ptr<Communicator> failed_ranks =
       mpi.make_world(seconds_for_peers_to_fail_alike);
   const std::unique_ptr<Communicator> done_ranks = mpi.make_world();
@@ -88,7 +104,7 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args,
                          .ranks = mpi.size(),
                          .rank_on_node = mpi.rank_on_node(),
                          .ranks_on_node = mpi.ranks_on_node(),
-                         .mpi_library = mpi.library_version(),
+                         .by_mpirun = launcher.by_mpirun,
                          .world = mpi.make_world(),
                          .step = 0,
                          .saves = saves};
@@ -99,32 +115,37 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args,
     // MPI_Finalize: Open MPI 4.1's mpirun then never returns.
     done_ranks->barrier();
   } else if (all_failed_alike(ending, *failed_ranks)) {
-    if (mpi.rank() == 0) report(ending);
+    if (mpi.rank() == 0) report(ending, context);
   } else {
-    report(ending);
+    report(ending, context);
     mpi.abort(ending.code);
   }
   mpi.finalize();
   return ending.code;
 }
 
-int run_alone(const Command& command, const std::vector<std::string>& args) {
-  if (launched("OMPI_COMM_WORLD_SIZE", 1) > 1)
-    throw InvalidArgument("'" + command.name + "' runs in one process; start it without mpirun");
+/// The command in this process, without MPI.
+int run_alone(const Command& command, const std::vector<std::string>& args, SaveObserver* saves,
+              const Launcher& launcher) {
   CommandContext context;
+  context.by_mpirun = launcher.by_mpirun;
+  context.saves = saves;
+  if (command.ranks) context.world = std::move(make_local_communicators(1).front());
   const Ending ending = run_and_catch(context, false, [&] { return command.run(context, args); });
-  report(ending);
+  report(ending, context);
   return ending.code;
 }
 
-/// What signals do to a command's work.
-void answer_signals(const Command& command) {
-  if (command.stops_by_itself) {
-    std::signal(SIGPIPE, SIG_IGN);  // what nobody reads any more is no reason to lose work
-    let_signals_stop_the_work(launched("OMPI_COMM_WORLD_RANK", 0) == 0);
-  } else {
-    let_signals_end_the_process();
-  }
+int run_command(const Command& command, const std::vector<std::string>& args, SaveObserver* saves) {
+  const Launcher launcher = find_launcher();
+  answer_signals(command, launcher);
+  settle_openmp();
+  if (!launcher.problem.empty())
+    throw InvalidArgument("'" + command.name + "': " + launcher.problem);
+  if (launcher.needs_mpi && !command.ranks)
+    throw InvalidArgument("'" + command.name + "' runs in one process; start it without mpirun");
+  return launcher.needs_mpi ? run_on_ranks(command, args, saves, launcher)
+                            : run_alone(command, args, saves, launcher);
 }
 
 int run(std::vector<std::string> args, SaveObserver* saves) {
@@ -142,8 +163,7 @@ int run(std::vector<std::string> args, SaveObserver* saves) {
     if (!command.subcommands.empty())
       throw InvalidArgument("'" + command.name + "' needs a command; polymoe " + command.name +
                             " --help lists them");
-    answer_signals(command);
-    return command.ranks ? run_on_ranks(command, args, saves) : run_alone(command, args);
+    return run_command(command, args, saves);
   }
   return exit_done;
 }
@@ -153,7 +173,7 @@ int run(std::vector<std::string> args, SaveObserver* saves) {
 int run_program(const std::vector<std::string>& args, SaveObserver* saves) {
   const CommandContext before_ranks;
   const Ending ending = run_and_catch(before_ranks, false, [&] { return run(args, saves); });
-  if (launched("OMPI_COMM_WORLD_RANK", 0) == 0) report(ending);
+  if (find_launcher().rank == 0) report(ending, before_ranks);
   return ending.code;
 }
 

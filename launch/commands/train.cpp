@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
+#include "launch/training/run_directory.h"
 #include "launch/training/trainer.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
@@ -36,7 +39,17 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
   const int share = threads_per_rank(*context.world);
-  const int threads = config.run.threads > 0 ? config.run.threads : share;
+  const int threads = allowed_threads(config.run.threads > 0 ? config.run.threads : share);
+  context.log_file = run_log(config.run.dir);
+  Log log(context.rank, context.log_file);
+  if (config.run.threads > threads)
+    log.info("run.threads = " + std::to_string(config.run.threads) + ": OMP_THREAD_LIMIT allows " +
+             std::to_string(threads));
+  if (context.by_mpirun && config.run.threads == 0) {
+    const std::string hint =
+        binding_hint(cores_of_process(0), cores_of_process(getppid()), node.ranks);
+    if (!hint.empty() && context.rank == 0) log.warning(hint);
+  }
 
   const std::string transport = serve_device(context, device, config.run.share_gpus);
 
@@ -56,7 +69,6 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                                             .transport = transport})});
   const RunEnd end = trainer.run();
   mesh.shutdown();
-  Log log(context.rank);
   switch (end) {
     case RunEnd::preempted:
       log.info(std::string("stopped by ") + name_of(trainer.stopped_by()) + " after step " +

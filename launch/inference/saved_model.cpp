@@ -83,7 +83,8 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
       model_(config_.model, mesh_, store_),
       stream_(options.device),
       arena_({.device = options.device, .capacity = arena_bytes(config_, mesh_, options.device)}) {
-  omp_set_num_threads(options.threads > 0 ? options.threads : threads_per_rank(mesh_.world()));
+  omp_set_num_threads(options.threads > 0 ? allowed_threads(options.threads)
+                                          : threads_per_rank(mesh_.world()));
   store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),
                   options.device);
   std::vector<TensorPiece> wanted = parameter_pieces(store_);

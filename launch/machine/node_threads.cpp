@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/machine/node_threads.h"
 
+#include <fmt/format.h>
+#include <omp.h>
 #include <sched.h>
 
 #include <algorithm>
 #include <fstream>
+#include <set>
 #include <string>
 
 #include "runtime/buffer.h"
@@ -49,6 +52,35 @@ int share_of_cores(const std::vector<RankCores>& ranks, std::size_t mine) {
   return std::max(1, static_cast<int>(share + 1e-6));
 }
 
+void settle_openmp() {
+  // OpenBLAS waits for as many threads as OpenMP promises; these settings of the environment break
+  // that promise (OMP_DYNAMIC, OMP_MAX_ACTIVE_LEVELS).
+  omp_set_dynamic(0);
+  if (omp_get_max_active_levels() < 1) omp_set_max_active_levels(1);
+}
+
+int allowed_threads(int wanted) { return std::min(wanted, omp_get_thread_limit()); }
+
+std::string binding_hint(int own_cores, int launcher_cores, int ranks_on_node) {
+  if (own_cores * ranks_on_node >= launcher_cores) return "";
+  return fmt::format(
+      "bound to {} of the {} cores that its launcher has, with {} here: the others are idle; "
+      "launch/mpirun/run shares them out, as does mpirun --map-by slot:PE={} --bind-to core",
+      own_cores, launcher_cores,
+      ranks_on_node == 1 ? "1 rank" : fmt::format("{} ranks", ranks_on_node),
+      launcher_cores / ranks_on_node);
+}
+
+int cores_of_process(int process) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(process, sizeof mask, &mask) != 0) return 0;
+  std::set<int> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &mask)) cores.insert(core_of(cpu));
+  return static_cast<int>(cores.size());
+}
+
 int threads_per_rank(Communicator& world) {
   const OwnedTensor gathered({world.size(), words_per_rank}, DType::i64, Device::cpu());
   std::int64_t* own = gathered->data<std::int64_t>() + world.rank() * words_per_rank;
@@ -76,7 +108,7 @@ int threads_per_rank(Communicator& world) {
       cores.cores[static_cast<std::size_t>(core)] = (from[2 + core / 64] >> (core % 64)) & 1;
     ranks.push_back(std::move(cores));
   }
-  return share_of_cores(ranks, static_cast<std::size_t>(world.rank()));
+  return allowed_threads(share_of_cores(ranks, static_cast<std::size_t>(world.rank())));
 }
 
 }  // namespace polymoe

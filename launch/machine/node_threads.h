@@ -23,4 +23,17 @@ int share_of_cores(const std::vector<RankCores>& ranks, std::size_t mine);
 /// The same for this rank as the system has placed it. Collective over `world`.
 int threads_per_rank(Communicator& world);
 
+/// Takes back what the environment may have told OpenMP and products cannot live with. Before the
+/// first of them.
+void settle_openmp();
+
+/// At most as many threads as OpenMP may start here (OMP_THREAD_LIMIT).
+int allowed_threads(int wanted);
+
+/// Cores that a process may run on; 0 where the system does not tell.
+int cores_of_process(int process);
+
+/// A line for the log where a launcher's binding leaves cores idle; empty where it does not.
+std::string binding_hint(int own_cores, int launcher_cores, int ranks_on_node);
+
 }  // namespace polymoe

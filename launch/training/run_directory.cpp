@@ -68,6 +68,8 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   }
 }
 
+fs::path run_log(const fs::path& run_directory) { return run_directory / "run.log"; }
+
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0)
     close(lock_);  // unlocks; the file stays, so that a waiting run locks the same one

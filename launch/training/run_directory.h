@@ -24,4 +24,7 @@ class RunDirectory {
   int lock_ = -1;  // open file descriptor of RUN/lock
 };
 
+/// The log of the run in that directory, with dates: what it says on stderr, and how it ended.
+std::filesystem::path run_log(const std::filesystem::path& run_directory);
+
 }  // namespace polymoe

@@ -80,7 +80,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
     : config_(checked(config, mesh.world().size())),
       mesh_(mesh),
       options_(options),
-      log_(mesh.world().rank()),
+      log_(mesh.world().rank(), run_log(config.run.dir)),
       directory_(open_directory(config_, mesh.world())),
       data_(config_.data, config_.model.context, config_.train.seed),
       valid_(open_files(config_.data.valid, config_.data.token_bytes)),

@@ -45,7 +45,7 @@ MpiEnvironment::MpiEnvironment() {
   mpi::check(MPI_Comm_free(&node), "MPI_Comm_free");
 }
 
-std::string MpiEnvironment::library_version() const {
+std::string MpiEnvironment::library_version() {
   std::string text(MPI_MAX_LIBRARY_VERSION_STRING, '\0');
   int length = 0;
   mpi::check(MPI_Get_library_version(text.data(), &length), "MPI_Get_library_version");

@@ -23,7 +23,7 @@ class MpiEnvironment {
   int rank_on_node() const { return rank_on_node_; }
   int ranks_on_node() const { return ranks_on_node_; }
   /// "Open MPI v4.1.4, ...", one line.
-  std::string library_version() const;
+  static std::string library_version();
 
   /// A communicator of all ranks. Collective; several may exist. An operation whose peers do not
   /// answer for timeout_seconds throws CommunicationError.

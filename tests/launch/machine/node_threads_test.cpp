@@ -32,6 +32,15 @@ TEST(NodeThreadsTest, BoundRanksKeepTheirCores) {
   EXPECT_EQ(share_of_cores({rank_on(1, 0, 8), rank_on(1, 0, 8), rank_on(1, 8, 16)}, 2), 8);
 }
 
+TEST(NodeThreadsTest, ABindingThatLeavesCoresIdleGetsAHint) {
+  EXPECT_EQ(binding_hint(8, 16, 2), "");
+  EXPECT_EQ(binding_hint(16, 16, 2), "");
+  EXPECT_EQ(binding_hint(2, 0, 1), "");
+  const std::string hint = binding_hint(1, 64, 2);
+  EXPECT_NE(hint.find("bound to 1 of the 64 cores"), std::string::npos) << hint;
+  EXPECT_NE(hint.find("slot:PE=32"), std::string::npos) << hint;
+}
+
 TEST(NodeThreadsTest, OtherNodesDoNotCount) {
   EXPECT_EQ(share_of_cores({rank_on(1, 0, 8), rank_on(2, 0, 8)}, 0), 8);
 }
