@@ -17,18 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Names of the committed checkpoints of a run, valid or not, oldest first.
-std::vector<std::string> committed(const fs::path& run) {
-  std::vector<std::string> names;
-  const fs::path root = run / "checkpoints";
-  if (!fs::is_directory(root)) return names;
-  for (const auto& entry : fs::directory_iterator(root)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.is_directory() && name.starts_with("step-") && entry.path().extension().empty())
-      names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
+std::vector<std::int64_t> committed(const fs::path& run) {
+  return committed_steps(run / "checkpoints");
 }
 
 bool is_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.json"); }
@@ -77,21 +67,21 @@ bool names_checkpoint(const fs::path& path) {
 
 /// A run must not start behind checkpoints that it has. `step` is where it would.
 void check_nothing_newer(const CheckpointConfig& config, const fs::path& run, std::int64_t step) {
-  const std::vector<std::string> present = committed(run);
-  if (!present.empty() && present.back() > checkpoint_name(step))
-    throw InvalidArgument(
-        fmt::format("checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
-                    "run.dir to a new directory",
-                    config.resume, (run / "checkpoints").string(), present.back()));
+  const std::vector<std::int64_t> present = committed(run);
+  if (!present.empty() && present.back() > step)
+    throw InvalidArgument(fmt::format(
+        "checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
+        "run.dir to a new directory",
+        config.resume, (run / "checkpoints").string(), checkpoint_name(present.back())));
 }
 
 void check_nothing_there(const fs::path& run) {
-  const std::vector<std::string> present = committed(run);
+  const std::vector<std::int64_t> present = committed(run);
   if (!present.empty())
     throw InvalidArgument(
         fmt::format("checkpoint.resume = none: {} holds {}; set checkpoint.resume = auto to go "
                     "on from it, or run.dir to a new directory to start anew",
-                    (run / "checkpoints").string(), present.back()));
+                    (run / "checkpoints").string(), checkpoint_name(present.back())));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "launch/training/run_directory.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "runtime/error.h"
+#include "runtime/log.h"
 
 namespace polymoe {
 namespace {
@@ -46,6 +47,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   std::optional<RunDirectory> lock;
   const fs::path run = fs::weakly_canonical(root).parent_path();
   if (fs::exists(run / "lock")) lock.emplace(run);
+  if (lock && !lock->warning().empty()) Log(0).warning(lock->warning());
   prune_checkpoints(root, *keep);
   const std::vector<std::string> after = checkpoints_in(root);
   for (const std::string& name : before)

@@ -5,7 +5,6 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
-#include "launch/commands/first_rank.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/evaluation/task_run.h"
@@ -23,10 +22,6 @@ namespace {
 void evaluate_tokens(SavedModel& saved, const std::string& path, int token_bytes, Json& report) {
   const TokenFile file = TokenFile::open(path, token_bytes);
   const ModelConfig& model = saved.config().model;
-  on_first_rank(saved.mesh().world(), [&] {
-    file.check_vocabulary(model.vocab);
-    return std::string();
-  });
   const Evaluation result =
       evaluate(saved.model(), file,
                {.context = model.context, .per_batch = saved.config().train.micro_batch},

@@ -65,6 +65,15 @@ std::string violation(const char* key, const std::string& value, const std::stri
   return std::string(key) + " = " + value + ": must be " + allowed;
 }
 
+bool names_file(const DataConfig& data, const std::string& path) {
+  const auto holds = [&](const std::vector<WeightedFile>& files) {
+    return std::any_of(files.begin(), files.end(),
+                       [&](const WeightedFile& file) { return file.path == path; });
+  };
+  return holds(data.train) || std::any_of(data.stages.begin(), data.stages.end(),
+                                          [&](const auto& stage) { return holds(stage.files); });
+}
+
 // What the keys must be for one another, whatever the number of ranks.
 std::vector<std::string> cross_violations(const Config& config) {
   std::vector<std::string> lines = config.model.violations();
@@ -76,6 +85,10 @@ std::vector<std::string> cross_violations(const Config& config) {
     lines.push_back(violation(
         "train.global_batch", std::to_string(config.train.global_batch),
         "a multiple of train.micro_batch (" + std::to_string(config.train.micro_batch) + ")"));
+  for (const WeightedFile& cap : config.data.max_epochs)
+    if (!names_file(config.data, cap.path))
+      lines.push_back(violation("data.max_epochs", cap.path,
+                                "a file of data.train or data.stages, as it is named there"));
   if (config.optimizer.min_lr > config.optimizer.lr)
     lines.push_back(violation("optimizer.min_lr", shortest(config.optimizer.min_lr),
                               "at most optimizer.lr (" + shortest(config.optimizer.lr) + ")"));

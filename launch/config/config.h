@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,16 +12,36 @@
 
 namespace polymoe {
 
-/// A token file with its share of the samples.
+/// A token file and how much of the samples comes from it.
 struct WeightedFile {
   std::string path;
-  double weight = 1.0;  // relative; > 0
+  std::optional<double> weight;  // relative, > 0; see DataConfig::weights
 };
+
+/// What the weights of a list of files are.
+enum class WeightKind : std::uint8_t {
+  automatic,  // `share` where a file of the list has a weight, else `size`
+  share,      // shares of the samples; a file without a weight has 1
+  size,       // factors of the files' sizes; a file without a weight has 1
+};
+
+/// Another mixture from a number of tokens on.
+struct DataStage {
+  std::int64_t tokens = 0;  // predicted before it
+  std::vector<WeightedFile> files;
+};
+
+/// How one stage's mixture becomes the next one's.
+enum class StageChange : std::uint8_t { step, linear };
 
 struct DataConfig {
   std::vector<WeightedFile> train;  // "PATH[:WEIGHT] ..." in the file
   std::vector<WeightedFile> valid;  // empty = no validation
-  int token_bytes = 2;              // of raw .npy files: 2 or 4
+  WeightKind weights = WeightKind::automatic;
+  std::vector<DataStage> stages;  // "TOKENS PATH[:WEIGHT] ...; TOKENS ..." behind `train`
+  StageChange stage_change = StageChange::step;
+  std::vector<WeightedFile> max_epochs;  // "PATH:EPOCHS ..."
+  int token_bytes = 2;                   // of raw .npy files: 2 or 4
 };
 
 /// Of parameters and activations; optimizer state and sums are f32 in either.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "launch/config/options.h"
@@ -94,30 +95,82 @@ Option duration(std::string key, Field field, std::string help) {
   return option;
 }
 
+std::optional<std::vector<WeightedFile>> parse_files(const std::string& text) {
+  std::vector<WeightedFile> parsed;
+  for (const std::string& word : split_words(text)) {
+    const std::size_t colon = word.rfind(':');
+    const auto weight =
+        colon == std::string::npos ? std::nullopt : parse_real(word.substr(colon + 1));
+    if (weight && (colon == 0 || !(*weight > 0.0))) return std::nullopt;
+    parsed.push_back({weight ? word.substr(0, colon) : word, weight});
+  }
+  return parsed;
+}
+
+std::string print_files(const std::vector<WeightedFile>& files) {
+  std::string line;
+  for (const WeightedFile& file : files) {
+    if (!line.empty()) line += ' ';
+    line += file.path;
+    if (file.weight) line += ':' + shortest(*file.weight);
+  }
+  return line;
+}
+
 template <class Field>
 Option files(std::string key, Field field, std::string help) {
   Option option{
       std::move(key), "PATH[:WEIGHT] ... with weights > 0, no '#'", std::move(help), {}, {}};
   option.read = [field](const std::string& value, Config& config) {
-    std::vector<WeightedFile> parsed;
-    for (const std::string& word : split_words(value)) {
-      const std::size_t colon = word.rfind(':');
-      const auto weight =
-          colon == std::string::npos ? std::nullopt : parse_real(word.substr(colon + 1));
-      if (weight && (colon == 0 || !(*weight > 0.0))) return false;
-      parsed.push_back({weight ? word.substr(0, colon) : word, weight.value_or(1.0)});
+    auto parsed = parse_files(value);
+    if (parsed) field(config) = *std::move(parsed);
+    return parsed && survives_in_a_file(value);
+  };
+  option.print = [field](const Config& config) { return print_files(field(config)); };
+  return option;
+}
+
+/// Every file must have a number.
+template <class Field>
+Option epochs(std::string key, Field field, std::string help) {
+  Option option = files(std::move(key), field, std::move(help));
+  option.allowed = "PATH:EPOCHS ... with epochs > 0, no '#'";
+  option.read = [read = option.read, field](const std::string& value, Config& config) {
+    if (!read(value, config)) return false;
+    const auto& all = field(config);
+    return std::all_of(all.begin(), all.end(), [](const auto& file) { return file.weight; });
+  };
+  return option;
+}
+
+template <class Field>
+Option stages(std::string key, Field field, std::string help) {
+  Option option{std::move(key),
+                "TOKENS PATH[:WEIGHT] ...; TOKENS PATH[:WEIGHT] ... with ascending TOKENS > 0",
+                std::move(help),
+                {},
+                {}};
+  option.read = [field](const std::string& value, Config& config) {
+    std::vector<DataStage> parsed;
+    for (std::size_t begin = 0; begin < value.size();) {
+      const std::size_t end = std::min(value.find(';', begin), value.size());
+      const std::string part(trim(value.substr(begin, end - begin)));
+      const std::size_t blank = std::min(part.find_first_of(" \t"), part.size());
+      const auto tokens = parse_count(part.substr(0, blank));
+      const auto list = parse_files(part.substr(blank));
+      if (!tokens || *tokens <= (parsed.empty() ? 0 : parsed.back().tokens)) return false;
+      if (!list || list->empty()) return false;
+      parsed.push_back({*tokens, *list});
+      begin = end + 1;
     }
     field(config) = std::move(parsed);
     return survives_in_a_file(value);
   };
   option.print = [field](const Config& config) {
     std::string line;
-    for (const WeightedFile& file : field(config)) {
-      if (!line.empty()) line += ' ';
-      line += file.path;
-      if (file.weight != 1.0 || file.path.find(':') != std::string::npos)
-        line += ':' + shortest(file.weight);
-    }
+    for (const DataStage& stage : field(config))
+      line += (line.empty() ? "" : "; ") + std::to_string(stage.tokens) + ' ' +
+              print_files(stage.files);
     return line;
   };
   return option;
@@ -225,6 +278,20 @@ void add_data_and_train(std::vector<Option>& table) {
   add(files("data.train", FIELD(data.train),
             "token files and their shares; relative to the working directory"));
   add(files("data.valid", FIELD(data.valid), "token files of validation; empty = none"));
+  add(choice<WeightKind>(
+      "data.weights",
+      {{"auto", WeightKind::automatic}, {"share", WeightKind::share}, {"size", WeightKind::size}},
+      FIELD(data.weights),
+      "what the weights are: shares of the samples, or factors of the files' "
+      "sizes; auto = share where one is given, else size"));
+  add(stages("data.stages", FIELD(data.stages),
+             "mixtures that follow data.train, each from a number of tokens on"));
+  add(choice<StageChange>("data.stage_change",
+                          {{"step", StageChange::step}, {"linear", StageChange::linear}},
+                          FIELD(data.stage_change),
+                          "a stage holds until the next one, or moves towards it all the time"));
+  add(epochs("data.max_epochs", FIELD(data.max_epochs),
+             "how often a file is seen at most; the others then take its share"));
   add(choice<int>("data.token_bytes", {{"2", 2}, {"4", 4}}, FIELD(data.token_bytes),
                   "bytes per token of raw .npy files"));
   add(whole("train.steps", "[0, inf)", FIELD(train.steps), "optimizer steps of the whole run"));

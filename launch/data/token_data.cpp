@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/token_data.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -9,87 +11,76 @@
 
 namespace polymoe {
 
-Permutation::Permutation(std::int64_t size, std::uint64_t key, std::uint64_t epoch)
-    : size_(static_cast<std::uint64_t>(size)), key_(key), epoch_(epoch) {
-  while (half_bits_ < 31 && (std::uint64_t{1} << (2 * half_bits_)) < size_) ++half_bits_;
-}
-
-std::uint64_t Permutation::encrypt(std::uint64_t value) const {
-  constexpr std::uint64_t rounds = 6;
-  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
-  std::uint64_t left = value >> half_bits_, right = value & mask;
-  for (std::uint64_t round = 0; round < rounds; ++round) {
-    const std::uint64_t mixed = philox(key_, epoch_ * rounds + round, right)[0] & mask;
-    const std::uint64_t next = left ^ mixed;
-    left = right;
-    right = next;
-  }
-  return left << half_bits_ | right;
-}
-
-std::int64_t Permutation::operator()(std::int64_t index) const {
-  auto value = static_cast<std::uint64_t>(index);
-  do value = encrypt(value);
-  while (value >= size_);
-  return static_cast<std::int64_t>(value);
-}
-
-std::int64_t Interleaving::Split::kept(std::int64_t numbers) const {
-  // floor(numbers * share + phase) with 2^32 as the unit, in parts that fit 64 bits.
-  const auto n = static_cast<std::uint64_t>(numbers);
-  const std::uint64_t low = (n & 0xffffffffU) * share;
-  const std::uint64_t carry = (low & 0xffffffffU) + phase;
-  return static_cast<std::int64_t>((n >> 32) * share + (low >> 32) + (carry >> 32));
-}
-
-Interleaving::Interleaving(const std::vector<double>& weights, std::uint64_t seed) {
-  constexpr double unit = 4294967296.0;
-  const RandomStream phases(seed, "data.interleaving");
-  double rest = 0.0;
-  for (const double weight : weights) rest += weight;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const bool last = i + 1 == weights.size();
-    const double share = last ? 1.0 : std::clamp(weights[i] / rest, 0.0, 1.0);
-    splits_.push_back(
-        {static_cast<std::uint64_t>(std::llround(share * unit)), phases.bits(i) >> 32});
-    rest -= weights[i];
-  }
-}
-
-Interleaving::Choice Interleaving::operator()(std::int64_t index) const {
-  for (std::size_t source = 0; source + 1 < splits_.size(); ++source) {
-    const std::int64_t before = splits_[source].kept(index);
-    if (splits_[source].kept(index + 1) > before) return {source, before};
-    index -= before;
-  }
-  return {splits_.size() - 1, index};
-}
-
-namespace {
-
-std::vector<double> weights_of(const std::vector<WeightedFile>& files) {
-  std::vector<double> weights;
-  for (const WeightedFile& file : files) weights.push_back(file.weight);
-  return weights;
-}
-
-}  // namespace
-
-TokenData::TokenData(const DataConfig& config, std::int64_t context, std::uint64_t seed)
-    : context_(context), interleaving_(weights_of(config.train), seed) {
+TokenData::TokenData(const DataConfig& config, const Settings& settings)
+    : config_(config), settings_(settings) {
   if (config.train.empty()) throw InvalidArgument("data.train: must name a token file");
-  const RandomStream keys(seed, "data.order");
-  for (std::size_t i = 0; i < config.train.size(); ++i) {
-    files_.push_back(TokenFile::open(config.train[i].path, config.token_bytes));
-    const TokenFile& file = files_.back();
-    windows_.push_back((file.tokens() - 1) / context);
-    keys_.push_back(keys.bits(i));
-    if (windows_.back() < 1)
+  open(config.train);
+  for (const DataStage& stage : config.stages) open(stage.files);
+  DataPosition position;
+  for (std::size_t i = 0; i < files_.size(); ++i)
+    position.files.push_back({.slot = static_cast<std::int64_t>(i), .start = 0});
+  begin(position);
+}
+
+void TokenData::open(const std::vector<WeightedFile>& files) {
+  const std::int64_t context = settings_.context;
+  for (const WeightedFile& named : files) {
+    if (std::find(names_.begin(), names_.end(), named.path) != names_.end()) continue;
+    TokenFile file = TokenFile::open(named.path, config_.token_bytes);
+    const std::int64_t windows = (file.tokens() - 1) / context;
+    if (windows < 1)
       throw InputFileError(file.path().string(),
-                           "has " + std::to_string(file.tokens()) +
-                               " tokens; a sample of model.context = " + std::to_string(context) +
-                               " needs " + std::to_string(context + 1));
+                           fmt::format("has {} tokens; a sample of model.context = {} needs {}",
+                                       file.tokens(), context, context + 1));
+    names_.push_back(named.path);
+    windows_.push_back(windows);
+    files_.push_back(std::move(file));
   }
+}
+
+/// Per file of the run; 0 for those that are not in the list.
+std::vector<double> TokenData::shares_of_all(const std::vector<WeightedFile>& files) const {
+  std::vector<std::size_t> numbers;
+  std::vector<std::int64_t> sizes;
+  for (const WeightedFile& file : files) {
+    numbers.push_back(static_cast<std::size_t>(std::find(names_.begin(), names_.end(), file.path) -
+                                               names_.begin()));
+    sizes.push_back(windows_[numbers.back()]);
+  }
+  const std::vector<double> shares = shares_of(files, sizes, config_.weights);
+  std::vector<double> all(names_.size(), 0.0);
+  for (std::size_t i = 0; i < files.size(); ++i) all[numbers[i]] += shares[i];
+  return all;
+}
+
+void TokenData::begin(const DataPosition& position) {
+  position_ = position;
+  Mixture::Settings mixture{.files = {},
+                            .stages = {{.first = 0, .shares = shares_of_all(config_.train)}},
+                            .linear = config_.stage_change == StageChange::linear,
+                            .first = position.sample,
+                            .last = settings_.samples,
+                            .seed = settings_.seed};
+  for (const DataStage& stage : config_.stages) {
+    // The first sample that begins at the stage's token or behind it.
+    const std::int64_t ahead = stage.tokens - position.tokens;
+    const std::int64_t samples =
+        ahead > 0 ? (ahead + context() - 1) / context() : -(-ahead / context());
+    mixture.stages.push_back(
+        {.first = position.sample + samples, .shares = shares_of_all(stage.files)});
+  }
+  const RandomStream keys(settings_.seed, "data.order");
+  keys_.clear();
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    Mixture::File file{.name = names_[i], .start = position.files[i].start, .most = 0};
+    for (const WeightedFile& cap : config_.max_epochs)
+      if (cap.path == names_[i])
+        file.most =
+            std::max<std::int64_t>(1, std::llround(*cap.weight * static_cast<double>(windows_[i])));
+    mixture.files.push_back(file);
+    keys_.push_back(keys.bits(static_cast<std::uint64_t>(position.files[i].slot)));
+  }
+  mixture_ = Mixture(std::move(mixture));
 }
 
 std::int64_t TokenData::tokens() const {
@@ -98,17 +89,15 @@ std::int64_t TokenData::tokens() const {
   return total;
 }
 
-void TokenData::check_vocabulary(std::int64_t vocab) const {
-  for (const TokenFile& file : files_) file.check_vocabulary(vocab);
-}
-
 void TokenData::sample(std::int64_t index, std::int32_t* tokens, std::int32_t* targets) const {
-  const auto [source, ordinal] = interleaving_(index);
+  const auto [source, ordinal] = mixture_(index);
   const std::int64_t windows = windows_[source];
   const Permutation order(windows, keys_[source], static_cast<std::uint64_t>(ordinal / windows));
-  const std::int64_t begin = order(ordinal % windows) * context_;
-  files_[source].read(begin, context_, tokens);
-  files_[source].read(begin + 1, context_, targets);
+  const std::int64_t begin = order(ordinal % windows) * context();
+  std::vector<std::int32_t> window(static_cast<std::size_t>(context()) + 1);
+  files_[source].read(begin, context() + 1, window.data(), settings_.vocab);
+  std::copy_n(window.begin(), context(), tokens);
+  std::copy_n(window.begin() + 1, context(), targets);
 }
 
 }  // namespace polymoe

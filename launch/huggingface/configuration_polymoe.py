@@ -53,5 +53,5 @@ class PolymoeConfig(PretrainedConfig):
         self.router_z_loss_coef = router_z_loss_coef
         self.coefficients_per_expert = coefficients_per_expert
         kwargs.setdefault("tie_word_embeddings", False)
-        kwargs["use_cache"] = False  # the model computes the whole sequence each time
+        kwargs.setdefault("use_cache", True)
         super().__init__(**kwargs)

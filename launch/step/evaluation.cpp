@@ -44,12 +44,12 @@ std::vector<Pass> cut(std::int64_t tokens, const EvaluationWindows& windows) {
 double evaluate_pass(LanguageModel& model, const TokenFile& file, const Pass& pass,
                      ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
-  const std::int64_t rows = pass.windows * pass.length;
+  const std::int64_t rows = pass.windows * pass.length, vocab = model.config().vocab;
   // The windows are consecutive in the file, so one read serves them all.
   const auto fill = [&](std::int32_t* tokens, std::int32_t* targets) {
     if (rows == 0) return;
-    file.read(pass.first_token, rows, tokens);
-    file.read(pass.first_token + 1, rows, targets);
+    file.read(pass.first_token, rows, tokens, vocab);
+    file.read(pass.first_token + 1, rows, targets, vocab);
   };
   const TokenBatch batch = make_batch(pass.windows, pass.length, fill, context);
   const Tensor losses = model.token_losses(batch, context);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -30,6 +31,11 @@ std::string read_start(int descriptor) {
   return holder.empty() ? "an unnamed process" : holder;
 }
 
+/// Lustre without -o flock, DVS, some FUSE: every process sees it alike, so none can be kept out.
+bool has_no_locks(int error) {
+  return error == ENOSYS || error == ENOTSUP || error == EOPNOTSUPP || error == ENOLCK;
+}
+
 }  // namespace
 
 RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
@@ -37,8 +43,12 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
   const fs::path lock = path / "lock";
   lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) fail(lock, "run.dir cannot be written");
-  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-    const int cause = errno;
+  const int cause = flock(lock_, LOCK_EX | LOCK_NB) == 0 ? 0 : errno;
+  if (has_no_locks(cause)) {
+    warning_ = fmt::format(
+        "run.dir = {}: its file system has no locks ({}): nothing keeps a second run out of it",
+        path.string(), std::strerror(cause));
+  } else if (cause != 0) {
     const std::string holder = read_start(lock_);
     close(lock_);
     lock_ = -1;
@@ -69,6 +79,17 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
 }
 
 fs::path run_log(const fs::path& run_directory) { return run_directory / "run.log"; }
+
+void RunDirectory::check_in_place() const {
+  const fs::path lock = path_ / "lock";
+  struct stat held {
+  }, named{};
+  if (fstat(lock_, &held) == 0 && stat(lock.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
+      held.st_dev == named.st_dev)
+    return;
+  throw OutputFileError(path_.string(),
+                        "run.dir was moved, removed or replaced while the run went on");
+}
 
 RunDirectory::~RunDirectory() {
   if (lock_ >= 0)

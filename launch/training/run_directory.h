@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 namespace polymoe {
 
@@ -9,7 +10,8 @@ namespace polymoe {
 /// checkpoints/, tokenizer.model. One rank holds it, for as long as the run goes on.
 class RunDirectory {
  public:
-  /// Creates the directory where it is missing, locks it and proves that it can be written.
+  /// Creates the directory where it is missing, locks it and proves that it can be written. On a
+  /// file system without locks it is not locked, and warning() says so.
   /// Throws OutputFileError when it cannot be, InvalidArgument naming host and process when
   /// another run holds it.
   explicit RunDirectory(const std::filesystem::path& path);
@@ -18,9 +20,15 @@ class RunDirectory {
   RunDirectory& operator=(const RunDirectory&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  /// What the log should say; empty for a locked directory.
+  const std::string& warning() const { return warning_; }
+  /// Whether the path still leads to the directory that was locked. Throws OutputFileError where
+  /// it was moved, removed or replaced meanwhile.
+  void check_in_place() const;
 
  private:
   std::filesystem::path path_;
+  std::string warning_;
   int lock_ = -1;  // open file descriptor of RUN/lock
 };
 

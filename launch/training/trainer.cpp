@@ -44,12 +44,6 @@ std::unique_ptr<RunDirectory> open_directory(const Config& config, Communicator&
   return directory;
 }
 
-std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int token_bytes) {
-  std::vector<TokenFile> opened;
-  for (const WeightedFile& file : files) opened.push_back(TokenFile::open(file.path, token_bytes));
-  return opened;
-}
-
 /// What the step's arena may take. On a CPU an upper bound that costs nothing; of a GPU the plan's
 /// need, and where rows come from other ranks all that is left, since nothing bounds their number.
 std::size_t arena_bytes(const Config& config, Communicator& world, const TrainerOptions& options) {
@@ -82,8 +76,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       options_(options),
       log_(mesh.world().rank(), run_log(config.run.dir)),
       directory_(open_directory(config_, mesh.world())),
-      data_(config_.data, config_.model.context, config_.train.seed),
-      valid_(open_files(config_.data.valid, config_.data.token_bytes)),
+      data_(config_, mesh.world()),
       learning_rate_(config_.optimizer, config_.train.steps,
                      config_.train.global_batch * config_.model.context),
       stream_(options.device),
@@ -91,16 +84,16 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       model_(config_, mesh, options.device),
       arena_({.device = options.device, .capacity = arena_bytes_}) {
   omp_set_num_threads(options_.threads);
-  on_first_rank(mesh_.world(), [&] {
-    data_.check_vocabulary(config_.model.vocab);
-    for (const TokenFile& file : valid_) file.check_vocabulary(config_.model.vocab);
-    return std::string();
-  });
+  if (directory_ && !directory_->warning().empty()) log_.warning(directory_->warning());
   if (first_rank() && learning_rate_.warmup_steps() > config_.train.steps)
     log_.warning(fmt::format(
         "optimizer.warmup = {} is longer than train.steps = {}: the run ends within its warm-up",
         config_.optimizer.warmup, config_.train.steps));
   start();
+  if (first_rank()) {
+    for (const std::string& line : data_.table()) log_.info(line);
+    for (const std::string& line : data_.warnings()) log_.warning(line);
+  }
   saver_ = std::make_unique<CheckpointSaver>(
       CheckpointSaver::Options{.root = fs::path(config_.run.dir) / "checkpoints",
                                .keep = config_.checkpoint.keep,
@@ -175,6 +168,10 @@ void Trainer::save(bool last) {
   if (saved_ == step_) return;
   const auto begin = Timeline::Clock::now();
   finish_save();
+  on_first_rank(mesh_.world(), [&] {
+    directory_->check_in_place();
+    return std::string();
+  });
   saved_ = step_;
   saver_->start({.step = step_,
                  .tokens = tokens_,
@@ -208,7 +205,7 @@ LossTerms Trainer::forward_backward() {
     // the same time are the same wherever ranks * micro_batch is.
     const std::int64_t first = state_.next_sample + (pass * ranks + mesh_.world().rank()) * batch;
     for (std::int64_t i = 0; i < batch; ++i)
-      data_.sample(first + i, tokens + i * length, targets + i * length);
+      data_.train().sample(first + i, tokens + i * length, targets + i * length);
   };
   return model_.forward_backward(fill, model_.passes_per_step(), context_);
 }
@@ -284,14 +281,12 @@ void Trainer::step(StepMetrics& metrics) {
 
 double Trainer::validate() {
   const TrainConfig& train = config_.train;
-  double weight = 0.0;
-  for (const WeightedFile& file : config_.data.valid) weight += file.weight;
   double loss = 0.0;
-  for (std::size_t i = 0; i < valid_.size(); ++i) {
-    const double share = config_.data.valid[i].weight / weight;
+  for (std::size_t i = 0; i < data_.valid().size(); ++i) {
+    const double share = data_.valid_shares()[i];
     const auto windows = static_cast<double>(train.valid_batches * train.global_batch) * share;
     const Evaluation result =
-        evaluate(model_.model(), valid_[i],
+        evaluate(model_.model(), data_.valid()[i],
                  {.context = config_.model.context,
                   .per_batch = train.micro_batch,
                   .max_windows = static_cast<std::int64_t>(std::ceil(windows))},
@@ -320,7 +315,7 @@ RunEnd Trainer::run() {
     StepMetrics metrics;
     step(metrics);
     const bool ends = stopped_by_ != StopRequest::none || step_ == last;
-    if (!valid_.empty() && train.valid_every > 0 &&
+    if (!data_.valid().empty() && train.valid_every > 0 &&
         (step_ % train.valid_every == 0 || step_ == train.steps)) {
       metrics.valid_loss = validate();
       progress.note(fmt::format("step {}  validation loss {:.4f}  perplexity {:.2f}", step_,

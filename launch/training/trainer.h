@@ -11,7 +11,7 @@
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
 #include "launch/config/schedule.h"
-#include "launch/data/token_data.h"
+#include "launch/data/training_data.h"
 #include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
 #include "launch/training/progress.h"
@@ -23,7 +23,6 @@
 #include "runtime/context.h"
 #include "runtime/files/metrics_writer.h"
 #include "runtime/files/tensorboard_writer.h"
-#include "runtime/files/token_file.h"
 #include "runtime/log.h"
 
 namespace polymoe {
@@ -100,8 +99,7 @@ class Trainer {
   const TrainerOptions options_;
   Log log_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0
-  TokenData data_;
-  std::vector<TokenFile> valid_;
+  TrainingData data_;
   LearningRate learning_rate_;
   Stream stream_;
   const std::size_t arena_bytes_;  // decided before the model takes memory

@@ -82,6 +82,14 @@ std::string checkpoint_name(std::int64_t step) {
   return name.data();
 }
 
+std::vector<std::int64_t> committed_steps(const fs::path& root) {
+  std::vector<std::int64_t> steps;
+  for (const Candidate& candidate : candidates(root))
+    if (candidate.kind == Kind::committed) steps.push_back(candidate.step);
+  std::reverse(steps.begin(), steps.end());
+  return steps;
+}
+
 std::optional<fs::path> newest_checkpoint(const fs::path& root,
                                           std::vector<std::string>& passed_over) {
   for (const Candidate& candidate : candidates(root)) {

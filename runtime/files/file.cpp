@@ -111,7 +111,7 @@ void MappedFile::forget(const std::byte* begin, std::int64_t count) const {
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
   Descriptor descriptor;
-  open_regular(path, descriptor);
+  bytes_ = open_regular(path, descriptor);
   descriptor_ = std::exchange(descriptor.value, -1);
 }
 
@@ -120,7 +120,16 @@ InputFile::~InputFile() {
 }
 
 InputFile::InputFile(InputFile&& other) noexcept
-    : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
+    : path_(std::move(other.path_)),
+      bytes_(other.bytes_),
+      descriptor_(std::exchange(other.descriptor_, -1)) {}
+
+InputFile& InputFile::operator=(InputFile&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(descriptor_, other.descriptor_);
+  return *this;
+}
 
 void InputFile::read(std::int64_t offset, void* to, std::size_t count) const {
   auto* next = static_cast<std::byte*>(to);
@@ -129,8 +138,12 @@ void InputFile::read(std::int64_t offset, void* to, std::size_t count) const {
     if (done < 0 && errno == EINTR) continue;
     if (done < 0) throw InputFileError(path_.string(), "cannot read: " + reason(errno));
     if (done == 0) {
-      throw InputFileError(path_.string(), "ends before byte " + std::to_string(offset) +
-                                               ", where more was expected");
+      const bool shrunk = offset < bytes_;
+      throw InputFileError(path_.string(),
+                           "ends before byte " + std::to_string(offset) +
+                               (shrunk ? ": it became shorter since it was opened with " +
+                                             std::to_string(bytes_) + " bytes"
+                                       : ", where more was expected"));
     }
     next += done;
     count -= static_cast<std::size_t>(done);

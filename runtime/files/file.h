@@ -42,16 +42,20 @@ class InputFile {
   explicit InputFile(const std::filesystem::path& path);
   ~InputFile();
   InputFile(InputFile&& other) noexcept;
-  InputFile& operator=(InputFile&&) = delete;
+  InputFile& operator=(InputFile&& other) noexcept;
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
 
+  const std::filesystem::path& path() const { return path_; }
+  /// Size when it was opened.
+  std::int64_t bytes() const { return bytes_; }
   /// Fills `to` with `count` bytes from `offset` on. Throws InputFileError, also where the file
   /// ends before.
   void read(std::int64_t offset, void* to, std::size_t count) const;
 
  private:
   std::filesystem::path path_;
+  std::int64_t bytes_ = 0;
   int descriptor_ = -1;
 };
 

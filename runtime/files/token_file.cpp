@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -12,8 +13,8 @@
 namespace polymoe {
 namespace {
 
-constexpr std::int64_t index_header_bytes = 9 + 8 + 1 + 8 + 8;
 constexpr std::int64_t llm_c_header_bytes = 256 * 4;
+constexpr std::int64_t block_tokens = 1 << 16;
 
 std::string str(std::int64_t value) { return std::to_string(value); }
 
@@ -22,20 +23,26 @@ std::filesystem::path with_suffix(std::filesystem::path path, const char* suffix
   return path;
 }
 
-/// The i-th T at a byte offset that need not be aligned.
+/// The front of a file, `bytes` of it or as many as there are.
+std::vector<std::byte> front_of(const InputFile& file, std::int64_t bytes) {
+  std::vector<std::byte> front(static_cast<std::size_t>(std::min(bytes, file.bytes())));
+  file.read(0, front.data(), front.size());
+  return front;
+}
+
+/// The T at a byte of a front that reaches so far; the byte need not be aligned.
 template <class T>
-T load(const std::byte* first, std::int64_t i = 0) {
+T load(const std::vector<std::byte>& front, std::size_t byte) {
   T value;
-  std::memcpy(&value, first + i * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+  std::memcpy(&value, front.data() + byte, sizeof(T));
   return value;
 }
 
-bool starts_with(const MappedFile& file, std::string_view magic) {
-  return file.bytes() >= static_cast<std::int64_t>(magic.size()) &&
-         std::memcmp(file.data(), magic.data(), magic.size()) == 0;
+bool starts_with(const std::vector<std::byte>& front, std::string_view magic) {
+  return front.size() >= magic.size() && std::memcmp(front.data(), magic.data(), magic.size()) == 0;
 }
 
-std::int64_t size_of_element(std::int64_t bytes, std::int64_t width, const MappedFile& file) {
+std::int64_t size_of_element(std::int64_t bytes, std::int64_t width, const InputFile& file) {
   if (bytes % width != 0) {
     throw InputFileError(file.path().string(), "truncated: " + str(bytes) +
                                                    " bytes are no whole number of " + str(width) +
@@ -44,29 +51,59 @@ std::int64_t size_of_element(std::int64_t bytes, std::int64_t width, const Mappe
   return bytes / width;
 }
 
+/// `block` begins at token `first` and holds an id outside [0, vocab).
+template <class T>
+[[noreturn]] void refuse_ids(const std::filesystem::path& path, std::int64_t first,
+                             std::span<const T> block, std::int64_t vocab) {
+  std::size_t i = 0;
+  while (!std::cmp_less(block[i], 0) && std::cmp_less(block[i], vocab)) ++i;
+  throw InputFileError(path.string(), "token " + str(first + static_cast<std::int64_t>(i)) +
+                                          " has id " + std::to_string(block[i]) +
+                                          "; the vocabulary allows 0 to " + str(vocab - 1));
+}
+
 }  // namespace
 
-/// Calls body(first byte, T{}) with T the tokens' type.
+/// Calls body(T{}) with T the tokens' type.
 template <class Body>
-auto TokenFile::with_tokens(Body body) const {
-  const std::byte* first = data_.data() + first_byte_;
+auto TokenFile::with_type(Body body) const {
   switch (element_) {
     case Element::u8:
-      return body(first, std::uint8_t{});
+      return body(std::uint8_t{});
     case Element::i8:
-      return body(first, std::int8_t{});
+      return body(std::int8_t{});
     case Element::i16:
-      return body(first, std::int16_t{});
+      return body(std::int16_t{});
     case Element::i32:
-      return body(first, std::int32_t{});
+      return body(std::int32_t{});
     case Element::i64:
-      return body(first, std::int64_t{});
+      return body(std::int64_t{});
     case Element::u16:
-      return body(first, std::uint16_t{});
+      return body(std::uint16_t{});
     case Element::u32:
       break;
   }
-  return body(first, std::uint32_t{});
+  return body(std::uint32_t{});
+}
+
+/// Calls body(number of the first token, tokens of their type) for one block after the other of
+/// [begin, end).
+template <class Body>
+void TokenFile::for_each_block(std::int64_t begin, std::int64_t end, Body body) const {
+  with_type([&](auto type) {
+    using T = decltype(type);
+    std::vector<T> block;
+    for (; begin < end; begin += static_cast<std::int64_t>(block.size())) {
+      block.resize(static_cast<std::size_t>(std::min(end - begin, block_tokens)));
+      data_->read(first_byte_ + begin * static_cast<std::int64_t>(sizeof(T)), block.data(),
+                  block.size() * sizeof(T));
+      body(begin, std::span<const T>(block));
+    }
+  });
+}
+
+int TokenFile::token_bytes() const {
+  return with_type([](auto type) { return static_cast<int>(sizeof type); });
 }
 
 TokenFile TokenFile::open(const std::filesystem::path& path, int token_bytes) {
@@ -101,22 +138,22 @@ TokenFile TokenFile::open(const std::filesystem::path& path, int token_bytes) {
 
 TokenFile TokenFile::open_raw(const std::filesystem::path& path, int token_bytes) {
   TokenFile file;
-  file.data_ = MappedFile(path);
-  if (starts_with(file.data_, "\x93NUMPY")) {
+  file.data_.emplace(path);
+  if (starts_with(front_of(*file.data_, 6), "\x93NUMPY")) {
     throw InputFileError(path.string(),
                          "is a NumPy file with a header; expected raw tokens from byte 0, as "
                          "array.tofile() writes them");
   }
   file.form_ = Form::raw;
   file.element_ = token_bytes == 2 ? Element::u16 : Element::u32;
-  file.tokens_ = size_of_element(file.data_.bytes(), token_bytes, file.data_);
+  file.tokens_ = size_of_element(file.data_->bytes(), token_bytes, *file.data_);
   return file;
 }
 
 TokenFile TokenFile::open_llm_c(const std::filesystem::path& path) {
   TokenFile file;
-  file.data_ = MappedFile(path);
-  const MappedFile& data = file.data_;
+  const InputFile& data = file.data_.emplace(path);
+  const std::vector<std::byte> header = front_of(data, llm_c_header_bytes);
   struct Variant {
     std::int32_t magic, version;
     Element element;
@@ -125,9 +162,9 @@ TokenFile TokenFile::open_llm_c(const std::filesystem::path& path) {
   constexpr std::array variants = {Variant{20240520, 1, Element::u16, 2},
                                    Variant{20240801, 7, Element::u32, 4}};
   const auto* variant = variants.end();
-  if (data.bytes() >= 4) {
+  if (header.size() >= 4) {
     variant = std::find_if(variants.begin(), variants.end(), [&](const Variant& candidate) {
-      return candidate.magic == load<std::int32_t>(data.data());
+      return candidate.magic == load<std::int32_t>(header, 0);
     });
   }
   if (variant == variants.end()) {
@@ -142,7 +179,7 @@ TokenFile TokenFile::open_llm_c(const std::filesystem::path& path) {
                                             " bytes, llm.c's header alone has " +
                                             str(llm_c_header_bytes));
   }
-  const std::int32_t version = load<std::int32_t>(data.data(), 1);
+  const std::int32_t version = load<std::int32_t>(header, 4);
   if (version != variant->version) {
     throw InputFileError(path.string(), "llm.c version " + str(version) + ", expected " +
                                             str(variant->version) + " with magic number " +
@@ -151,7 +188,7 @@ TokenFile TokenFile::open_llm_c(const std::filesystem::path& path) {
   file.form_ = Form::llm_c;
   file.element_ = variant->element;
   file.first_byte_ = llm_c_header_bytes;
-  file.tokens_ = load<std::int32_t>(data.data(), 2);
+  file.tokens_ = load<std::int32_t>(header, 8);
   const std::int64_t expected = llm_c_header_bytes + file.tokens_ * variant->width;
   if (file.tokens_ < 0 || data.bytes() != expected) {
     throw InputFileError(path.string(), "the header says " + str(file.tokens_) +
@@ -163,23 +200,10 @@ TokenFile TokenFile::open_llm_c(const std::filesystem::path& path) {
 
 TokenFile TokenFile::open_megatron(const std::filesystem::path& prefix) {
   TokenFile file;
-  file.index_ = MappedFile(with_suffix(prefix, ".idx"));
-  const MappedFile& index = file.index_;
-  const std::string name = index.path().string();
-  if (!starts_with(index, std::string_view("MMIDIDX\0\0", 9))) {
-    throw InputFileError(name, "not a Megatron index: it does not start with MMIDIDX");
-  }
-  if (index.bytes() < index_header_bytes) {
-    throw InputFileError(name, "truncated: " + str(index.bytes()) +
-                                   " bytes, the header alone has " + str(index_header_bytes));
-  }
-  const auto version = load<std::uint64_t>(index.data() + 9);
-  if (version != 1) {
-    throw InputFileError(name,
-                         "Megatron index version " + std::to_string(version) + ", expected 1");
-  }
-  const auto code = load<std::uint8_t>(index.data() + 17);
-  std::int64_t width = 0;
+  const MegatronIndex& index = file.index_.emplace(with_suffix(prefix, ".idx"));
+  const std::string name = index.file().path().string();
+  const int code = index.dtype_code();
+  int width = 0;
   switch (code) {
     case 1:
       file.element_ = Element::u8, width = 1;
@@ -204,64 +228,19 @@ TokenFile TokenFile::open_megatron(const std::filesystem::path& prefix) {
                                      " is no integer type; expected 1 (u8), 2 (i8), 3 (i16), 4 "
                                      "(i32), 5 (i64) or 8 (u16)");
   }
-  const auto sequences = load<std::uint64_t>(index.data() + 18);
-  const auto boundaries = load<std::uint64_t>(index.data() + 26);
-  // Bounded by the file's size before any product, so that nothing overflows.
-  const auto bytes = static_cast<std::uint64_t>(index.bytes());
-  const bool possible = sequences <= bytes / 12 && boundaries <= bytes / 8;
-  const auto expected = index_header_bytes + sequences * 12 + boundaries * 8;
-  if (!possible || expected != bytes) {
-    throw InputFileError(
-        name, "the header says " + std::to_string(sequences) + " sequences and " +
-                  std::to_string(boundaries) +
-                  " document boundaries, which do not fit its size of " + std::to_string(bytes) +
-                  " bytes" + (possible ? " (expected " + std::to_string(expected) + ")" : ""));
-  }
   file.form_ = Form::megatron;
-  file.data_ = MappedFile(with_suffix(prefix, ".bin"));
-  file.tokens_ = size_of_element(file.data_.bytes(), width, file.data_);
-  file.check_index(static_cast<std::int64_t>(sequences), static_cast<std::int64_t>(boundaries));
+  file.data_.emplace(with_suffix(prefix, ".bin"));
+  file.tokens_ = size_of_element(file.data_->bytes(), width, *file.data_);
+  file.index_->attach(file.data_->path(), file.data_->bytes(), width);
   return file;
 }
 
-void TokenFile::check_index(std::int64_t sequences, std::int64_t boundaries) {
-  const std::string name = index_.path().string();
-  const std::byte* lengths = index_.data() + index_header_bytes;
-  const std::byte* offsets = lengths + sequences * 4;
-  const std::byte* documents = offsets + sequences * 8;
-  const std::int64_t width = tokens_ == 0 ? 1 : data_.bytes() / tokens_;
-  std::int64_t end = 0;
-  for (std::int64_t i = 0; i < sequences; ++i) {
-    const std::int64_t length = load<std::int32_t>(lengths, i);
-    const std::int64_t offset = load<std::int64_t>(offsets, i);
-    if (length < 0 || offset != end || length * width > data_.bytes() - end) {
-      throw InputFileError(name, "sequence " + str(i) + " has " + str(length) + " tokens at byte " +
-                                     str(offset) + "; expected byte " + str(end) +
-                                     " and an end within the " + str(data_.bytes()) + " bytes of " +
-                                     data_.path().string());
-    }
-    end += length * width;
-  }
-  if (end != data_.bytes()) {
-    throw InputFileError(name, "its sequences end at byte " + str(end) + ", but " +
-                                   data_.path().string() + " has " + str(data_.bytes()) + " bytes");
-  }
-  std::int64_t previous = 0;
-  for (std::int64_t i = 0; i < boundaries; ++i) {
-    const std::int64_t boundary = load<std::int64_t>(documents, i);
-    if (boundary < previous || (i == 0 && boundary != 0) || boundary > sequences) {
-      throw InputFileError(name, "document boundary " + str(i) + " is sequence " + str(boundary) +
-                                     "; expected " +
-                                     (i == 0 ? "0" : str(previous) + " to " + str(sequences)));
-    }
-    previous = boundary;
-  }
-  if (boundaries == 0 || previous != sequences) {
-    throw InputFileError(
-        name, "its documents end at sequence " + str(previous) + " of " + str(sequences));
-  }
-  sequences_ = sequences;
-  documents_ = boundaries - 1;
+std::int64_t TokenFile::documents() const { return index_ ? index_->documents() : 0; }
+
+const InputFile* TokenFile::index() const { return index_ ? &index_->file() : nullptr; }
+
+void TokenFile::check_index() const {
+  if (index_) index_->check();
 }
 
 std::string TokenFile::form_name() const {
@@ -272,64 +251,68 @@ std::string TokenFile::form_name() const {
 }
 
 TokenFile::Range TokenFile::document(std::int64_t i) const {
-  if (i < 0 || i >= documents_) {
+  if (i < 0 || i >= documents()) {
     throw InvalidArgument("document " + str(i) + " of " + path().string() + ", which has " +
-                          str(documents_));
+                          str(documents()));
   }
-  const std::byte* offsets = index_.data() + index_header_bytes + sequences_ * 4;
-  const std::byte* boundaries = offsets + sequences_ * 8;
-  const std::int64_t width = data_.bytes() / tokens_;
-  const auto token_of = [&](std::int64_t sequence) {
-    return sequence == sequences_ ? tokens_ : load<std::int64_t>(offsets, sequence) / width;
-  };
-  return {token_of(load<std::int64_t>(boundaries, i)),
-          token_of(load<std::int64_t>(boundaries, i + 1))};
+  return index_->document(i);
 }
 
-void TokenFile::read(std::int64_t begin, std::int64_t count, std::int32_t* out) const {
+std::vector<std::int64_t> TokenFile::document_starts(std::int64_t begin, std::int64_t end) const {
+  return index_ ? index_->document_starts(begin, end) : std::vector<std::int64_t>();
+}
+
+void TokenFile::read(std::int64_t begin, std::int64_t count, std::int32_t* out,
+                     std::int64_t vocab) const {
   if (begin < 0 || count < 0 || begin > tokens_ - count) {
     throw InvalidArgument("tokens " + str(begin) + " to " + str(begin + count) + " of " +
                           path().string() + ", which has " + str(tokens_));
   }
-  with_tokens([&](const std::byte* first, auto type) {
-    using T = decltype(type);
-    first += begin * static_cast<std::int64_t>(sizeof(T));
+  for_each_block(begin, begin + count, [&](std::int64_t first, auto block) {
     bool outside = false;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const T value = load<T>(first, i);
-      out[i] = static_cast<std::int32_t>(value);
-      outside |= out[i] < 0 || static_cast<T>(out[i]) != value;
+    for (std::size_t i = 0; i < block.size(); ++i) {
+      outside |= std::cmp_less(block[i], 0) || !std::cmp_less(block[i], vocab);
+      *out++ = static_cast<std::int32_t>(block[i]);
     }
-    if (outside) check_vocabulary(std::int64_t{1} << 31);
+    if (outside) refuse_ids(path(), first, block, vocab);
   });
 }
 
 std::uint64_t TokenFile::max_token() const {
-  return with_tokens([&](const std::byte* first, auto type) {
-    using T = decltype(type);
-    T smallest = 0, largest = 0;
-    for (std::int64_t i = 0; i < tokens_; ++i) {
-      const T value = load<T>(first, i);
-      smallest = std::min(smallest, value);
-      largest = std::max(largest, value);
+  std::uint64_t largest = 0;
+  for_each_block(0, tokens_, [&](std::int64_t, auto block) {
+    for (const auto id : block) {
+      // As unsigned values of 64 bits, negative ones are the largest.
+      largest = std::max(largest, static_cast<std::uint64_t>(id));
     }
-    return static_cast<std::uint64_t>(std::cmp_less(smallest, 0) ? smallest : largest);
   });
+  return largest;
 }
 
 void TokenFile::check_vocabulary(std::int64_t vocab) const {
-  if (std::cmp_less(max_token(), vocab)) return;
-  with_tokens([&](const std::byte* first, auto type) {
-    using T = decltype(type);
-    for (std::int64_t i = 0; i < tokens_; ++i) {
-      const T value = load<T>(first, i);
-      if (std::cmp_less(value, 0) || !std::cmp_less(value, vocab)) {
-        throw InputFileError(path().string(), "token " + str(i) + " has id " +
-                                                  std::to_string(value) +
-                                                  "; the vocabulary allows 0 to " + str(vocab - 1));
-      }
-    }
+  for_each_block(0, tokens_, [&](std::int64_t first, auto block) {
+    bool outside = false;
+    for (const auto id : block) outside |= std::cmp_less(id, 0) || !std::cmp_less(id, vocab);
+    if (outside) refuse_ids(path(), first, block, vocab);
   });
+}
+
+bool TokenFile::looks_like_u32() const {
+  constexpr std::int64_t samples = 8, sample_tokens = 2048;
+  if (form_ != Form::raw || element_ != Element::u16 || tokens_ % 2 != 0) return false;
+  std::int64_t seen = 0, small_high = 0, small_low = 0;
+  const std::int64_t count = std::min(tokens_, sample_tokens);
+  for (std::int64_t sample = 0; sample < samples; ++sample) {
+    const std::int64_t begin = (tokens_ - count) / samples * sample / 2 * 2;
+    for_each_block(begin, begin + count, [&](std::int64_t, auto block) {
+      for (std::size_t i = 0; i + 1 < block.size(); i += 2) {
+        ++seen;
+        small_low += std::cmp_less(block[i], 2);
+        small_high += std::cmp_less(block[i + 1], 2);
+      }
+    });
+  }
+  return seen >= 16 && small_high == seen && 2 * small_low < seen;
 }
 
 }  // namespace polymoe

@@ -99,6 +99,23 @@ TEST_F(ResumeTest, RowsBeyondTheCheckpointAreWrittenAnew) {
   EXPECT_EQ(checkpoint_contents(last("killed")), checkpoint_contents(last("straight")));
 }
 
+TEST_F(ResumeTest, CopiesUnderNamesOfTheUsersAreNoneOfTheRuns) {
+  Config settings = config("kept");
+  settings.train.stop_after = 4;
+  ASSERT_EQ(train(settings, {.ranks = 1}), RunEnd::stopped);
+  const fs::path checkpoints = path("kept/checkpoints");
+  for (const char* name : {"step-best", "step-00000004_keep", "step-99999999x"})
+    fs::copy(checkpoints / "step-00000004", checkpoints / name, fs::copy_options::recursive);
+  CheckpointConfig resume;
+  resume.resume = (checkpoints / "step-00000004").string();
+  EXPECT_EQ(choose(resume, path("kept")).checkpoint->info().step, 4);
+  resume.resume = (checkpoints / "step-best").string();
+  EXPECT_EQ(choose(resume, path("kept")).checkpoint->info().step, 4);
+  fs::remove_all(checkpoints / "step-00000004");
+  resume.resume = "auto";
+  EXPECT_FALSE(choose(resume, path("kept")).checkpoint.has_value());
+}
+
 TEST_F(ResumeTest, AnyLayoutGoesOnFromAnyOther) {
   ASSERT_EQ(train(config("straight"), {.ranks = 1}), RunEnd::finished);
   const auto expected = metrics_of(path("straight"));

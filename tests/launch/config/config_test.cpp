@@ -56,6 +56,10 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"moe.drop", "probability"},
     {"data.train", "a.bin:0.25 b.npy c:d:1"},
     {"data.valid", "v"},
+    {"data.weights", "size"},
+    {"data.stages", "1000 b.npy:0.5 a.bin; 2000 c:d:1"},
+    {"data.stage_change", "linear"},
+    {"data.max_epochs", "b.npy:1.5"},
     {"data.token_bytes", "4"},
     {"train.steps", "1000"},
     {"train.stop_after", "10"},
@@ -125,7 +129,11 @@ TEST(ConfigTest, KeysReachTheirFields) {
   ASSERT_EQ(config.data.train.size(), 3U);
   EXPECT_EQ(config.data.train[0].path, "a.bin");
   EXPECT_EQ(config.data.train[0].weight, 0.25);
-  EXPECT_EQ(config.data.train[1].weight, 1.0);
+  EXPECT_FALSE(config.data.train[1].weight.has_value());
+  ASSERT_EQ(config.data.stages.size(), 2U);
+  EXPECT_EQ(config.data.stages[1].tokens, 2000);
+  EXPECT_EQ(config.data.stages[0].files[0].weight, 0.5);
+  EXPECT_EQ(config.data.max_epochs[0].path, "b.npy");
   EXPECT_EQ(config.data.train[2].path, "c:d");
 }
 
@@ -219,6 +227,21 @@ TEST(ConfigTest, KeysThatMustFitTogether) {
             std::string::npos);
   EXPECT_NE(refusal("", {"--moe.experts=4", "--moe.top_k=5"}).find("moe.top_k = 5"),
             std::string::npos);
+}
+
+TEST(ConfigTest, StagesAndCapsAreOfTheFilesAndInOrder) {
+  const auto refused = [](const std::string& argument) {
+    return test::message_of<InvalidArgument>(
+        [&] { parse("", {"--data.train=a.bin b.bin", argument}); });
+  };
+  for (const char* stages : {"a.bin", "0 a.bin", "5", "9 a.bin; 5 b.bin", "5 a.bin:-1"})
+    EXPECT_NE(refused(std::string("--data.stages=") + stages).find("data.stages"),
+              std::string::npos)
+        << stages;
+  EXPECT_NE(refused("--data.max_epochs=a.bin").find("PATH:EPOCHS"), std::string::npos);
+  EXPECT_NE(refused("--data.max_epochs=c.bin:2").find("c.bin"), std::string::npos);
+  EXPECT_NO_THROW(parse("", {"--data.train=a.bin", "--data.stages=1M b.bin:0.5 a.bin:0.5",
+                             "--data.max_epochs=b.bin:2"}));
 }
 
 TEST(ConfigTest, UnreadableFilesAndLines) {

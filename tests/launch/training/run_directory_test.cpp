@@ -2,7 +2,10 @@
 #include "launch/training/run_directory.h"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "runtime/error.h"
 #include "runtime/system.h"
@@ -17,6 +20,7 @@ TEST(RunDirectoryTest, IsCreatedAndHeldByOneRun) {
   {
     const RunDirectory first(path);
     EXPECT_TRUE(std::filesystem::is_directory(path / "checkpoints"));
+    EXPECT_EQ(first.warning(), "");
     const std::string message =
         test::message_of<InvalidArgument>([&] { const RunDirectory second(path); });
     EXPECT_NE(message.find("run.dir = " + path.string()), std::string::npos) << message;
@@ -26,6 +30,39 @@ TEST(RunDirectoryTest, IsCreatedAndHeldByOneRun) {
   }
   const RunDirectory again(path);  // free once its holder has gone
   EXPECT_EQ(again.path(), path);
+}
+
+TEST(RunDirectoryTest, NoticesThatItWasMovedAway) {
+  const test::TemporaryDirectory temporary;
+  const auto path = temporary.path() / "run";
+  const RunDirectory directory(path);
+  EXPECT_NO_THROW(directory.check_in_place());
+  std::filesystem::rename(path, temporary.path() / "moved");
+  EXPECT_THROW(directory.check_in_place(), OutputFileError);
+  const RunDirectory other(path);  // another run in its place
+  EXPECT_THROW(directory.check_in_place(), OutputFileError);
+}
+
+}  // namespace
+
+/// flock as a file system without locks answers it.
+class WithoutLocks : public testing::Test {
+ protected:
+  WithoutLocks() { answer = ENOSYS; }
+  ~WithoutLocks() override { answer = 0; }
+
+ public:
+  static inline int answer = 0;
+};
+
+namespace {
+
+TEST_F(WithoutLocks, ADirectoryIsUsedWithAWarning) {
+  const test::TemporaryDirectory temporary;
+  const RunDirectory directory(temporary.path() / "run");
+  EXPECT_NE(directory.warning().find("no locks"), std::string::npos) << directory.warning();
+  answer = EIO;
+  EXPECT_THROW(RunDirectory(temporary.path() / "other"), OutputFileError);
 }
 
 TEST(RunDirectoryTest, RefusesWhatCannotBeWritten) {
@@ -39,3 +76,12 @@ TEST(RunDirectoryTest, RefusesWhatCannotBeWritten) {
 
 }  // namespace
 }  // namespace polymoe
+
+/// Stands before the C library's, for what this program calls.
+extern "C" int flock(int descriptor, int operation) {
+  if (polymoe::WithoutLocks::answer != 0) {
+    errno = polymoe::WithoutLocks::answer;
+    return -1;
+  }
+  return static_cast<int>(syscall(SYS_flock, descriptor, operation));
+}

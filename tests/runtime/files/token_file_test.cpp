@@ -208,6 +208,72 @@ TEST_F(DamagedTokenFile, IdsOutsideTheRangeAreNamedWithTheirPosition) {
   EXPECT_NE(second.find("token 20 has id -3"), std::string::npos) << second;
 }
 
+TEST_F(DamagedTokenFile, ThatBecomesShorterIsAnErrorThatNamesIt) {
+  const auto path = directory_.path() / "shrinking.npy";
+  write_bytes(path, std::string(200'000, '\1'));
+  const TokenFile file = TokenFile::open(path, 2);
+  std::filesystem::resize_file(path, 1000);
+  std::vector<std::int32_t> out(600);
+  EXPECT_NO_THROW(file.read(0, 500, out.data()));
+  const std::string message =
+      message_of<InputFileError>([&] { file.read(90'000, 600, out.data()); });
+  EXPECT_NE(message.find("shrinking.npy"), std::string::npos) << message;
+  EXPECT_NE(message.find("became shorter"), std::string::npos) << message;
+}
+
+TEST_F(DamagedTokenFile, OpensInTheSameTimeWhateverTheIndexHoldsAndIsCheckedOnRequest) {
+  write_bytes(directory_.path() / "megatron_u16.bin", read_bytes(fixtures / "megatron_u16.bin"));
+  std::string index = read_bytes(fixtures / "megatron_u16.idx");
+  index[34 + 4] = 9;  // the second of five lengths
+  write_bytes(directory_.path() / "megatron_u16.idx", index);
+  const TokenFile file = TokenFile::open(directory_.path() / "megatron_u16", 2);
+  const std::string message = message_of<InputFileError>([&] { file.check_index(); });
+  EXPECT_NE(message.find("sequence 2 has 12 tokens"), std::string::npos) << message;
+  EXPECT_NO_THROW(TokenFile::open(fixtures / "megatron_i32", 2).check_index());
+  EXPECT_NO_THROW(TokenFile::open(fixtures / "raw_u16.npy", 2).check_index());
+}
+
+TEST_F(DamagedTokenFile, AnIndexThatWasToldNoDocumentsHasNone) {
+  write_bytes(directory_.path() / "m.bin", read_bytes(fixtures / "megatron_u16.bin"));
+  std::string index = read_bytes(fixtures / "megatron_u16.idx");
+  index.resize(index.size() - 5 * 8);  // [0] alone is left
+  index[26] = 1;
+  write_bytes(directory_.path() / "m.idx", index);
+  const TokenFile file = TokenFile::open(directory_.path() / "m", 2);
+  EXPECT_EQ(file.documents(), 0);
+  EXPECT_EQ(file.tokens(), count);
+  EXPECT_NO_THROW(file.check_index());
+  EXPECT_TRUE(file.document_starts(0, count).empty());
+}
+
+TEST(TokenFile, NamesTheDocumentsThatBeginInARange) {
+  for (const char* name : {"megatron_u16", "megatron_i32"}) {  // a sequence each, and two
+    const TokenFile file = TokenFile::open(fixtures / name, 2);
+    using Starts = std::vector<std::int64_t>;
+    EXPECT_EQ(file.document_starts(0, count), (Starts{0, 7, 19, 20})) << name;
+    EXPECT_EQ(file.document_starts(1, 19), (Starts{7})) << name;
+    EXPECT_EQ(file.document_starts(7, 8), (Starts{7})) << name;
+    EXPECT_EQ(file.document_starts(8, 19), Starts()) << name;
+    EXPECT_EQ(file.document_starts(21, count), Starts()) << name;
+  }
+}
+
+TEST(TokenFile, KnowsWideTokensThatAreReadAsNarrowOnes) {
+  const TemporaryDirectory directory;
+  const auto looks = [&](std::uint32_t modulus, std::int64_t tokens) {
+    std::vector<std::uint32_t> ids(static_cast<std::size_t>(tokens));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      ids[i] = static_cast<std::uint32_t>(token(static_cast<std::int64_t>(i), modulus));
+    write_bytes(directory.path() / "t.npy",
+                {reinterpret_cast<const char*>(ids.data()), ids.size() * 4});
+    return TokenFile::open(directory.path() / "t.npy", 2).looks_like_u32();
+  };
+  EXPECT_TRUE(looks(50000, 400));
+  EXPECT_TRUE(looks(100278, 50'000));
+  EXPECT_FALSE(looks(2, 400));  // nothing but 0 and 1: as good as any u16
+  EXPECT_FALSE(TokenFile::open(fixtures / "raw_u16.npy", 2).looks_like_u32());
+}
+
 TEST(MegatronWriter, WritesTheBytesOfAnIndependentProgram) {
   TemporaryDirectory directory;
   MegatronWriter writer(directory.path() / "out", 50000);
