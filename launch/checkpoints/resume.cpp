@@ -135,7 +135,8 @@ std::vector<std::string> changed_settings(const Config& config, const Checkpoint
   std::vector<std::string> lines;
   for (const Option& option : options()) {
     const std::string section = option.key.substr(0, option.key.find('.'));
-    if (section != "data" && section != "train" && section != "optimizer") continue;
+    // What differs of the model is free to differ: check_same_model() sees to the rest.
+    if (section == "run" || section == "checkpoint" || section == "parallel") continue;
     if (option.key == "train.stop_after") continue;  // says nothing of the course
     const std::string here = option.print(config);
     const std::string before = option.print(there);
@@ -149,6 +150,7 @@ std::string TrainingState::to_text() const {
   Json state = Json::object();
   state.set("next_sample", next_sample);
   if (!moments) state.set("moments", false);
+  if (!data.is_null()) state.set("data", data);
   return state.dump();
 }
 
@@ -156,8 +158,10 @@ TrainingState TrainingState::from_text(const std::string& text, const std::strin
   try {
     const Json state = parse_json(text, origin);
     const Json* moments = state.find("moments");
+    const Json* data = state.find("data");
     return {.next_sample = state.at("next_sample").as_integer(0),
-            .moments = moments == nullptr || moments->as_bool()};
+            .moments = moments == nullptr || moments->as_bool(),
+            .data = data == nullptr ? Json() : *data};
   } catch (const InvalidArgument& error) {
     throw InputFileError(origin, fmt::format("its trainer state: {}", error.what()));
   }

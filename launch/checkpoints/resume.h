@@ -9,6 +9,7 @@
 #include "launch/config/config.h"
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/communication/communicator.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 
@@ -46,8 +47,8 @@ CheckpointReader open_checkpoint(const std::filesystem::path& path, std::vector<
 void check_same_model(const Config& config, const CheckpointInfo& info,
                       const std::filesystem::path& checkpoint);
 
-/// "key = here (checkpoint: there)" for each setting outside [model], [moe], [run], [checkpoint]
-/// and [parallel] that differs from what the checkpoint was trained with.
+/// "key = here (checkpoint: there)" for each setting outside [run], [checkpoint] and [parallel] that
+/// differs from what the checkpoint was trained with.
 std::vector<std::string> changed_settings(const Config& config, const CheckpointInfo& info,
                                           const std::filesystem::path& checkpoint);
 
@@ -55,6 +56,7 @@ std::vector<std::string> changed_settings(const Config& config, const Checkpoint
 struct TrainingState {
   std::int64_t next_sample = 0;  // data position: samples drawn so far
   bool moments = true;           // the checkpoint holds the optimizer's moments
+  Json data = {};                // DataState; null before version 1 of it
 
   std::string to_text() const;
   /// Throws InputFileError naming `origin`.

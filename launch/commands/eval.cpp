@@ -7,6 +7,7 @@
 #include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/data/tokenizer_identity.h"
 #include "launch/evaluation/task_run.h"
 #include "launch/inference/saved_model.h"
 #include "launch/step/evaluation.h"
@@ -22,6 +23,11 @@ namespace {
 void evaluate_tokens(SavedModel& saved, const std::string& path, int token_bytes, Json& report) {
   const TokenFile file = TokenFile::open(path, token_bytes);
   const ModelConfig& model = saved.config().model;
+  const auto spoken = remembered_tokenizer(saved.checkpoint());
+  const auto written = tokenizer_of_tokens(path);
+  if (spoken && written && !identity_of_tokenizer(*spoken).same_as(*written))
+    throw InputFileError(path, fmt::format("holds tokens of {}, but the run's tokenizer is {}",
+                                           written->text(), identity_of_tokenizer(*spoken).text()));
   const Evaluation result =
       evaluate(saved.model(), file,
                {.context = model.context, .per_batch = saved.config().train.micro_batch},

@@ -11,6 +11,7 @@
 #include "launch/data/documents.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
+#include "launch/data/tokenizer_identity.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/megatron_writer.h"
@@ -64,8 +65,8 @@ Settings settings_of(const CommandLine& line) {
 
 // Writes the documents for which `chosen` holds, in order, each followed by the end id.
 template <class Chosen>
-void write_tokens(const Tokenizer& tokenizer, const Documents& documents, const std::string& prefix,
-                  Chosen chosen) {
+void write_tokens(const Tokenizer& tokenizer, const TokenizerIdentity& identity,
+                  const Documents& documents, const std::string& prefix, Chosen chosen) {
   // Documents are encoded on all cores, a batch at a time, and written in order.
   constexpr std::size_t batch = 256;
   std::vector<std::size_t> numbers;
@@ -91,6 +92,11 @@ void write_tokens(const Tokenizer& tokenizer, const Documents& documents, const 
     for (const std::vector<std::int32_t>& document : ids) writer.add(document);
   }
   writer.finish();
+  describe_tokens({.tokenizer = identity,
+                   .end_of_document = tokenizer.end_of_document(),
+                   .documents = writer.documents(),
+                   .tokens = writer.tokens()},
+                  prefix);
   std::cout << prefix << ".bin: " << with_separators(writer.documents()) << " documents, "
             << with_separators(writer.tokens()) << " tokens\n";
 }
@@ -123,13 +129,15 @@ int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
               << " pieces\n";
   }
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(settings.tokenizer);
+  TokenizerIdentity identity = identity_of_tokenizer(settings.tokenizer);
+  identity.vocab = tokenizer->vocab();
   const auto trains = [&](std::size_t i) { return !held_out[i]; };
   if (settings.held_out > 0.0) {
-    write_tokens(*tokenizer, documents, settings.output + "-train", trains);
-    write_tokens(*tokenizer, documents, settings.output + "-valid",
+    write_tokens(*tokenizer, identity, documents, settings.output + "-train", trains);
+    write_tokens(*tokenizer, identity, documents, settings.output + "-valid",
                  [&](std::size_t i) { return held_out[i]; });
   } else {
-    write_tokens(*tokenizer, documents, settings.output, trains);
+    write_tokens(*tokenizer, identity, documents, settings.output, trains);
   }
   leave_tokenizer(settings.tokenizer, settings.output);
   return exit_done;

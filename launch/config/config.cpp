@@ -206,8 +206,9 @@ std::vector<std::string> model_differences(const Config& here, const Config& the
   const Config a = described(here), b = described(there);
   // A key that changes nothing in what the parameters are, or in how they are used, may differ.
   static const std::set<std::string> free_keys = {
-      "model.context",     "model.init_std", "model.init_truncation", "moe.balance_loss",
-      "moe.balance_scope", "moe.z_loss",     "moe.capacity_factor",   "moe.drop"};
+      "model.context",    "model.rope_theta",  "model.init_std", "model.init_truncation",
+      "moe.balance_loss", "moe.balance_scope", "moe.z_loss",     "moe.capacity_factor",
+      "moe.drop"};
   std::vector<std::string> lines;
   for (const Option& option : options()) {
     const bool of_the_model = option.key.starts_with("model.") || option.key.starts_with("moe.");

@@ -42,6 +42,7 @@ struct DataConfig {
   StageChange stage_change = StageChange::step;
   std::vector<WeightedFile> max_epochs;  // "PATH:EPOCHS ..."
   int token_bytes = 2;                   // of raw .npy files: 2 or 4
+  bool accept_changed = false;           // go on though a file is not the one of the checkpoint
 };
 
 /// Of parameters and activations; optimizer state and sums are f32 in either.

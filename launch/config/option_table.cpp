@@ -294,6 +294,9 @@ void add_data_and_train(std::vector<Option>& table) {
              "how often a file is seen at most; the others then take its share"));
   add(choice<int>("data.token_bytes", {{"2", 2}, {"4", 4}}, FIELD(data.token_bytes),
                   "bytes per token of raw .npy files"));
+  add(choice<bool>(
+      "data.changed", {{"refuse", false}, {"accept", true}}, FIELD(data.accept_changed),
+      "whether a resume goes on where a file or the tokenizer is not the checkpoint's"));
   add(whole("train.steps", "[0, inf)", FIELD(train.steps), "optimizer steps of the whole run"));
   add(whole("train.stop_after", "[0, inf)", FIELD(train.stop_after),
             "steps of this invocation, then a checkpoint and the end; 0 = up to train.steps"));

@@ -8,6 +8,7 @@
 
 #include "launch/config/values.h"
 #include "launch/data/tokenizer_huggingface.h"
+#include "launch/data/tokenizer_identity.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -79,6 +80,8 @@ void store(const std::string& name, const Place& place) {
   }
 }
 
+}  // namespace
+
 std::optional<std::string> tokenizer_beside(fs::path file) {
   const std::string extension = file.extension().string();
   if (extension == ".bin" || extension == ".idx" || extension == ".npy") file.replace_extension();
@@ -92,30 +95,42 @@ std::optional<std::string> tokenizer_beside(fs::path file) {
   return std::nullopt;
 }
 
-}  // namespace
-
 void leave_tokenizer(const std::string& name, const fs::path& prefix) {
   store(name, beside(prefix));
 }
 
 void remember_tokenizer(const std::vector<WeightedFile>& files, const fs::path& run) {
-  for (const WeightedFile& file : files)
-    if (const auto found = tokenizer_beside(file.path)) {
-      store(*found, in_run(run));
+  for (const WeightedFile& file : files) {
+    const auto found = tokenizer_beside(file.path);
+    if (!found) continue;
+    if (const auto kept = stored(in_run(run))) {
+      const TokenizerIdentity mine = identity_of_tokenizer(*kept);
+      const TokenizerIdentity theirs = identity_of_tokenizer(*found);
+      if (!mine.same_as(theirs))
+        throw InputFileError(file.path,
+                             fmt::format("holds tokens of {}, but the run {} has checkpoints that "
+                                         "speak by {}; start in a new run.dir",
+                                         theirs.text(), run.string(), mine.text()));
       return;
     }
+    store(*found, in_run(run));
+    return;
+  }
+}
+
+std::optional<std::string> remembered_tokenizer(const fs::path& checkpoint) {
+  const fs::path absolute = fs::weakly_canonical(checkpoint);
+  const bool is_checkpoint = fs::exists(absolute / "manifest.json");
+  return stored(in_run(is_checkpoint ? absolute.parent_path().parent_path() : absolute));
 }
 
 std::string tokenizer_name(const std::string& given, const fs::path& checkpoint) {
   if (!given.empty()) return given;
-  const fs::path absolute = fs::weakly_canonical(checkpoint);
-  const bool is_checkpoint = fs::exists(absolute / "manifest.json");
-  const fs::path run = is_checkpoint ? absolute.parent_path().parent_path() : absolute;
-  if (const auto found = stored(in_run(run))) return *found;
+  if (const auto found = remembered_tokenizer(checkpoint)) return *found;
   throw InvalidArgument(
       fmt::format("--tokenizer: must be given, {} remembers none (tokenizer.json, "
                   "tokenizer.model)",
-                  run.string()));
+                  checkpoint.string()));
 }
 
 std::unique_ptr<Tokenizer> load_run_tokenizer(const std::string& given, const fs::path& checkpoint,

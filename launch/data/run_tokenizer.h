@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +18,20 @@ namespace polymoe {
 /// PREFIX.tokenizer. `name` is as load_tokenizer takes it. Throws OutputFileError.
 void leave_tokenizer(const std::string& name, const std::filesystem::path& prefix);
 
+/// The tokenizer that was left beside a token file, as load_tokenizer takes it; nothing where there
+/// is none.
+std::optional<std::string> tokenizer_beside(std::filesystem::path file);
+
 /// Takes over the tokenizer of the first training file that has one beside it, as
-/// RUN/tokenizer.json, RUN/tokenizer.model or RUN/tokenizer, so that the run can turn its tokens into text when the
-/// data has gone. Nothing happens where no file has one. Throws OutputFileError.
+/// RUN/tokenizer.json, RUN/tokenizer.model or RUN/tokenizer, so that the run can turn its tokens
+/// into text when the data has gone. Nothing happens where no file has one. A run keeps the
+/// tokenizer that it has, by which its older checkpoints speak: another one is refused by
+/// InputFileError. Throws OutputFileError.
 void remember_tokenizer(const std::vector<WeightedFile>& files, const std::filesystem::path& run);
+
+/// What the run of `checkpoint` (a run directory, or a checkpoint in one) remembers, as
+/// load_tokenizer takes it; nothing where it remembers none.
+std::optional<std::string> remembered_tokenizer(const std::filesystem::path& checkpoint);
 
 /// The name that load_tokenizer takes: `given` unless empty, else what the run of `checkpoint` (a
 /// run directory, or a checkpoint in one) remembers. Throws InvalidArgument naming --tokenizer when

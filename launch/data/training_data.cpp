@@ -4,8 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <exception>
+#include <utility>
 
 #include "launch/commands/first_rank.h"
+#include "launch/config/options.h"
 #include "launch/config/values.h"
 #include "runtime/error.h"
 
@@ -15,12 +18,22 @@ namespace {
 constexpr std::int64_t looks =
     64;  // samples of all files together, at least one of each of as many
 constexpr std::int64_t look_tokens = 4096;
+constexpr int readers = 16;  // threads
 
 TokenData::Settings settings_of(const Config& config) {
   return {.context = config.model.context,
           .vocab = config.model.vocab,
           .seed = config.train.seed,
           .samples = config.train.steps * config.train.global_batch};
+}
+
+/// The settings that the order of samples follows from, beside the files' content.
+std::string mixture_of(const Config& config) {
+  std::string text;
+  for (const char* key : {"data.train", "data.weights", "data.stages", "data.stage_change",
+                          "data.max_epochs", "train.seed", "model.context"})
+    text += (text.empty() ? "" : " | ") + find_option(key)->print(config);
+  return text;
 }
 
 std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int token_bytes) {
@@ -38,16 +51,127 @@ TrainingData::TrainingData(const Config& config, Communicator& world)
   std::vector<std::int64_t> sizes;
   for (const TokenFile& file : valid_) sizes.push_back(file.tokens());
   valid_shares_ = shares_of(config.data.valid, sizes, config.data.weights);
+  mixture_ = mixture_of(config);
   on_first_rank(world, [&] {
-    std::vector<const TokenFile*> all;
-    for (const TokenFile& file : train_.files()) all.push_back(&file);
-    for (const TokenFile& file : valid_) all.push_back(&file);
-    const auto count = static_cast<std::int64_t>(all.size());
-    const std::int64_t each = std::max<std::int64_t>(1, looks / count);
-    for (std::int64_t i = 0; i < count; i += std::max<std::int64_t>(1, count / looks))
-      look(*all[static_cast<std::size_t>(i)], each);
+    look_at_all();
+    agree_on_tokenizer();
     return std::string();
   });
+}
+
+void TrainingData::look_at_all() {
+  std::vector<const TokenFile*> all;
+  for (const TokenFile& file : train_.files()) all.push_back(&file);
+  for (const TokenFile& file : valid_) all.push_back(&file);
+  const auto count = static_cast<std::int64_t>(all.size());
+  const std::int64_t each = std::max<std::int64_t>(1, looks / count);
+  for (std::int64_t i = 0; i < count; i += std::max<std::int64_t>(1, count / looks))
+    look(*all[static_cast<std::size_t>(i)], each);
+  // Many small reads at once: a disk answers them better than one after the other.
+  identities_.resize(train_.files().size());
+  std::exception_ptr failure;
+#pragma omp parallel for num_threads(readers) schedule(dynamic)
+  for (std::size_t i = 0; i < identities_.size(); ++i) {
+    try {
+      identities_[i] = {.identity = FileIdentity::of(train_.files()[i], train_.name(i)),
+                        .position = {},
+                        .drawn = 0,
+                        .windows = train_.windows(i)};
+    } catch (...) {
+#pragma omp critical(file_identity)
+      failure = std::current_exception();
+    }
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+/// Ids of two tokenizers mean nothing to one another.
+void TrainingData::agree_on_tokenizer() {
+  std::string first;
+  const auto add = [&](const std::string& path) {
+    const std::optional<TokenizerIdentity> identity = tokenizer_of_tokens(path);
+    if (!identity) return;
+    if (identity->vocab > config_.model.vocab)
+      throw InputFileError(path, fmt::format("holds tokens of {}; model.vocab = {} is less",
+                                             identity->text(), config_.model.vocab));
+    if (tokenizer_ && !tokenizer_->same_as(*identity))
+      throw InputFileError(path, fmt::format("holds tokens of {}, but {} those of {}: tokenize "
+                                             "all files by one tokenizer",
+                                             identity->text(), first, tokenizer_->text()));
+    if (tokenizer_) return;
+    tokenizer_ = identity;
+    first = path;
+  };
+  for (std::size_t i = 0; i < train_.files().size(); ++i) add(train_.name(i));
+  for (const WeightedFile& file : config_.data.valid) add(file.path);
+}
+
+std::vector<std::string> TrainingData::go_on(const Json& state, std::int64_t sample,
+                                             std::int64_t tokens, Communicator& world) {
+  const std::string text =
+      on_first_rank(world, [&] { return continuation(state, sample, tokens); });
+  const Json json = parse_json(text, "the data's position");
+  DataPosition position{.sample = json.at("sample").as_integer(),
+                        .tokens = json.at("tokens").as_integer(),
+                        .files = {}};
+  for (const Json& file : json.at("files").items())
+    position.files.push_back(
+        {.slot = file.at("slot").as_integer(), .start = file.at("start").as_integer()});
+  train_.begin(position);
+  std::vector<std::string> notes;
+  for (const Json& note : json.at("notes").items()) notes.push_back(note.as_string());
+  return notes;
+}
+
+/// What all ranks must know, as text.
+std::string TrainingData::continuation(const Json& state, std::int64_t sample,
+                                       std::int64_t tokens) {
+  DataContinuation next;
+  if (state.is_null()) {
+    // Of a version that kept no such state: it began at sample 0 with these files.
+    next.position = train_.position();
+  } else {
+    const DataState before = DataState::from_json(state);
+    if (tokenizer_ && before.tokenizer && !tokenizer_->same_as(*before.tokenizer)) {
+      const std::string line =
+          fmt::format("holds tokens of {}, but the checkpoint was trained on those of {}",
+                      tokenizer_->text(), before.tokenizer->text());
+      if (!config_.data.accept_changed)
+        throw InputFileError(train_.name(0),
+                             line + "; data.changed = accept goes on in a new run.dir");
+      next.notes.push_back(train_.name(0) + " " + line);
+    }
+    if (!tokenizer_) tokenizer_ = before.tokenizer;
+    DataContinuation found =
+        continue_data(before, identities_, mixture_, sample, tokens, config_.data.accept_changed);
+    found.notes.insert(found.notes.begin(), next.notes.begin(), next.notes.end());
+    next = std::move(found);
+  }
+  unused_ = next.unused;
+  Json files = Json::array(), notes = Json::array();
+  for (const DataPosition::File& file : next.position.files)
+    files.add(Json::object().set("slot", file.slot).set("start", file.start));
+  for (const std::string& note : next.notes) notes.add(note);
+  Json json = Json::object();
+  json.set("sample", next.position.sample).set("tokens", next.position.tokens);
+  json.set("files", std::move(files)).set("notes", std::move(notes));
+  return json.dump();
+}
+
+Json TrainingData::state(std::int64_t sample) const {
+  if (identities_.empty()) return {};
+  DataState state{.sample = train_.position().sample,
+                  .tokens = train_.position().tokens,
+                  .mixture = mixture_,
+                  .files = identities_,
+                  .tokenizer = tokenizer_};
+  const std::vector<std::int64_t> drawn = train_.windows_drawn(sample);
+  for (std::size_t i = 0; i < state.files.size(); ++i) {
+    state.files[i].position = train_.position().files[i];
+    state.files[i].drawn = drawn[i];
+  }
+  state.files.insert(state.files.end(), unused_.begin(), unused_.end());
+  return state.to_json();
 }
 
 /// Ids are checked as they are read; here is found what is wrong all over a file.

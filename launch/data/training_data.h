@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/config/config.h"
+#include "launch/data/data_state.h"
 #include "launch/data/token_data.h"
+#include "launch/data/tokenizer_identity.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/files/token_file.h"
 
@@ -19,6 +22,17 @@ class TrainingData {
   /// InvalidArgument.
   TrainingData(const Config& config, Communicator& world);
 
+  /// Goes on behind `sample` samples of `tokens` tokens: where `state`, of the checkpoint, says, or
+  /// from there with files of which nothing is known. Returns what the log should say. Collective.
+  /// Throws InputFileError where data or tokenizer are not those of before and data.changed is not
+  /// accept.
+  std::vector<std::string> go_on(const Json& state, std::int64_t sample, std::int64_t tokens,
+                                 Communicator& world);
+  /// For a checkpoint of rank 0 behind `sample` samples; null on other ranks.
+  Json state(std::int64_t sample) const;
+  /// Of the files; on rank 0, and where one has a description or a tokenizer beside it.
+  const std::optional<TokenizerIdentity>& tokenizer() const { return tokenizer_; }
+
   const TokenData& train() const { return train_; }
   const std::vector<TokenFile>& valid() const { return valid_; }
   /// Share of the validation loss that each of these files has; their sum is 1.
@@ -30,11 +44,19 @@ class TrainingData {
 
  private:
   void look(const TokenFile& file, std::int64_t samples) const;
+  void look_at_all();
+  void agree_on_tokenizer();
+  std::string continuation(const Json& state, std::int64_t sample, std::int64_t tokens);
 
   const Config config_;
   TokenData train_;
   std::vector<TokenFile> valid_;
   std::vector<double> valid_shares_;
+  std::string mixture_;  // the settings that the order of samples follows from
+  // On rank 0:
+  std::vector<DataState::File> identities_;  // as train_.files(), without positions
+  std::vector<DataState::File> unused_;
+  std::optional<TokenizerIdentity> tokenizer_;
 };
 
 }  // namespace polymoe

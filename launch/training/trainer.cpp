@@ -137,6 +137,9 @@ void Trainer::load(const CheckpointReader& reader) {
     saved_ = found_ = step_;
   log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
                         checkpoint.string(), info.step, info.ranks, info.expert_parallel));
+  for (const std::string& line :
+       data_.go_on(state_.data, state_.next_sample, tokens_, mesh_.world()))
+    log_.info("data: " + line);
   // What is saved from here on has moments.
   if (!std::exchange(state_.moments, true))
     log_.info("that checkpoint holds no optimizer state: the moments start at zero");
@@ -173,6 +176,7 @@ void Trainer::save(bool last) {
     return std::string();
   });
   saved_ = step_;
+  state_.data = data_.state(state_.next_sample);
   saver_->start({.step = step_,
                  .tokens = tokens_,
                  .ranks = mesh_.world().size(),

@@ -99,6 +99,42 @@ TEST_F(ResumeTest, RowsBeyondTheCheckpointAreWrittenAnew) {
   EXPECT_EQ(checkpoint_contents(last("killed")), checkpoint_contents(last("straight")));
 }
 
+TEST_F(ResumeTest, AReplacedTokenFileIsRefusedUnlessAccepted) {
+  Config settings = config("replaced");
+  settings.train.stop_after = 4;
+  ASSERT_EQ(train(settings, {.ranks = 2}), RunEnd::stopped);
+  test::write_tokens(path("tokens"), 5000, 64, 3);
+  const std::string message =
+      test::message_of<InputFileError>([&] { train(settings, {.ranks = 2}); });
+  EXPECT_NE(message.find("5,000 tokens instead of 4,000"), std::string::npos) << message;
+  settings.data.accept_changed = true;
+  EXPECT_EQ(train(settings, {.ranks = 2}), RunEnd::stopped);
+}
+
+TEST_F(ResumeTest, ABranchGoesOnInANewDirectoryWithOtherSettings) {
+  Config settings = config("trunk");
+  settings.train.stop_after = 6;
+  ASSERT_EQ(train(settings, {.ranks = 1}), RunEnd::stopped);
+  Config branch = config("branch");
+  branch.checkpoint.resume = path("trunk").string();
+  branch.train.steps = 8;
+  branch.optimizer.schedule = Schedule::linear;
+  branch.model.rope_theta = 5e5;
+  branch.model.context *= 2;
+  test::write_tokens(path("more"), 3000, 64, 4);
+  branch.data.train.push_back({.path = path("more").string(), .weight = {}});
+  ASSERT_EQ(train(branch, {.ranks = 1}), RunEnd::finished);
+  EXPECT_TRUE(fs::exists(path("branch/checkpoints/step-00000008/manifest.json")));
+  EXPECT_FALSE(fs::exists(path("trunk/checkpoints/step-00000008")));
+  const CheckpointReader reader(path("trunk/checkpoints/step-00000006"));
+  std::string lines;
+  for (const std::string& line : changed_settings(branch, reader.info(), reader.directory()))
+    lines += line + "\n";
+  for (const char* key : {"model.rope_theta = 5e+05", "model.context", "data.train",
+                          "optimizer.schedule = linear", "train.steps = 8"})
+    EXPECT_NE(lines.find(key), std::string::npos) << key << " in\n" << lines;
+}
+
 TEST_F(ResumeTest, CopiesUnderNamesOfTheUsersAreNoneOfTheRuns) {
   Config settings = config("kept");
   settings.train.stop_after = 4;

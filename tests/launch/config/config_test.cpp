@@ -61,6 +61,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"data.stage_change", "linear"},
     {"data.max_epochs", "b.npy:1.5"},
     {"data.token_bytes", "4"},
+    {"data.changed", "accept"},
     {"train.steps", "1000"},
     {"train.stop_after", "10"},
     {"train.global_batch", "32"},
@@ -231,8 +232,9 @@ TEST(ConfigTest, KeysThatMustFitTogether) {
 
 TEST(ConfigTest, StagesAndCapsAreOfTheFilesAndInOrder) {
   const auto refused = [](const std::string& argument) {
-    return test::message_of<InvalidArgument>(
-        [&] { parse("", {"--data.train=a.bin b.bin", argument}); });
+    return test::message_of<InvalidArgument>([&] {
+      parse("", {"--data.train=a.bin b.bin", argument});
+    });
   };
   for (const char* stages : {"a.bin", "0 a.bin", "5", "9 a.bin; 5 b.bin", "5 a.bin:-1"})
     EXPECT_NE(refused(std::string("--data.stages=") + stages).find("data.stages"),

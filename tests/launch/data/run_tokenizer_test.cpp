@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "launch/data/tokenizer_identity.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
 
@@ -68,6 +69,8 @@ TEST_F(RunTokenizerTest, TokenizerJsonTravelsWithItsConfiguration) {
       << message;
   // Another tokenizer leaves nothing of this one.
   leave_tokenizer("bytes", path("data/tokens"));
+  EXPECT_FALSE(std::filesystem::exists(path("data/tokens.tokenizer.json")));
+  std::filesystem::remove(path("run/tokenizer.json"));
   EXPECT_EQ(remembered("data/tokens"), "bytes");
 }
 
@@ -75,6 +78,36 @@ TEST_F(RunTokenizerTest, TheOneGivenWins) {
   leave_tokenizer("bytes", path("data/tokens"));
   EXPECT_EQ(remembered("data/tokens"), "bytes");
   EXPECT_EQ(tokenizer_name("other.model", path("run")), "other.model");
+}
+
+TEST_F(RunTokenizerTest, ARunKeepsTheTokenizerOfItsCheckpoints) {
+  test::write_bytes(path("my.model"), "pieces");
+  test::write_bytes(path("second.model"), "other pieces");
+  leave_tokenizer(path("my.model").string(), path("data/tokens"));
+  leave_tokenizer(path("second.model").string(), path("data/others"));
+  remembered("data/tokens");
+  const std::string message =
+      test::message_of<InputFileError>([&] { remembered("data/others.bin"); });
+  EXPECT_NE(message.find("others.model"), std::string::npos) << message;
+  EXPECT_NE(message.find("tokenizer.model"), std::string::npos) << message;
+  EXPECT_EQ(test::read_bytes(path("run/tokenizer.model")), "pieces");
+}
+
+TEST_F(RunTokenizerTest, TheIdentityOfATokenizerLiesBesideItsTokens) {
+  EXPECT_FALSE(tokenizer_of_tokens(path("data/tokens.bin")).has_value());
+  leave_tokenizer("bytes", path("data/tokens"));
+  EXPECT_EQ(tokenizer_of_tokens(path("data/tokens.bin"))->name, "bytes");
+  test::write_bytes(path("my.model"), "pieces");
+  const TokenizerIdentity mine = identity_of_tokenizer(path("my.model").string());
+  describe_tokens({.tokenizer = mine, .end_of_document = 3, .documents = 1, .tokens = 9},
+                  path("data/tokens"));
+  for (const char* file : {"data/tokens", "data/tokens.bin", "data/tokens.idx"}) {
+    EXPECT_TRUE(tokenizer_of_tokens(path(file))->same_as(mine)) << file;
+    EXPECT_EQ(end_of_document_of_tokens(path(file)), 3) << file;
+  }
+  EXPECT_FALSE(mine.same_as(identity_of_tokenizer("bytes")));
+  test::write_bytes(path("data/tokens.tokens.json"), "{}");
+  EXPECT_THROW(tokenizer_of_tokens(path("data/tokens.bin")), InputFileError);
 }
 
 TEST_F(RunTokenizerTest, SaysWhenThereIsNone) {
