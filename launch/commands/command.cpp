@@ -48,13 +48,14 @@ std::string spelling(const CommandOption& option) {
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
       &train_command(), &eval_command(),  &generate_command(),   &tokenize_command(),
-      &plan_command(),  &bench_command(), &checkpoint_command(),
+      &plan_command(),  &bench_command(), &checkpoint_command(), &report_command(),
   };
   return all;
 }
 
 CommandLine Command::parse(const std::vector<std::string>& args) const {
-  CommandLine line(options, args, positional, overrides);
+  constexpr std::size_t any = 1 << 20;
+  CommandLine line(options, args, more_positional ? any : positional, overrides);
   if (line.positional().size() < positional)
     throw InvalidArgument("arguments: " + name + " needs " + arguments + "; polymoe " + name +
                           " --help explains");

@@ -40,6 +40,7 @@ struct Command {
   std::string summary;
   std::string arguments;               // without names, as the help shows them: "DIR"; or empty
   std::size_t positional = 0;          // how many of them there are; all must be given
+  bool more_positional = false;        // any number of them after these
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well
   bool ranks = false;                  // may run on several ranks
@@ -65,6 +66,7 @@ const Command& checkpoint_verify_command();
 const Command& eval_command();
 const Command& generate_command();
 const Command& plan_command();
+const Command& report_command();
 const Command& tokenize_command();
 const Command& train_command();
 

@@ -90,7 +90,6 @@ void drop_empty_groups(std::string& text) {
 /// The <svg> element of gnuplot's output, leaner, with ids that start with `name`.
 std::string element_of(std::string svg, const std::string& name, const std::string& title) {
   svg.erase(0, svg.find("<svg"));
-  cut_out(svg, "<title>", "</title>");
   cut_out(svg, "<desc>", "</desc>");
   cut_out(svg, "<filter id='textbox'", "</filter>");
   cut_out(svg, "<filter id='greybox'", "</filter>");
@@ -108,8 +107,7 @@ std::string element_of(std::string svg, const std::string& name, const std::stri
   replace_all(svg, "gpDot", name + "-dot");
   replace_all(svg, "gnuplot_canvas", name + "-canvas");
   replace_all(svg, "font-family=\"Arial\"", "font-family=\"system-ui, sans-serif\"");
-  while (svg.find("<title>plot_plot_") != std::string::npos)
-    cut_out(svg, "<title>plot_plot_", "</title>");
+  while (svg.find("<title>") != std::string::npos) cut_out(svg, "<title>", "</title>");
   replace_all(svg, "plot_plot_", name + "-plot-");
   std::string escaped = title;
   replace_all(escaped, "&", "&amp;");
@@ -142,16 +140,25 @@ std::string range(const Axis& axis) {
 std::string fine_ticks(const char* name, double low, double high) {
   if (!(low > 0.0) || high / low > 50.0 || !(high > low)) return "";
   std::vector<std::string> tics;
-  for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high; decade *= 10.0)
-    for (const double step : {1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0})
-      tics.push_back(number(decade * step));
+  if (high / low < 3.0) {  // nearly linear: even ones
+    const double rough = (high - low) / 5.0, decade = std::pow(10.0, std::floor(std::log10(rough)));
+    const double step = decade * (rough / decade < 1.5 ? 1.0 : rough / decade < 3.5 ? 2.0 : 5.0);
+    for (double at = std::ceil(low / step) * step; at <= high; at += step)
+      tics.push_back(number(at));
+  } else {
+    for (double decade = std::pow(10.0, std::floor(std::log10(low))); decade <= high;
+         decade *= 10.0)
+      for (const double step : {1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0})
+        tics.push_back(number(decade * step));
+  }
   return fmt::format("set {}tics ({})\n", name, fmt::join(tics, ", "));
 }
 
 std::string axis_lines(const char* name, Axis axis, double low, double high) {
   if (axis.logarithmic) {  // gnuplot would go on to the next tick
-    if (!axis.low) axis.low = low / std::pow(high / low, 0.03);
-    if (!axis.high) axis.high = high > low ? high * std::pow(high / low, 0.03) : high * 1.1;
+    const double margin = high / low > 1.001 ? std::pow(high / low, 0.03) : 1.05;
+    if (!axis.low) axis.low = low / margin;
+    if (!axis.high) axis.high = high * margin;
   }
   std::string text =
       fmt::format("set {0}label {1}\nset {0}range {2}\n", name, quoted(axis.label), range(axis));
@@ -162,7 +169,11 @@ std::string axis_lines(const char* name, Axis axis, double low, double high) {
     std::vector<std::string> tics;
     for (std::size_t i = 0; i < axis.places.size(); ++i)
       tics.push_back(fmt::format("{} {}", quoted(axis.places[i]), i));
-    text += fmt::format("set {}tics ({})\n", name, fmt::join(tics, ", "));
+    std::size_t letters = 0;
+    for (const std::string& place : axis.places) letters += place.size() + 2;
+    const bool slanted = name[0] == 'x' && letters > 55;
+    text += fmt::format("set {}tics ({}){}\n", name, fmt::join(tics, ", "),
+                        slanted ? " rotate by -25" : "");
     if (!axis.low && !axis.high)
       text += fmt::format("set {}range [-0.6:{}]\n", name,
                           static_cast<double>(axis.places.size()) - 0.4);
@@ -253,7 +264,8 @@ void add_series(const Chart& chart, const Series& given, int look, Plot& plot) {
       bars || series.style == Series::Style::steps
           ? fmt::format(" fc {} fs transparent solid {} border lc {}", colour,
                         bars ? "0.55" : "0.25", colour)
-          : fmt::format(" lc {} pt 7 ps 0.4", script_colour(pair.light, series.faint ? 0x90 : 0));
+          : fmt::format(" lc {}{}", script_colour(pair.light, series.faint ? 0x90 : 0),
+                        series.style == Series::Style::line ? "" : " pt 7 ps 0.4");
   plot.parts.push_back(fmt::format("{} using 1:2 with {}{} lw {} dt {} {}", block, style_of(series),
                                    fill, series.faint ? 0.5 : 1.7, dash, title));
   if (!series.low.empty() && series.spread == Series::Spread::bars)
@@ -286,10 +298,24 @@ std::string draw(const Chart& chart, const std::string& name, PictureSize size) 
   Plot plot;
   std::vector<const Series*> legend;
   int place = 0;
+  // Bars of several series at named places stand beside each other.
+  const auto is_bars = [](const Series& series) { return series.style == Series::Style::bars; };
+  const auto bars = std::count_if(chart.series.begin(), chart.series.end(), is_bars);
+  const bool groups = bars > 1 && !chart.x.places.empty();
+  const double width = 0.8 / static_cast<double>(std::max<std::ptrdiff_t>(bars, 1));
+  std::ptrdiff_t bar = 0;
   for (const Series& series : chart.series) {
     const int look = series.look >= 0 ? series.look : place++;
     if (!any_shows(chart, series)) continue;
-    add_series(chart, series, look, plot);
+    if (groups && is_bars(series)) {
+      Series shifted = series;
+      const double offset =
+          (static_cast<double>(bar++) - 0.5 * static_cast<double>(bars - 1)) * width;
+      for (double& x : shifted.x) x += offset;
+      add_series(chart, shifted, look, plot);
+    } else {
+      add_series(chart, series, look, plot);
+    }
     if (!series.name.empty() && !series.faint) legend.push_back(&series);
   }
   if (plot.parts.empty())
@@ -303,7 +329,9 @@ std::string draw(const Chart& chart, const std::string& name, PictureSize size) 
     script += "unset key\n";
   else
     script += "set key below left Left reverse samplen 2.5 spacing 1.05 height 0.6\n";
-  script += "set boxwidth 0.7 relative\nset style fill transparent solid 0.5\n";
+  script += groups ? fmt::format("set boxwidth {} absolute\n", 0.9 * width)
+                   : std::string("set boxwidth 0.7 relative\n");
+  script += "set style fill transparent solid 0.5\n";
   script += plot.data;
   script += fmt::format("plot {}\n", fmt::join(plot.parts, ", \\\n  "));
   return element_of(run_gnuplot(script), name, chart.title);

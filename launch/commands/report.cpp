@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/reports/run_report.h"
+
+#include <fmt/format.h>
+
+#include <iostream>
+
+#include "launch/commands/command.h"
+#include "launch/commands/exit_code.h"
+#include "runtime/files/file.h"
+
+namespace polymoe {
+namespace {
+
+int run(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = report_command().parse(args);
+  std::vector<std::filesystem::path> runs;
+  for (const std::string& run : line.positional()) runs.emplace_back(run);
+  const RunReport report = report_runs(runs);
+  replace_file(line.value("out"), report.html);
+  for (const std::string& note : report.notes) std::cout << note << "\n";
+  std::cout << fmt::format("{}: {} figures of {} run{}\n", line.value("out"), report.figures,
+                           runs.size(), runs.size() == 1 ? "" : "s");
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& report_command() {
+  static const Command command = {.name = "report",
+                                  .summary = "Shows runs as a page of pictures for a browser",
+                                  .arguments = "RUN...",
+                                  .positional = 1,
+                                  .more_positional = true,
+                                  .options = {{.name = "out",
+                                               .value = "FILE.html",
+                                               .help = "the page; it needs nothing beside it",
+                                               .required = true}},
+                                  .ranks = false,
+                                  .run = run};
+  return command;
+}
+
+}  // namespace polymoe
