@@ -47,8 +47,9 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
-      &train_command(), &eval_command(),  &generate_command(),   &tokenize_command(),
-      &plan_command(),  &bench_command(), &checkpoint_command(), &report_command(),
+      &train_command(),      &eval_command(),   &generate_command(),
+      &tokenize_command(),   &plan_command(),   &bench_command(),
+      &checkpoint_command(), &report_command(), &study_command(),
   };
   return all;
 }

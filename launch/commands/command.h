@@ -67,6 +67,10 @@ const Command& eval_command();
 const Command& generate_command();
 const Command& plan_command();
 const Command& report_command();
+const Command& study_command();
+const Command& study_plan_command();
+const Command& study_report_command();
+const Command& study_run_command();
 const Command& tokenize_command();
 const Command& train_command();
 
