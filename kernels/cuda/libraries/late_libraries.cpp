@@ -5,7 +5,10 @@
 #include <dlfcn.h>
 #include <nvrtc.h>
 
+#include <boost/preprocessor/repetition/enum.hpp>
+#include <boost/preprocessor/repetition/enum_params.hpp>
 #include <string>
+#include <tuple>
 
 #include "runtime/error.h"
 
@@ -39,81 +42,58 @@ Function* find(void* library, const char* name) {
   return reinterpret_cast<Function*>(symbol);
 }
 
+template <class Function>
+struct Signature;
+template <class R, class... Parameters>
+struct Signature<R(Parameters...)> {
+  using Result = R;
+  static constexpr std::size_t parameters = sizeof...(Parameters);
+  template <std::size_t i>
+  using Parameter = std::tuple_element_t<i, std::tuple<Parameters...>>;
+};
+
 }  // namespace
 }  // namespace polymoe::cuda
 
-// Defines `name` with its parameters, which hands its arguments on to the library's.
-#define POLYMOE_FORWARD(library, result, name, parameters, arguments)         \
-  result name parameters {                                                    \
-    static const auto function =                                              \
-        polymoe::cuda::find<decltype(name)>(polymoe::cuda::library(), #name); \
-    return function arguments;                                                \
+// Defines `name`, of `count` parameters, as the library's header declares it; it hands its arguments
+// on to the library's.
+#define POLYMOE_PARAMETER(unused, i, name) \
+  polymoe::cuda::Signature<decltype(name)>::Parameter<i> argument##i
+#define POLYMOE_FORWARD(library, name, count)                                     \
+  polymoe::cuda::Signature<decltype(name)>::Result name(                          \
+      BOOST_PP_ENUM(count, POLYMOE_PARAMETER, name)) {                            \
+    static_assert(polymoe::cuda::Signature<decltype(name)>::parameters == count); \
+    static const auto function =                                                  \
+        polymoe::cuda::find<decltype(name)>(polymoe::cuda::library(), #name);     \
+    return function(BOOST_PP_ENUM_PARAMS(count, argument));                       \
   }
 
 extern "C" {
 
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtCreate, (cublasLtHandle_t * handle), (handle))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtDestroy, (cublasLtHandle_t handle), (handle))
-POLYMOE_FORWARD(cublas_lt, const char*, cublasLtGetStatusString, (cublasStatus_t status), (status))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmul,
-                (cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void* alpha,
-                 const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
-                 cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
-                 cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
-                 const cublasLtMatmulAlgo_t* algorithm, void* workspace, size_t workspace_bytes,
-                 cudaStream_t stream),
-                (handle, product, alpha, a, a_layout, b, b_layout, beta, c, c_layout, d, d_layout,
-                 algorithm, workspace, workspace_bytes, stream))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulAlgoCheck,
-                (cublasLtHandle_t handle, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
-                 cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                 const cublasLtMatmulAlgo_t* algorithm, cublasLtMatmulHeuristicResult_t* result),
-                (handle, product, a, b, c, d, algorithm, result))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulAlgoGetHeuristic,
-                (cublasLtHandle_t handle, cublasLtMatmulDesc_t product, cublasLtMatrixLayout_t a,
-                 cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                 cublasLtMatmulPreference_t preference, int requested,
-                 cublasLtMatmulHeuristicResult_t* results, int* found),
-                (handle, product, a, b, c, d, preference, requested, results, found))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulDescInit_internal,
-                (cublasLtMatmulDesc_t product, size_t size, cublasComputeType_t compute,
-                 cudaDataType_t scale),
-                (product, size, compute, scale))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulDescSetAttribute,
-                (cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute,
-                 const void* value, size_t size),
-                (product, attribute, value, size))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulPreferenceCreate,
-                (cublasLtMatmulPreference_t * preference), (preference))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulPreferenceDestroy,
-                (cublasLtMatmulPreference_t preference), (preference))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatmulPreferenceSetAttribute,
-                (cublasLtMatmulPreference_t preference,
-                 cublasLtMatmulPreferenceAttributes_t attribute, const void* value, size_t size),
-                (preference, attribute, value, size))
-POLYMOE_FORWARD(cublas_lt, cublasStatus_t, cublasLtMatrixLayoutInit_internal,
-                (cublasLtMatrixLayout_t layout, size_t size, cudaDataType type, uint64_t rows,
-                 uint64_t columns, int64_t leading),
-                (layout, size, type, rows, columns, leading))
+POLYMOE_FORWARD(cublas_lt, cublasLtCreate, 1)
+POLYMOE_FORWARD(cublas_lt, cublasLtDestroy, 1)
+POLYMOE_FORWARD(cublas_lt, cublasLtGetStatusString, 1)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmul, 16)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulAlgoCheck, 8)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulAlgoGetHeuristic, 10)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulDescSetAttribute, 4)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulPreferenceCreate, 1)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulPreferenceDestroy, 1)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulPreferenceSetAttribute, 4)
+// Called by cublasLt.h itself, in cublasLtMatmulDescInit and cublasLtMatrixLayoutInit.
+POLYMOE_FORWARD(cublas_lt, cublasLtMatmulDescInit_internal, 4)
+POLYMOE_FORWARD(cublas_lt, cublasLtMatrixLayoutInit_internal, 6)
 
 // Called by the headers of cudnn-frontend.
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcCreateProgram,
-                (nvrtcProgram * program, const char* source, const char* name, int headers,
-                 const char* const* texts, const char* const* names),
-                (program, source, name, headers, texts, names))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcDestroyProgram, (nvrtcProgram * program), (program))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcCompileProgram,
-                (nvrtcProgram program, int count, const char* const* options),
-                (program, count, options))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcGetCUBINSize, (nvrtcProgram program, size_t* size),
-                (program, size))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcGetCUBIN, (nvrtcProgram program, char* code),
-                (program, code))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcGetProgramLogSize, (nvrtcProgram program, size_t* size),
-                (program, size))
-POLYMOE_FORWARD(nvrtc, nvrtcResult, nvrtcGetProgramLog, (nvrtcProgram program, char* text),
-                (program, text))
+POLYMOE_FORWARD(nvrtc, nvrtcCreateProgram, 6)
+POLYMOE_FORWARD(nvrtc, nvrtcDestroyProgram, 1)
+POLYMOE_FORWARD(nvrtc, nvrtcCompileProgram, 3)
+POLYMOE_FORWARD(nvrtc, nvrtcGetCUBINSize, 2)
+POLYMOE_FORWARD(nvrtc, nvrtcGetCUBIN, 2)
+POLYMOE_FORWARD(nvrtc, nvrtcGetProgramLogSize, 2)
+POLYMOE_FORWARD(nvrtc, nvrtcGetProgramLog, 2)
 
 }  // extern "C"
 
 #undef POLYMOE_FORWARD
+#undef POLYMOE_PARAMETER
