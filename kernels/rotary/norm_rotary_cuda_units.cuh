@@ -10,6 +10,9 @@
 
 namespace polymoe::cuda {
 
+constexpr int max_threads = 512, any_threads = 256;
+constexpr std::size_t max_table = 40U * 1024;  // bytes; a block has 48 KiB without asking for more
+
 /// What a thread holds of a row is units: 16 bytes of the low half of a head, and the 16 bytes of
 /// the high half that they are rotated with.
 template <class T>

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/rotary/rotary_cuda_angles.cuh"
 #include "runtime/cuda/check.h"
@@ -83,7 +84,7 @@ void rotary(CudaBackend, const RotaryPositions& positions, bool inverse, Tensor 
                                .angles = cuda::RotaryAngles(positions, x.dim(2) / 2, inverse)};
     const auto grid = static_cast<unsigned>(std::min(positions.sequence_length, x.dim(0)));
     const auto shared = static_cast<std::size_t>(heads.pairs) * 2 * sizeof(float);
-    const auto native = static_cast<cudaStream_t>(stream.native());
+    const auto native = cuda::native(stream);
     if (cuda::in_vectors<T>(heads.pairs, {x.raw()})) {
       cuda::rotate<T, true><<<grid, cuda::threads, shared, native>>>(heads);
     } else {
