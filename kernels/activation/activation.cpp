@@ -61,10 +61,19 @@ Shape output_shape(const char* operation, const Activation& activation, const Te
   return {x.dim(0), x.dim(1) / factor};
 }
 
+// Of x's rows, where they are given.
+void check_row_weights(const char* operation, const char* name, const Tensor& weights,
+                       const Tensor& x, Device device) {
+  if (!weights.defined()) return;
+  check_tensors(operation, device,
+                {{name, weights, Shape{x.dim(0)}, accumulation_dtype(x.dtype())}});
+}
+
 }  // namespace
 
 void activation_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
-                        const std::vector<std::int64_t>& group_offsets, Tensor y, Stream& stream) {
+                        const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                        Tensor y, Stream& stream) {
   constexpr const char* operation = "activation_forward";
   check_activation(operation, activation);
   const Shape shape = output_shape(operation, activation, x);
@@ -74,14 +83,17 @@ void activation_forward(const Activation& activation, const Tensor& x, const Ten
                      accumulation_dtype(x.dtype()), stream.device());
   check_tensors(operation, stream.device(),
                 {{"x", x, x.shape(), x.dtype()}, {"y", y, shape, x.dtype()}});
+  check_row_weights(operation, "row_weights", row_weights, x, stream.device());
   dispatch(stream.device(), [&](auto backend) {
-    detail::activation_forward(backend, activation, x, coefficients, group_offsets, y, stream);
+    detail::activation_forward(backend, activation, x, coefficients, group_offsets, row_weights, y,
+                               stream);
   });
 }
 
 void activation_backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
                          const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-                         Tensor d_x, Tensor d_coefficients, Arena& scratch, Stream& stream) {
+                         const Tensor& row_weights, const ActivationGradients& gradients,
+                         Arena& scratch, Stream& stream) {
   constexpr const char* operation = "activation_backward";
   check_activation(operation, activation);
   const Shape shape = output_shape(operation, activation, x);
@@ -90,20 +102,25 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
   check_coefficients(operation, "coefficients", activation, coefficients, groups,
                      accumulation_dtype(x.dtype()), stream.device());
   if (coefficient_count(activation) > 0) {
-    check_tensors(
-        operation, stream.device(),
-        {{"d_coefficients", d_coefficients, coefficients.shape(), accumulation_dtype(x.dtype())}});
+    check_tensors(operation, stream.device(),
+                  {{"d_coefficients", gradients.d_coefficients, coefficients.shape(),
+                    accumulation_dtype(x.dtype())}});
   }
   check_tensors(operation, stream.device(),
                 {{"d_y", d_y, shape, x.dtype()},
                  {"x", x, x.shape(), x.dtype()},
-                 {"d_x", d_x, x.shape(), x.dtype()}});
+                 {"d_x", gradients.d_x, x.shape(), x.dtype()}});
+  if (gradients.y.defined()) {
+    check_tensors(operation, stream.device(), {{"y", gradients.y, shape, x.dtype()}});
+  }
+  check_row_weights(operation, "row_weights", row_weights, x, stream.device());
+  check_row_weights(operation, "d_row_weights", gradients.d_row_weights, x, stream.device());
   const Arena::Scope scope(scratch);
   const Tensor partial_sums =
       scratch.allocate(detail::activation_partial_sums(activation, x.dim(0), groups), DType::f64);
   dispatch(stream.device(), [&](auto backend) {
-    detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets, d_x,
-                                d_coefficients, partial_sums, stream);
+    detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets,
+                                row_weights, gradients, partial_sums, stream);
   });
 }
 

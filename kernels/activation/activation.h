@@ -50,26 +50,35 @@ int coefficient_count(const Activation& activation);
 /// Where they start: a_p = 1/order for p >= 1, a_0 = 0, slopes 0.25.
 std::vector<double> initial_coefficients(const Activation& activation);
 
-/// y = activation(x) on rows grouped by expert; group g owns rows
+/// y[r] = row_weights[r] * activation(x[r]) on rows grouped by expert; group g owns rows
 /// [group_offsets[g], group_offsets[g + 1]) and uses coefficients[g], or coefficients[0] where
-/// there is one set for all.
+/// there is one set for all. The feed-forward's own kernels.
 ///
 /// x             [rows, factor * width]
 /// coefficients  [1 or groups, coefficient_count], undefined where there are none
 /// group_offsets groups + 1 ascending values on the host, the last equal to rows
+/// row_weights   [rows], undefined = 1
 /// y             [rows, width]
 ///
 /// y may alias x, except for swiglu. f32 or f64 on the CPU, f32 or bf16 on CUDA, where
-/// coefficients are f32; row statistics in f32 at least. Asynchronous on `stream`. Throws
-/// InvalidArgument on a mismatch.
+/// coefficients and row_weights are f32; row statistics in f32 at least. Asynchronous on `stream`.
+/// Throws InvalidArgument on a mismatch.
 void activation_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
-                        const std::vector<std::int64_t>& group_offsets, Tensor y, Stream& stream);
+                        const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                        Tensor y, Stream& stream);
 
-/// Overwrites d_x (may alias x), adds to d_coefficients in a fixed order.
-///
-/// d_y [rows, width]; d_x as x; d_coefficients as coefficients
+/// What activation_backward writes, at no further pass over memory.
+struct ActivationGradients {
+  Tensor d_x;             // as x; may alias x, and d_y except for swiglu
+  Tensor d_coefficients;  // as coefficients; added to, in a fixed order
+  Tensor y;  // [rows, width] forward's output again; may alias d_y; undefined = unwanted
+  Tensor d_row_weights;  // [rows] <d_y[r], activation(x[r])>; undefined = unwanted
+};
+
+/// Gradients of activation_forward, from d_y [rows, width].
 void activation_backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
                          const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-                         Tensor d_x, Tensor d_coefficients, Arena& scratch, Stream& stream);
+                         const Tensor& row_weights, const ActivationGradients& gradients,
+                         Arena& scratch, Stream& stream);
 
 }  // namespace polymoe

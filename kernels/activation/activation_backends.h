@@ -30,25 +30,27 @@ void check_floating(const char* operation, const char* name, const Tensor& tenso
 
 namespace polymoe::detail {
 
-/// Shape of the f64 scratch that holds the coefficients' gradients per tile of rows.
+/// Shape of the f64 scratch that holds the coefficients' gradients per block of rows.
 Shape activation_partial_sums(const Activation& activation, std::int64_t rows, std::int64_t groups);
 
 void activation_forward(CpuBackend, const Activation& activation, const Tensor& x,
                         const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-                        Tensor y, Stream& stream);
+                        const Tensor& row_weights, Tensor y, Stream& stream);
 
 void activation_backward(CpuBackend, const Activation& activation, const Tensor& d_y,
                          const Tensor& x, const Tensor& coefficients,
-                         const std::vector<std::int64_t>& group_offsets, Tensor d_x,
-                         Tensor d_coefficients, const Tensor& partial_sums, Stream& stream);
+                         const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                         const ActivationGradients& gradients, const Tensor& partial_sums,
+                         Stream& stream);
 
 void activation_forward(CudaBackend, const Activation& activation, const Tensor& x,
                         const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-                        Tensor y, Stream& stream);
+                        const Tensor& row_weights, Tensor y, Stream& stream);
 
 void activation_backward(CudaBackend, const Activation& activation, const Tensor& d_y,
                          const Tensor& x, const Tensor& coefficients,
-                         const std::vector<std::int64_t>& group_offsets, Tensor d_x,
-                         Tensor d_coefficients, const Tensor& partial_sums, Stream& stream);
+                         const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                         const ActivationGradients& gradients, const Tensor& partial_sums,
+                         Stream& stream);
 
 }  // namespace polymoe::detail

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/activation/activation_cpu_rows.h"
+#include "kernels/cpu/real_dtype.h"
 
 namespace polymoe {
 namespace {
@@ -22,9 +23,16 @@ const T* coefficients_of(const Tensor& coefficients, const Activation& activatio
   return coefficients.data<T>() + (coefficients.dim(0) == 1 ? 0 : group * count);
 }
 
+// The values of rows from `row` on; null where there are none.
+template <class T>
+T* rows_from(const Tensor& optional, std::int64_t row, std::int64_t width = 1) {
+  return optional.defined() ? optional.data<T>() + row * width : nullptr;
+}
+
 template <class T>
 void forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
-             const std::vector<std::int64_t>& group_offsets, const Tensor& y) {
+             const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+             const Tensor& y) {
   const RowTiles tiles(group_offsets, RowTiles::unit);
   const std::int64_t width = y.dim(1);
   const bool streaming = exceeds_caches(y);
@@ -37,7 +45,7 @@ void forward(const Activation& activation, const Tensor& x, const Tensor& coeffi
                         .width = width,
                         .coefficients = coefficients_of<T>(coefficients, activation, tile.group),
                         .x = x.data<T>() + tile.begin * x.dim(1),
-                        .row_scale = nullptr,
+                        .row_scale = rows_from<T>(row_weights, tile.begin),
                         .y = y.data<T>() + tile.begin * width,
                         .y_stride = width,
                         .streaming = streaming});
@@ -47,7 +55,9 @@ void forward(const Activation& activation, const Tensor& x, const Tensor& coeffi
 template <class T>
 void backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
               const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-              const Tensor& d_x, const Tensor& d_coefficients, const Tensor& partial_sums) {
+              const Tensor& row_weights, const ActivationGradients& gradients,
+              const Tensor& partial_sums) {
+  const Tensor& d_x = gradients.d_x;
   const RowTiles tiles(group_offsets, RowTiles::unit);
   const std::int64_t width = d_y.dim(1), count = coefficient_count(activation);
   const bool streaming = exceeds_caches(d_x);
@@ -62,17 +72,17 @@ void backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
                         .width = width,
                         .coefficients = coefficients_of<T>(coefficients, activation, tile.group),
                         .x = x.data<T>() + tile.begin * x.dim(1),
-                        .row_scale = nullptr,
+                        .row_scale = rows_from<T>(row_weights, tile.begin),
                         .d_y = d_y.data<T>() + tile.begin * width,
                         .d_y_stride = width,
                         .d_x = d_x.data<T>() + tile.begin * x.dim(1),
-                        .y = nullptr,
-                        .y_stride = 0,
-                        .d_row_scale = nullptr,
+                        .y = rows_from<T>(gradients.y, tile.begin, width),
+                        .y_stride = width,
+                        .d_row_scale = rows_from<T>(gradients.d_row_weights, tile.begin),
                         .d_coefficients = sums,
                         .streaming = streaming});
   }
-  if (count > 0) cpu::add_partial_sums(tiles, partial_sums, d_coefficients);
+  if (count > 0) cpu::add_partial_sums(tiles, partial_sums, gradients.d_coefficients);
 }
 
 template <class T>
@@ -103,11 +113,8 @@ void add_sums(const RowTiles& tiles, const Tensor& partial_sums, const Tensor& d
 namespace cpu {
 
 void add_partial_sums(const RowTiles& tiles, const Tensor& partial_sums, Tensor d_coefficients) {
-  if (d_coefficients.dtype() == DType::f32) {
-    add_sums<float>(tiles, partial_sums, d_coefficients);
-  } else {
-    add_sums<double>(tiles, partial_sums, d_coefficients);
-  }
+  with_real(d_coefficients.dtype(),
+            [&]<class T>(T) { add_sums<T>(tiles, partial_sums, d_coefficients); });
 }
 
 }  // namespace cpu
@@ -124,25 +131,21 @@ Shape activation_partial_sums(const Activation& activation, std::int64_t rows,
 
 void activation_forward(CpuBackend, const Activation& activation, const Tensor& x,
                         const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
-                        Tensor y, Stream&) {
-  if (x.dtype() == DType::f32) {
-    forward<float>(activation, x, coefficients, group_offsets, y);
-  } else {
-    forward<double>(activation, x, coefficients, group_offsets, y);
-  }
+                        const Tensor& row_weights, Tensor y, Stream&) {
+  cpu::with_real(x.dtype(), [&]<class T>(T) {
+    forward<T>(activation, x, coefficients, group_offsets, row_weights, y);
+  });
 }
 
 void activation_backward(CpuBackend, const Activation& activation, const Tensor& d_y,
                          const Tensor& x, const Tensor& coefficients,
-                         const std::vector<std::int64_t>& group_offsets, Tensor d_x,
-                         Tensor d_coefficients, const Tensor& partial_sums, Stream&) {
-  if (x.dtype() == DType::f32) {
-    backward<float>(activation, d_y, x, coefficients, group_offsets, d_x, d_coefficients,
-                    partial_sums);
-  } else {
-    backward<double>(activation, d_y, x, coefficients, group_offsets, d_x, d_coefficients,
-                     partial_sums);
-  }
+                         const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                         const ActivationGradients& gradients, const Tensor& partial_sums,
+                         Stream&) {
+  cpu::with_real(x.dtype(), [&]<class T>(T) {
+    backward<T>(activation, d_y, x, coefficients, group_offsets, row_weights, gradients,
+                partial_sums);
+  });
 }
 
 }  // namespace detail

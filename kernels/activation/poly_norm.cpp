@@ -40,7 +40,7 @@ void poly_norm_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coef
        {"y", y, x.shape(), x.dtype()}});
   dispatch(stream.device(), [&](auto backend) {
     detail::activation_forward(backend, activation_of(norm), x, one_set(coefficients),
-                               {0, x.dim(0)}, y, stream);
+                               {0, x.dim(0)}, Tensor(), y, stream);
   });
 }
 
@@ -61,7 +61,8 @@ void poly_norm_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x
       detail::activation_partial_sums(activation_of(norm), x.dim(0), 1), DType::f64);
   dispatch(stream.device(), [&](auto backend) {
     detail::activation_backward(backend, activation_of(norm), d_y, x, one_set(coefficients),
-                                {0, x.dim(0)}, d_x, one_set(d_coefficients), partial_sums, stream);
+                                {0, x.dim(0)}, Tensor(), {d_x, one_set(d_coefficients), {}, {}},
+                                partial_sums, stream);
   });
 }
 

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cmath>
-
 #include "kernels/activation/activation_cpu_rows.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -9,111 +7,51 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
-#include "kernels/activation/activation_formulas-inl.h"
-#include "kernels/cpu/vector_rows-inl.h"
+#include "kernels/activation/poly_norm_formulas-inl.h"
+#include "kernels/cpu/vectors-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace polymoe::cpu::HWY_NAMESPACE {
 namespace {
 
-// With the row's r_p = rsqrt(mean(t^2p) + epsilon) known, y is a polynomial of t: the first pass
-// over a row makes the sums, the second, while the row is still in cache, evaluates polynomials.
-// t = x or relu(x).
-template <class D, template <class> class Inner, int order>
-class PolyNormRow {
-  using T = hn::TFromD<D>;
-  using V = hn::Vec<D>;
-
- public:
-  explicit PolyNormRow(D lanes) : d(lanes), inner(lanes, nullptr) {
-    for (V& sum : even_sums) sum = hn::Zero(d);
-    for (V& sum : gradient_sums) sum = hn::Zero(d);
+// The sums of a row's vectors, in lanes; then of the lanes.
+template <int n, class D>
+struct RowSums {
+  explicit RowSums(D lanes) : d(lanes) {
+    for (auto& sum : vectors) sum = hn::Zero(d);
   }
-
-  HWY_INLINE V inner_value(V x) const { return inner.value(x); }
-
-  HWY_INLINE void add_even_powers(V t) {
-    const V t2 = hn::Mul(t, t);
-    V power = t2;
-    even_sums[0] = hn::Add(even_sums[0], t2);
-    for (int p = 2; p <= order; ++p) {
-      // even_sums[p - 1] += t^(2p)
-      even_sums[p - 1] = hn::MulAdd(power, t2, even_sums[p - 1]);
-      if (p < order) power = hn::Mul(power, t2);
-    }
+  void finish() {
+    for (int i = 0; i < n; ++i) total[i] = static_cast<double>(sum_of_lanes(d, vectors[i]));
   }
-
-  HWY_INLINE void add_gradient_powers(V t, V g) {
-    V term = g;
-    gradient_sums[0] = hn::Add(gradient_sums[0], g);
-    for (int p = 1; p <= order; ++p) {
-      term = hn::Mul(term, t);
-      gradient_sums[p] = hn::Add(gradient_sums[p], term);
-    }
-  }
-
-  // Coefficients of the value's polynomial from the sums of the even powers.
-  void finish_value(const T* a, std::int64_t width, double epsilon, double scale) {
-    value[0] = hn::Set(d, static_cast<T>(scale * static_cast<double>(a[0])));
-    for (int p = 1; p <= order; ++p) {
-      const double mean = sum_of_lanes(d, even_sums[p - 1]) / static_cast<double>(width);
-      r[p] = 1.0 / std::sqrt(mean + epsilon);
-      value[p] = hn::Set(d, static_cast<T>(scale * static_cast<double>(a[p]) * r[p]));
-    }
-  }
-
-  // Coefficients of the gradient's polynomials: d_x = g slope(t) - t pull(t^2).
-  void finish_gradient(const T* a, std::int64_t width, double scale) {
-    for (int p = 0; p <= order; ++p) s[p] = sum_of_lanes(d, gradient_sums[p]);
-    for (int p = 1; p <= order; ++p) {
-      const double ap = scale * static_cast<double>(a[p]);
-      slope[p - 1] = hn::Set(d, static_cast<T>(ap * p * r[p]));
-      pull[p - 1] = hn::Set(
-          d, static_cast<T>(ap * p * r[p] * (r[p] * r[p] * s[p]) / static_cast<double>(width)));
-    }
-  }
-
-  HWY_INLINE V value_at(V t) const {
-    V y = value[order];
-    for (int p = order - 1; p >= 0; --p) y = hn::MulAdd(y, t, value[p]);
-    return y;
-  }
-
-  HWY_INLINE V gradient_at(V x, V t, V g) const {
-    V inner_slope;
-    inner.value_and_slope(x, inner_slope);
-    const V t2 = hn::Mul(t, t);
-    V direct = slope[order - 1], back = pull[order - 1];
-    for (int p = order - 2; p >= 0; --p) {
-      direct = hn::MulAdd(direct, t, slope[p]);
-      back = hn::MulAdd(back, t2, pull[p]);
-    }
-    return hn::Mul(inner_slope, hn::NegMulAdd(t, back, hn::Mul(g, direct)));
-  }
-
   D d;
-  Inner<D> inner;
-  V even_sums[order], gradient_sums[order + 1];
-  V value[order + 1], slope[order], pull[order];
-  double r[order + 1] = {}, s[order + 1] = {};
+  hn::Vec<D> vectors[n];
+  double total[n];
 };
 
+template <class T>
+double scale_of(const T* row_scale, std::int64_t row) {
+  return row_scale == nullptr ? 1.0 : static_cast<double>(row_scale[row]);
+}
+
+// The second pass finds the row in cache.
 template <template <class> class Inner, int order, class T>
 void forward(double epsilon, const ActivationForwardRows<T>& a) {
+  using Math = VectorMath<T>;
   const hn::ScalableTag<T> d;
+  const Inner<Math> inner(nullptr);
   const bool streaming = can_stream(d, a.streaming, a.y, a.y_stride);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
     T* y = a.y + r * a.y_stride;
-    PolyNormRow<decltype(d), Inner, order> row(d);
+    RowSums<order, decltype(d)> even(d);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
-      row.add_even_powers(row.inner_value(load(d, x + i, lanes)));
+      add_even_powers<Math, order>(inner.value(load(d, x + i, lanes)), even.vectors);
     });
-    row.finish_value(a.coefficients, a.width, epsilon,
-                     a.row_scale == nullptr ? 1.0 : static_cast<double>(a.row_scale[r]));
+    even.finish();
+    const PolyNormValue<Math, order> row(a.coefficients, even.total, static_cast<double>(a.width),
+                                         epsilon, scale_of(a.row_scale, r));
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
-      const auto t = row.inner_value(load(d, x + i, lanes));
-      store(d, row.value_at(t), y + i, lanes, streaming);
+      store(row.value_at(inner.value(load(d, x + i, lanes))), d, y + i, lanes, streaming);
     });
   }
   if (streaming) hwy::FlushStream();
@@ -121,37 +59,37 @@ void forward(double epsilon, const ActivationForwardRows<T>& a) {
 
 template <template <class> class Inner, int order, class T>
 void backward(double epsilon, const ActivationBackwardRows<T>& a) {
+  using Math = VectorMath<T>;
   const hn::ScalableTag<T> d;
+  const Inner<Math> inner(nullptr);
   const bool streaming = can_stream(d, a.streaming, a.d_x, a.width);
   for (std::int64_t r = 0; r < a.rows; ++r) {
     const T* x = a.x + r * a.width;
     const T* d_y = a.d_y + r * a.d_y_stride;
     T* d_x = a.d_x + r * a.width;
     T* y = a.y == nullptr ? nullptr : a.y + r * a.y_stride;
-    const double scale = a.row_scale == nullptr ? 1.0 : static_cast<double>(a.row_scale[r]);
-    PolyNormRow<decltype(d), Inner, order> row(d);
+    RowSums<order, decltype(d)> even(d);
+    RowSums<order + 1, decltype(d)> powers(d);
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
-      const auto t = row.inner_value(load(d, x + i, lanes));
-      row.add_even_powers(t);
-      row.add_gradient_powers(t, load(d, d_y + i, lanes));
+      const auto t = inner.value(load(d, x + i, lanes));
+      add_even_powers<Math, order>(t, even.vectors);
+      add_gradient_powers<Math, order>(t, load(d, d_y + i, lanes), powers.vectors);
     });
-    row.finish_value(a.coefficients, a.width, epsilon, scale);
-    row.finish_gradient(a.coefficients, a.width, scale);
+    even.finish();
+    powers.finish();
+    const PolyNormGradient<Math, order> row(a.coefficients, even.total, powers.total,
+                                            static_cast<double>(a.width), epsilon,
+                                            scale_of(a.row_scale, r));
     for_each_vector(d, a.width, [&](std::size_t i, auto lanes) POLYMOE_VECTOR_LAMBDA {
-      const auto xi = load(d, x + i, lanes);
-      const auto t = row.inner_value(xi);
+      auto slope = hn::Zero(d);
+      const auto t = inner.value_and_slope(load(d, x + i, lanes), slope);
       const auto g = load(d, d_y + i, lanes);
-      store(d, row.gradient_at(xi, t, g), d_x + i, lanes, streaming);
-      if (y != nullptr) store(d, row.value_at(t), y + i, lanes, false);
+      store(row.gradient_at(t, slope, g), d, d_x + i, lanes, streaming);
+      if (y != nullptr) store(row.value_at(t), d, y + i, lanes, false);
     });
-    double d_scale = static_cast<double>(a.coefficients[0]) * row.s[0];
-    for (int p = 1; p <= order; ++p) {
-      d_scale += static_cast<double>(a.coefficients[p]) * row.r[p] * row.s[p];
-    }
-    if (a.d_row_scale != nullptr) a.d_row_scale[r] = static_cast<T>(d_scale);
+    if (a.d_row_scale != nullptr) a.d_row_scale[r] = static_cast<T>(row.d_scale);
     if (a.d_coefficients != nullptr) {
-      a.d_coefficients[0] += scale * row.s[0];
-      for (int p = 1; p <= order; ++p) a.d_coefficients[p] += scale * row.r[p] * row.s[p];
+      for (int p = 0; p <= order; ++p) a.d_coefficients[p] += row.d_a[p];
     }
   }
   if (streaming) hwy::FlushStream();

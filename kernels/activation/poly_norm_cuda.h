@@ -4,18 +4,17 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/activation/poly_norm.h"
+#include "kernels/activation/activation.h"
 
 namespace polymoe::cuda {
 
-/// PolyNorm on groups of rows, coefficients [1 or groups, order + 1] f32.
-void poly_norm_rows_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coefficients,
-                            const std::vector<std::int64_t>& group_offsets, const Tensor& y,
-                            Stream& stream);
-void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x,
-                             const Tensor& coefficients,
-                             const std::vector<std::int64_t>& group_offsets, const Tensor& d_x,
-                             const Tensor& d_coefficients, const Tensor& partial_sums,
-                             Stream& stream);
+/// activation_forward and activation_backward of polynorm and polyrelunorm.
+void poly_norm_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
+                       const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                       const Tensor& y, Stream& stream);
+void poly_norm_backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
+                        const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
+                        const Tensor& row_weights, const ActivationGradients& gradients,
+                        const Tensor& partial_sums, Stream& stream);
 
 }  // namespace polymoe::cuda

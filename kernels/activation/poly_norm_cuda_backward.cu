@@ -5,12 +5,10 @@
 
 #include "kernels/activation/poly_norm_cuda_plan.h"
 #include "kernels/activation/poly_norm_cuda_row.cuh"
-#include "kernels/activation/poly_norm_cuda_rows.cuh"
 #include "kernels/cuda/device/copies.cuh"
-#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
-#include "kernels/cuda/row_blocks.cuh"
-#include "kernels/cuda/row_shape.h"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {
@@ -35,31 +33,48 @@ __device__ void write_partial_sums(const double (&totals)[n], bool has_total, in
 
 // One vector's share of the row's sums: even powers, then gradient powers.
 template <class T, int order>
-__device__ void add_powers(uint4 x, uint4 d_y, float floor, float (&sums)[2 * order + 1]) {
+__device__ void add_powers(const PolyNormRows<T>& rows, uint4 x, uint4 d_y,
+                           float (&sums)[2 * order + 1]) {
   using V = Vector<T>;
   float values[V::size], g[V::size];
   V::unpack(x, values);
   V::unpack(d_y, g);
 #pragma unroll
   for (int j = 0; j < V::size; ++j) {
-    const float t = max_or_nan(values[j], floor);
-    add_even_powers<order>(t, sums);
-    add_gradient_powers<order>(t, g[j], sums + order);
+    const float t = rows.inner(values[j]);
+    add_even_powers<DeviceMath, order>(t, sums);
+    add_gradient_powers<DeviceMath, order>(t, g[j], sums + order);
   }
 }
 
+// What the second pass leaves of one vector, the i-th of its row.
 template <class T, int order>
-__device__ uint4 gradient_of(const Gradient<order>& gradient, uint4 x, uint4 d_y, float floor) {
+__device__ void write_results(const PolyNormRows<T>& rows, const Gradient<order>& gradient,
+                              std::int64_t row, int i, uint4 x, uint4 d_y) {
   using V = Vector<T>;
-  float values[V::size], g[V::size];
+  float values[V::size], results[V::size];
   V::unpack(x, values);
-  V::unpack(d_y, g);
+  if (rows.y != nullptr) {
+#pragma unroll
+    for (int j = 0; j < V::size; ++j) results[j] = gradient.value_at(rows.inner(values[j]));
+    __stcs(reinterpret_cast<uint4*>(rows.y + row * rows.width) + i, V::pack(results));
+  }
+  V::unpack(d_y, results);
 #pragma unroll
   for (int j = 0; j < V::size; ++j) {
-    const float result = gradient(max_or_nan(values[j], floor), g[j]);
-    values[j] = values[j] <= floor ? 0.0F : result;
+    results[j] =
+        gradient.gradient_at(rows.inner(values[j]), rows.inner_slope(values[j]), results[j]);
   }
-  return V::pack(values);
+  __stcs(reinterpret_cast<uint4*>(rows.d_x + row * rows.width) + i, V::pack(results));
+}
+
+// The row's share of the sums over rows, by one thread of it.
+template <class T, int order>
+__device__ void finish_row(const PolyNormRows<T>& rows, const Gradient<order>& gradient,
+                           std::int64_t row, double (&totals)[order + 1]) {
+#pragma unroll
+  for (int p = 0; p <= order; ++p) totals[p] += gradient.d_a[p];
+  if (rows.d_row_weights != nullptr) rows.d_row_weights[row] = gradient.d_scale;
 }
 
 // Each thread copies its vectors of x and d_y into its own places of shared memory, the next row's
@@ -78,7 +93,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   const int thread = threadIdx.x % row_threads, vectors = rows.width / V::size;
   const int slot = threadIdx.x / row_threads, slots = blockDim.x / row_threads;
   const int threads = blockDim.x, stage_size = 2 * held_vectors * threads;
-  const float inverse_width = 1.0F / static_cast<float>(rows.width);
+  const DeviceMath::Count width(rows.width);
   const float* a = rows.coefficients + span.group * rows.set_stride;
   // Places beyond the row's end stay zero and add nothing to the sums.
   for (int k = 0; k < 4 * held_vectors; ++k) staged[k * threads + threadIdx.x] = {0, 0, 0, 0};
@@ -99,29 +114,25 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     if (row + slots < span.end) copy_row(row + slots, next_stage);
     commit_copies();
     wait_for_copies<1>();
+    const float weight = rows.weight_of(row);
     float sums[n] = {};  // even powers, then gradient powers
 #pragma unroll 2
     for (int k = 0; k < held_vectors; ++k) {
-      add_powers<T, order>(load_shared(stage + 2 * k * threads),
-                           load_shared(stage + (2 * k + 1) * threads), rows.floor, sums);
+      add_powers<T, order>(rows, load_shared(stage + 2 * k * threads),
+                           load_shared(stage + (2 * k + 1) * threads), sums);
     }
     if (one_warp)
       sum_over_warp(sums);
     else
       sum_over_block(sums);
-    const Gradient<order> gradient(a, sums, sums + order, inverse_width, rows.epsilon);
-    if (thread == 0) {
-#pragma unroll
-      for (int p = 0; p <= order; ++p) totals[p] += gradient.d_a[p];
-    }
-    uint4* d_x = reinterpret_cast<uint4*>(rows.out + row * rows.width);
+    const Gradient<order> gradient(a, sums, sums + order, width, rows.epsilon, weight);
+    if (thread == 0) finish_row(rows, gradient, row, totals);
 #pragma unroll 2
     for (int k = 0; k < held_vectors; ++k) {
-      const uint4 result =
-          gradient_of<T, order>(gradient, load_shared(stage + 2 * k * threads),
-                                load_shared(stage + (2 * k + 1) * threads), rows.floor);
       const int i = thread + k * row_threads;
-      if (i < vectors) __stcs(d_x + i, result);
+      if (i >= vectors) break;
+      write_results(rows, gradient, row, i, load_shared(stage + 2 * k * threads),
+                    load_shared(stage + (2 * k + 1) * threads));
     }
     uint4* const done = stage;
     stage = next_stage;
@@ -143,7 +154,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   BlockSum<n> sum_over_block(storage);
   const RowBlocks::Span span = blocks[blockIdx.x];
   const int vectors = rows.width / Vector<T>::size;
-  const float inverse_width = 1.0F / static_cast<float>(rows.width);
+  const DeviceMath::Count width(rows.width);
   const float* a = rows.coefficients + span.group * rows.set_stride;
   if (threadIdx.x == 0) {
     for (Barrier& barrier : full) make_barrier(barrier, 1);
@@ -164,24 +175,20 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   for (std::int64_t row = span.begin; row < span.end; ++row) {
     const uint4* x = staged + 2 * stage * vectors;
     const uint4* d_y = x + vectors;
+    const float weight = rows.weight_of(row);
     wait_for_phase(full[stage], parity);
     float sums[n] = {};
 #pragma unroll 1
     for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
-      add_powers<T, order>(load_shared(x + i), load_shared(d_y + i), rows.floor, sums);
+      add_powers<T, order>(rows, load_shared(x + i), load_shared(d_y + i), sums);
     }
     sum_over_block(sums);
     // Every thread has left the row before, whose place is free now.
     if (threadIdx.x == 0 && row + 1 < span.end) copy_row(row + 1, stage ^ 1);
-    const Gradient<order> gradient(a, sums, sums + order, inverse_width, rows.epsilon);
-    if (threadIdx.x == 0) {
-#pragma unroll
-      for (int p = 0; p <= order; ++p) totals[p] += gradient.d_a[p];
-    }
-    uint4* d_x = reinterpret_cast<uint4*>(rows.out + row * rows.width);
+    const Gradient<order> gradient(a, sums, sums + order, width, rows.epsilon, weight);
+    if (threadIdx.x == 0) finish_row(rows, gradient, row, totals);
     for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
-      __stcs(d_x + i,
-             gradient_of<T, order>(gradient, load_shared(x + i), load_shared(d_y + i), rows.floor));
+      write_results(rows, gradient, row, i, load_shared(x + i), load_shared(d_y + i));
     }
     parity ^= stage;
     stage ^= 1;
@@ -210,25 +217,26 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   BlockSum<n> sum_over_block(storage);
   const RowBlocks::Span span = blocks[blockIdx.x];
   const float* a = rows.coefficients + span.group * rows.set_stride;
-  const float inverse_width = 1.0F / static_cast<float>(rows.width);
+  const DeviceMath::Count width(rows.width);
   double totals[order + 1] = {};
   for (std::int64_t row = span.begin; row < span.end; ++row) {
     const T* x = rows.x + row * rows.width;
     const T* d_y = rows.d_y + row * rows.width;
-    T* d_x = rows.out + row * rows.width;
+    T* d_x = rows.d_x + row * rows.width;
+    T* y = rows.y == nullptr ? nullptr : rows.y + row * rows.width;
     float sums[n] = {};
     for (int i = threadIdx.x; i < rows.width; i += blockDim.x) {
-      const float t = max_or_nan(to_float(x[i]), rows.floor);
-      add_even_powers<order>(t, sums);
-      add_gradient_powers<order>(t, to_float(d_y[i]), sums + order);
+      const float t = rows.inner(to_float(x[i]));
+      add_even_powers<DeviceMath, order>(t, sums);
+      add_gradient_powers<DeviceMath, order>(t, to_float(d_y[i]), sums + order);
     }
     sum_over_block(sums);
-    const Gradient<order> gradient(a, sums, sums + order, inverse_width, rows.epsilon);
-    for (int p = 0; p <= order; ++p) totals[p] += gradient.d_a[p];
+    const Gradient<order> gradient(a, sums, sums + order, width, rows.epsilon, rows.weight_of(row));
+    if (threadIdx.x == 0) finish_row(rows, gradient, row, totals);
     for (int i = threadIdx.x; i < rows.width; i += blockDim.x) {
-      const float value = to_float(x[i]);
-      const float result = gradient(max_or_nan(value, rows.floor), to_float(d_y[i]));
-      d_x[i] = from_float<T>(value <= rows.floor ? 0.0F : result);
+      const float value = to_float(x[i]), t = rows.inner(value), g = to_float(d_y[i]);
+      if (y != nullptr) y[i] = from_float<T>(gradient.value_at(t));
+      d_x[i] = from_float<T>(gradient.gradient_at(t, rows.inner_slope(value), g));
     }
   }
   write_partial_sums(totals, threadIdx.x == 0, 0, 1, rows.partial_sums);
@@ -263,31 +271,20 @@ void launch_backward(const PolyNormBackwardPlan& plan, const RowBlocks& blocks,
 
 }  // namespace
 
-void poly_norm_rows_backward(const PolyNorm& norm, const Tensor& d_y, const Tensor& x,
-                             const Tensor& coefficients,
-                             const std::vector<std::int64_t>& group_offsets, const Tensor& d_x,
-                             const Tensor& d_coefficients, const Tensor& partial_sums,
-                             Stream& stream) {
-  if (x.elements() == 0) return;
+void poly_norm_backward(const Activation& activation, const Tensor& d_y, const Tensor& x,
+                        const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
+                        const Tensor& row_weights, const ActivationGradients& gradients,
+                        const Tensor& partial_sums, Stream& stream) {
   with_real(x.dtype(), [&]<class T>(T) {
-    PolyNormRows<T> rows = poly_norm_rows<T>(norm, x, coefficients);
-    rows.d_y = static_cast<const T*>(d_y.raw());
-    rows.out = static_cast<T*>(d_x.raw());
-    rows.partial_sums = partial_sums.data<double>();
-    const PolyNormBackwardPlan plan(x, Vector<T>::size,
-                                    in_vectors<T>(x.dim(1), {x.raw(), d_y.raw(), d_x.raw()}),
-                                    has_bulk_copies<T>());
-    for_each_part(groups_of(coefficients, group_offsets), plan.rows_per_block,
-                  [&](const RowBlocks& blocks, std::int64_t first_group) {
-                    PolyNormRows<T> part = rows;
-                    part.coefficients += first_group * rows.set_stride;
-                    with_order(norm.order, [&](auto order) {
-                      launch_backward<T, order.value>(plan, blocks, part,
-                                                      static_cast<cudaStream_t>(stream.native()));
+    const PolyNormRows<T> rows(
+        backward_rows<T>(activation, d_y, x, coefficients, row_weights, gradients, partial_sums),
+        activation);
+    const PolyNormBackwardPlan plan(x, Vector<T>::size, rows.in_vectors, has_bulk_copies<T>());
+    for_each_part(rows, coefficients, group_offsets, plan.rows_per_block, gradients.d_coefficients,
+                  stream, [&](const RowBlocks& blocks, const PolyNormRows<T>& part) {
+                    with_order(activation.order, [&](auto order) {
+                      launch_backward<T, order.value>(plan, blocks, part, native(stream));
                     });
-                    add_partial_sums(blocks, part.partial_sums, norm.order + 1,
-                                     d_coefficients.data<float>() + first_group * rows.set_stride,
-                                     stream);
                   });
   });
 }

@@ -4,10 +4,9 @@
 #include <cuda_runtime.h>
 
 #include "kernels/activation/poly_norm_cuda_row.cuh"
-#include "kernels/activation/poly_norm_cuda_rows.cuh"
-#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
-#include "kernels/cuda/row_blocks.cuh"
 #include "kernels/cuda/row_shape.h"
 #include "runtime/cuda/check.h"
 
@@ -26,33 +25,33 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   const RowBlocks::Span span = blocks[blockIdx.x];
   const bool one_warp = row_threads == warp_size;
   const int thread = threadIdx.x % row_threads, vectors = rows.width / V::size;
-  const float inverse_width = 1.0F / static_cast<float>(rows.width);
+  const DeviceMath::Count width(rows.width);
   const float* a = rows.coefficients + span.group * rows.set_stride;
   for (std::int64_t row = span.begin + threadIdx.x / row_threads; row < span.end;
        row += blockDim.x / row_threads) {
     const uint4* x = reinterpret_cast<const uint4*>(rows.x + row * rows.width);
-    uint4* y = reinterpret_cast<uint4*>(rows.out + row * rows.width);
+    uint4* y = reinterpret_cast<uint4*>(rows.y + row * rows.width);
     uint4 held[held_vectors];
 #pragma unroll
     for (int k = 0; k < held_vectors; ++k) {
       const int i = thread + k * row_threads;
       held[k] = i < vectors ? __ldcs(x + i) : uint4{0, 0, 0, 0};  // zeros add nothing to the sums
     }
+    const float weight = rows.weight_of(row);
     float sums[order] = {};
 #pragma unroll
     for (int k = 0; k < held_vectors; ++k) {
       float values[V::size];
       V::unpack(held[k], values);
 #pragma unroll
-      for (const float value : values) add_even_powers<order>(max_or_nan(value, rows.floor), sums);
+      for (const float value : values) add_even_powers<DeviceMath, order>(rows.inner(value), sums);
     }
     if (one_warp)
       sum_over_warp(sums);
     else
       sum_over_block(sums);
     const std::uint32_t zero = __float_as_uint(sums[0]) & rows.zero;
-    float value[order + 1];
-    value_coefficients<order>(a, sums, inverse_width, rows.epsilon, value);
+    const Value<order> value(a, sums, width, rows.epsilon, weight);
 #pragma unroll
     for (int k = 0; k < held_vectors; ++k) {
       const int i = thread + k * row_threads;
@@ -60,7 +59,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
       unpack_again(held[k], zero);
       V::unpack(held[k], values);
 #pragma unroll
-      for (float& v : values) v = polynomial<order>(value, max_or_nan(v, rows.floor));
+      for (float& v : values) v = value.value_at(rows.inner(v));
       if (i < vectors) __stcs(y + i, V::pack(values));
     }
   }
@@ -74,19 +73,18 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   BlockSum<order> sum_over_block(storage);
   const RowBlocks::Span span = blocks[blockIdx.x];
   const float* a = rows.coefficients + span.group * rows.set_stride;
-  const float inverse_width = 1.0F / static_cast<float>(rows.width);
+  const DeviceMath::Count width(rows.width);
   for (std::int64_t row = span.begin; row < span.end; ++row) {
     const T* x = rows.x + row * rows.width;
-    T* y = rows.out + row * rows.width;
+    T* y = rows.y + row * rows.width;
     float sums[order] = {};
     for (int i = threadIdx.x; i < rows.width; i += blockDim.x) {
-      add_even_powers<order>(max_or_nan(to_float(x[i]), rows.floor), sums);
+      add_even_powers<DeviceMath, order>(rows.inner(to_float(x[i])), sums);
     }
     sum_over_block(sums);
-    float value[order + 1];
-    value_coefficients<order>(a, sums, inverse_width, rows.epsilon, value);
+    const Value<order> value(a, sums, width, rows.epsilon, rows.weight_of(row));
     for (int i = threadIdx.x; i < rows.width; i += blockDim.x) {
-      y[i] = from_float<T>(polynomial<order>(value, max_or_nan(to_float(x[i]), rows.floor)));
+      y[i] = from_float<T>(value.value_at(rows.inner(to_float(x[i]))));
     }
   }
 }
@@ -108,21 +106,17 @@ void launch_forward(const RowShape& shape, const RowBlocks& blocks, const PolyNo
 
 }  // namespace
 
-void poly_norm_rows_forward(const PolyNorm& norm, const Tensor& x, const Tensor& coefficients,
-                            const std::vector<std::int64_t>& group_offsets, const Tensor& y,
-                            Stream& stream) {
-  if (x.elements() == 0) return;
+void poly_norm_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
+                       const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
+                       const Tensor& y, Stream& stream) {
   with_real(x.dtype(), [&]<class T>(T) {
-    PolyNormRows<T> rows = poly_norm_rows<T>(norm, x, coefficients);
-    rows.out = static_cast<T*>(y.raw());
-    const RowShape shape(x.dim(1), Vector<T>::size, in_vectors<T>(x.dim(1), {x.raw(), y.raw()}));
-    for_each_part(groups_of(coefficients, group_offsets), 2 * shape.rows_at_once(),
-                  [&](const RowBlocks& blocks, std::int64_t first_group) {
-                    PolyNormRows<T> part = rows;
-                    part.coefficients += first_group * rows.set_stride;
-                    with_order(norm.order, [&](auto order) {
-                      launch_forward<T, order.value>(shape, blocks, part,
-                                                     static_cast<cudaStream_t>(stream.native()));
+    const PolyNormRows<T> rows(forward_rows<T>(activation, x, coefficients, row_weights, y),
+                               activation);
+    const RowShape shape(rows.width, Vector<T>::size, rows.in_vectors);
+    for_each_part(rows, coefficients, group_offsets, 2 * shape.rows_at_once(), Tensor(), stream,
+                  [&](const RowBlocks& blocks, const PolyNormRows<T>& part) {
+                    with_order(activation.order, [&](auto order) {
+                      launch_forward<T, order.value>(shape, blocks, part, native(stream));
                     });
                   });
   });

@@ -51,7 +51,7 @@ struct PolyNormBackwardPlan {
     const auto available =
         static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
     const auto blocks_of_memory = static_cast<int>(available / (staged_bytes + reserve));
-    int most = 1024 / shape.block_threads;
+    int most = 768 / shape.block_threads;  // by their registers, up to 85 a thread
     if (copies == Copies::by_row) {
       most = std::max(2, static_cast<int>(bytes_in_flight(device) / staged_bytes));
     }

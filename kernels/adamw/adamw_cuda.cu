@@ -3,7 +3,8 @@
 
 #include <cmath>
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "runtime/cuda/check.h"
 
@@ -80,11 +81,11 @@ void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor pa
       4, {gradient.raw(), parameter.raw(), m.raw(), v.raw(), rounded.raw()});
   cuda::with_real(gradient.dtype(), [&]<class Gradient>(Gradient) {
     cuda::with_real(m.dtype(), [&]<class Moment>(Moment) {
-      cuda::adamw_kernel<Gradient, Moment><<<cuda::element_blocks(count, 4), cuda::element_threads,
-                                             0, static_cast<cudaStream_t>(stream.native())>>>(
-          cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()),
-          parameter.data<float>(), static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
-          static_cast<__nv_bfloat16*>(rounded.raw()), aligned ? count / 4 : 0, count);
+      cuda::adamw_kernel<Gradient, Moment>
+          <<<cuda::element_blocks(count, 4), cuda::element_threads, 0, cuda::native(stream)>>>(
+              cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()),
+              parameter.data<float>(), static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
+              static_cast<__nv_bfloat16*>(rounded.raw()), aligned ? count / 4 : 0, count);
     });
   });
   cuda::check_launch("adamw");

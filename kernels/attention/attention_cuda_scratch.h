@@ -11,10 +11,10 @@
 /// alone, known without a GPU, so that a plan made on the meta device holds.
 namespace polymoe::cuda {
 
-/// Widest head of the kernels in attention_tiles_*.cu.
+/// Widest head of the kernels in attention_cuda_tiles_*.cu.
 constexpr std::int64_t most_head_dim = 256;
 
-/// Whether cuDNN computes a call; attention_tiles_*.cu computes the others. cuDNN takes bf16 heads
+/// Whether cuDNN computes a call; attention_cuda_tiles_*.cu computes the others. cuDNN takes bf16 heads
 /// of a multiple of 8 up to 128 on every GPU it knows. Single queries are not its: a decoding step
 /// has a new key_length each time, and every shape costs cuDNN a plan of its own.
 inline bool cudnn_serves(const AttentionShape& shape, DType dtype) {
@@ -50,7 +50,7 @@ inline AttentionSlice backward_slice(const AttentionShape& shape) {
 
 /// Bytes of cuDNN's workspaces: estimates that hold for cuDNN 9.19's plans on compute capability
 /// 8.0 and 9.0. What a plan needs beyond them is allocated once and kept with the stream
-/// (attention_cudnn.h).
+/// (attention_cuda_cudnn.h).
 constexpr std::int64_t workspace_alignment = 256;
 constexpr std::int64_t workspace_counters = std::int64_t{1} << 20;
 inline std::int64_t forward_workspace_bytes(const AttentionShape&) { return workspace_counters; }

@@ -9,7 +9,7 @@
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/attention_cuda_scratch.h"
-#include "kernels/cuda/device/packs.cuh"
+#include "kernels/cuda/device/vectors.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/error.h"
 
@@ -73,7 +73,7 @@ __device__ void load_tile(float* tile, const T* from, std::int64_t stride, std::
   for (int e = static_cast<int>(threadIdx.x); e < rows * dim; e += tile_threads) {
     const int row = e / dim, column = e % dim;
     tile[row * tile_stride(dim) + column] =
-        row < valid && column < head_dim ? f32_of(from[row * stride + column]) : 0.0f;
+        row < valid && column < head_dim ? to_float(from[row * stride + column]) : 0.0f;
   }
 }
 
@@ -178,7 +178,7 @@ struct TileSums {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const int column = 4 * tile_x() + 4 * tile_side * g + e;
-          if (column < head_dim) to[row * stride + column] = rounded<T>(elements[e]);
+          if (column < head_dim) to[row * stride + column] = from_float<T>(elements[e]);
         }
       }
     }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention/attention_cuda_tiles.h"
+
 #include <cmath>
 
 #include "kernels/attention/attention_cuda_tiles.cuh"
-#include "kernels/attention/attention_cuda_tiles.h"
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 
 namespace polymoe::cuda {
@@ -43,9 +46,9 @@ __global__ void __launch_bounds__(dot_warps* warp_size)
     const std::int64_t at = n * sizes.head_dim;  // row n / heads, head n % heads
     float dot = 0.0f;
     for (int c = lane; c < sizes.head_dim; c += warp_size) {
-      dot = fmaf(f32_of(t.d_out[at + c]), f32_of(t.out[at + c]), dot);
+      dot = fmaf(to_float(t.d_out[at + c]), to_float(t.out[at + c]), dot);
     }
-    dot = warp_sum(dot);
+    dot = sum_over_warp(dot);
     const std::int64_t row = n / sizes.heads;
     if (lane == 0) {
       t.output_dots[sizes.row(row / sizes.query_length, static_cast<int>(n % sizes.heads),

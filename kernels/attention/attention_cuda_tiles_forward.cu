@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention/attention_cuda_tiles.h"
+
 #include <cmath>
 
 #include "kernels/attention/attention_cuda_tiles.cuh"
-#include "kernels/attention/attention_cuda_tiles.h"
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 
 namespace polymoe::cuda {
@@ -115,7 +118,7 @@ __global__ void __launch_bounds__(decode_warps* warp_size)
   const std::int64_t key = sizes.key(sequence, head / sizes.group, 0);
   const auto element = [&](const T* row, int c) {
     const int column = lane + warp_size * c;
-    return column < sizes.head_dim ? f32_of(row[column]) : 0.0f;
+    return column < sizes.head_dim ? to_float(row[column]) : 0.0f;
   };
   float q[held], out[held];
 #pragma unroll
@@ -136,7 +139,7 @@ __global__ void __launch_bounds__(decode_warps* warp_size)
 #pragma unroll
         for (int c = 0; c < held; ++c) dot = fmaf(q[c], element(k + u * sizes.key_stride, c), dot);
       }
-      scores[u] = u < valid ? warp_sum(dot) : -INFINITY;
+      scores[u] = u < valid ? sum_over_warp(dot) : -INFINITY;
       next_largest = fmaxf(next_largest, scores[u]);
     }
     const float shrunk = expf(largest - next_largest);
@@ -173,7 +176,7 @@ __global__ void __launch_bounds__(decode_warps* warp_size)
     for (int w = 0; w < decode_warps; ++w) {
       value += out_of[w][column] * expf(largest_of[w] - all_largest);
     }
-    t.out[at + column] = rounded<T>(value / all_sum);
+    t.out[at + column] = from_float<T>(value / all_sum);
   }
   if (column == 0) t.log_sum_exp[sizes.row(sequence, head, 0)] = all_largest + logf(all_sum);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/convert/convert_backends.h"
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/copy.h"
 #include "runtime/cuda/check.h"
 
@@ -46,7 +47,7 @@ void convert(CudaBackend, const Tensor& x, Tensor y, Stream& stream) {
   const std::int64_t count = x.elements();
   const std::int64_t fours = cuda::in_vectors<float>(4, {x.raw(), y.raw()}) ? count / 4 : 0;
   const unsigned blocks = cuda::element_blocks(count, fours > 0 ? 4 * cuda::pieces : 1);
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const auto native = cuda::native(stream);
   if (x.dtype() == DType::f32) {
     cuda::convert_elements<<<blocks, cuda::element_threads, 0, native>>>(
         x.data<float>(), static_cast<__nv_bfloat16*>(y.raw()), fours, count);

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {
@@ -35,8 +36,8 @@ __global__ void __launch_bounds__(columns_per_block* column_segments)
 
 void add_column_sums(const float* partials, int blocks, int width, float* sums, Stream& stream) {
   const auto grid = static_cast<unsigned>((width + columns_per_block - 1) / columns_per_block);
-  add_columns<<<grid, dim3(columns_per_block, column_segments), 0,
-                static_cast<cudaStream_t>(stream.native())>>>(partials, blocks, width, sums);
+  add_columns<<<grid, dim3(columns_per_block, column_segments), 0, native(stream)>>>(
+      partials, blocks, width, sums);
   check_launch("add_column_sums");
 }
 

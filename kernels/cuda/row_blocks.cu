@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/row_blocks.cuh"
+
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {
@@ -27,9 +29,8 @@ __global__ void __launch_bounds__(threads)
 
 void add_partial_sums(const RowBlocks& blocks, const double* partial_sums, int n,
                       float* d_coefficients, Stream& stream) {
-  add_partial_sums_kernel<<<static_cast<unsigned>(blocks.groups * n), threads, 0,
-                            static_cast<cudaStream_t>(stream.native())>>>(blocks, partial_sums, n,
-                                                                          d_coefficients);
+  add_partial_sums_kernel<<<static_cast<unsigned>(blocks.groups * n), threads, 0, native(stream)>>>(
+      blocks, partial_sums, n, d_coefficients);
   check_launch("add_partial_sums");
 }
 

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <string>
 
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
 
@@ -146,7 +148,7 @@ __global__ void __launch_bounds__(scan_threads)
     for (int c = lane; c < chunks; c += warp_size) {
       sum += chunk_rows[c * static_cast<std::int64_t>(experts) + e];
     }
-    sum = cuda::warp_sum(sum);
+    sum = cuda::sum_over_warp(sum);
     if (lane == 0) {
       counts[e] = sum;
       first_row[e] = sum;

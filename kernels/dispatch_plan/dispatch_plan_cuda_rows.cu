@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // gather_rows and sum_rows: whole rows, one warp each, 16 bytes per lane where rows allow it.
-#include "kernels/cuda/device/launch.cuh"
-#include "kernels/cuda/device/packs.cuh"
 #include "kernels/dispatch_plan/dispatch_plan_backends.h"
+
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::detail {
@@ -60,17 +62,17 @@ __global__ void __launch_bounds__(threads)
       float sums[count] = {};
       if (accumulate) {
         const Pack<T, count> before = y[t * packs + i];
-        for (int c = 0; c < count; ++c) sums[c] = cuda::f32_of(before.values[c]);
+        for (int c = 0; c < count; ++c) sums[c] = cuda::to_float(before.values[c]);
       }
 #pragma unroll 4
       for (int j = 0; j < top_k; ++j) {
         const std::int64_t row = slots[j];
         if (row < 0) continue;
         const Pack<T, count> pack = rows[row * packs + i];
-        for (int c = 0; c < count; ++c) sums[c] += cuda::f32_of(pack.values[c]);
+        for (int c = 0; c < count; ++c) sums[c] += cuda::to_float(pack.values[c]);
       }
       Pack<T, count> result;
-      for (int c = 0; c < count; ++c) result.values[c] = cuda::rounded<T>(sums[c]);
+      for (int c = 0; c < count; ++c) result.values[c] = cuda::from_float<T>(sums[c]);
       y[t * packs + i] = result;
     }
   }

@@ -3,7 +3,8 @@
 
 #include <limits>
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/embedding/embedding_cuda_order.h"
 #include "runtime/cuda/check.h"
@@ -148,12 +149,12 @@ __global__ void __launch_bounds__(threads) add_window_sums(Runs runs) {
 
 template <class T, int unit>
 void sum_by_token(const Runs& runs, const T* d_y, Stream& stream) {
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const cudaStream_t native_stream = native(stream);
   const dim3 grid(static_cast<unsigned>((runs.rows + window_rows - 1) / window_rows),
                   static_cast<unsigned>((runs.width + unit * threads - 1) / (unit * threads)));
-  sum_windows<T, unit><<<grid, threads, 0, native>>>(runs, d_y);
+  sum_windows<T, unit><<<grid, threads, 0, native_stream>>>(runs, d_y);
   check_launch("sum_windows");
-  add_window_sums<unit><<<grid, threads, 0, native>>>(runs);
+  add_window_sums<unit><<<grid, threads, 0, native_stream>>>(runs);
   check_launch("add_window_sums");
 }
 
@@ -165,7 +166,7 @@ namespace polymoe::detail {
 void embedding_forward(CudaBackend, const Tensor& tokens, const Tensor& table, Tensor y,
                        Stream& stream) {
   if (y.elements() == 0) return;
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const auto native = cuda::native(stream);
   const auto grid = static_cast<unsigned>(y.dim(0));
   cuda::with_real(table.dtype(), [&]<class T>(T) {
     const std::int64_t width = table.dim(1);

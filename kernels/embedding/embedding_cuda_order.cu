@@ -3,7 +3,8 @@
 
 #include <bit>
 
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::cuda {

@@ -3,8 +3,8 @@
 
 #include <cstddef>
 
+#include "kernels/activation/activation_backends.h"
 #include "kernels/cuda/libraries/blas.h"
-#include "kernels/feed_forward/feed_forward_cuda_activation.h"
 
 namespace polymoe::detail {
 namespace {
@@ -70,8 +70,8 @@ void feed_forward_forward(CudaBackend, const Activation& activation,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                           Tensor y, const FeedForwardScratch& scratch, Stream& stream) {
   multiply_rows(x, weights.up, true, offsets, pre, stream);
-  cuda::weighted_activation_forward({activation, weights.coefficients, offsets, row_weights}, pre,
-                                    scratch.activated, stream);
+  activation_forward(CudaBackend{}, activation, pre, weights.coefficients, offsets, row_weights,
+                     scratch.activated, stream);
   multiply_rows(scratch.activated, weights.down, true, offsets, y, stream);
 }
 
@@ -87,9 +87,10 @@ void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardScratch& scratch, Stream& stream) {
   // The activated rows' gradient, in its place the activated rows; pre becomes its own gradient.
   multiply_rows(d_y, weights.down, false, offsets, scratch.activated, stream);
-  cuda::weighted_activation_backward({activation, weights.coefficients, offsets, row_weights}, pre,
-                                     scratch.activated, d_row_weights, gradients.coefficients,
-                                     scratch.partial_sums, stream);
+  activation_backward(CudaBackend{}, activation, scratch.activated, pre, weights.coefficients,
+                      offsets, row_weights,
+                      {pre, gradients.coefficients, scratch.activated, d_row_weights},
+                      scratch.partial_sums, stream);
   multiply_rows(pre, weights.up, false, offsets, d_x, stream);
   std::vector<cuda::Product> products;
   add_weight_gradients(pre, x, offsets, gradients.up, products);

@@ -5,7 +5,9 @@
 #include <cfloat>
 #include <cmath>
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/matmul/matmul.h"
 #include "runtime/cuda/check.h"
@@ -160,8 +162,7 @@ void launch(const Tensor& logits, const Tensor& targets, double scale, Tensor to
   const int threads =
       std::clamp((wanted + warp_size - 1) / warp_size * warp_size, warp_size, most_threads);
   kernel<<<static_cast<unsigned>(logits.dim(0)), static_cast<unsigned>(threads),
-           static_cast<std::size_t>(held * unit_bytes),
-           static_cast<cudaStream_t>(stream.native())>>>(
+           static_cast<std::size_t>(held * unit_bytes), native(stream)>>>(
       logits.data<float>(), targets.data<std::int32_t>(), vocab, held, static_cast<float>(scale),
       token_loss.data<float>(), d_logits);
   check_launch("loss_of_rows");

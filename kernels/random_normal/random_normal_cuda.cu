@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/random_normal/random_normal_backends.h"
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "runtime/cuda/check.h"
 
@@ -40,9 +41,9 @@ void random_normal(CudaBackend, const RandomStream& random, const NormalDraw& dr
   const std::int64_t count = y.elements();
   if (count == 0) return;
   cuda::with_real(y.dtype(), [&]<class T>(T) {
-    cuda::draw_kernel<T><<<cuda::element_blocks(count), cuda::element_threads, 0,
-                           static_cast<cudaStream_t>(stream.native())>>>(
-        random.key(), random.counter_high(), draw, static_cast<T*>(y.raw()), count);
+    cuda::draw_kernel<T>
+        <<<cuda::element_blocks(count), cuda::element_threads, 0, cuda::native(stream)>>>(
+            random.key(), random.counter_high(), draw, static_cast<T*>(y.raw()), count);
   });
   cuda::check_launch("random_normal");
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/reduction/reduction_backends.h"
 
-#include "kernels/cuda/device/elements.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "runtime/cuda/check.h"
 
@@ -50,18 +52,18 @@ __global__ void __launch_bounds__(element_threads)
 template <bool squared>
 void reduce(const Tensor& x, std::int64_t elements_per_block, const Tensor& partials,
             const Tensor& result, Stream& stream) {
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const cudaStream_t native_stream = native(stream);
   if (x.elements() > 0) {
     with_real(x.dtype(), [&]<class T>(T) {
       sum_blocks<squared, T>
-          <<<static_cast<unsigned>(partials.elements()), element_threads, 0, native>>>(
+          <<<static_cast<unsigned>(partials.elements()), element_threads, 0, native_stream>>>(
               static_cast<const T*>(x.raw()), x.elements(), elements_per_block,
               in_vectors<T>(elements_per_block, {x.raw()}), partials.data<double>());
       check_launch("sum_blocks");
     });
   }
-  sum_partials<<<1, element_threads, 0, native>>>(partials.data<double>(), partials.elements(),
-                                                  result.data<double>());
+  sum_partials<<<1, element_threads, 0, native_stream>>>(
+      partials.data<double>(), partials.elements(), result.data<double>());
   check_launch("sum_partials");
 }
 
@@ -117,9 +119,9 @@ void add(CudaBackend, const Tensor& x, Tensor y, Stream& stream) {
   cuda::with_real(x.dtype(), [&]<class T>(T) {
     constexpr std::int64_t size = cuda::Vector<T>::size;
     const std::int64_t vectors = cuda::in_vectors<T>(size, {x.raw(), y.raw()}) ? count / size : 0;
-    cuda::add_elements<T><<<cuda::element_blocks(count, size), cuda::element_threads, 0,
-                            static_cast<cudaStream_t>(stream.native())>>>(
-        static_cast<const T*>(x.raw()), static_cast<T*>(y.raw()), vectors, count);
+    cuda::add_elements<T>
+        <<<cuda::element_blocks(count, size), cuda::element_threads, 0, cuda::native(stream)>>>(
+            static_cast<const T*>(x.raw()), static_cast<T*>(y.raw()), vectors, count);
   });
   cuda::check_launch("add");
 }
@@ -130,9 +132,9 @@ void fill(CudaBackend, double value, Tensor y, Stream& stream) {
   cuda::with_real(y.dtype(), [&]<class T>(T) {
     constexpr std::int64_t size = cuda::Vector<T>::size;
     const std::int64_t vectors = cuda::in_vectors<T>(size, {y.raw()}) ? count / size : 0;
-    cuda::fill_elements<T><<<cuda::element_blocks(count, size), cuda::element_threads, 0,
-                             static_cast<cudaStream_t>(stream.native())>>>(
-        static_cast<float>(value), static_cast<T*>(y.raw()), vectors, count);
+    cuda::fill_elements<T>
+        <<<cuda::element_blocks(count, size), cuda::element_threads, 0, cuda::native(stream)>>>(
+            static_cast<float>(value), static_cast<T*>(y.raw()), vectors, count);
   });
   cuda::check_launch("fill");
 }

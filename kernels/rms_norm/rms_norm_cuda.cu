@@ -4,7 +4,9 @@
 #include <cuda_runtime.h>
 
 #include "kernels/cuda/column_sums.h"
+#include "kernels/cuda/device/sums.cuh"
 #include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
 #include "runtime/cuda/check.h"
@@ -112,15 +114,16 @@ __global__ void __launch_bounds__(RowShape::max_threads)
 template <class T>
 void forward(const Forward<T>& a, bool vectors, Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const cudaStream_t native_stream = native(stream);
   const RowShape shape(a.width, Vector<T>::size, vectors);
   const auto grid =
       static_cast<unsigned>((a.rows + shape.rows_at_once() - 1) / shape.rows_at_once());
   if (shape.held_vectors == 0) {
-    any_forward<T><<<grid, shape.block_threads, 0, native>>>(a);
+    any_forward<T><<<grid, shape.block_threads, 0, native_stream>>>(a);
   } else {
     shape.with_held_vectors([&](auto held) {
-      held_forward<T, held.value><<<grid, shape.block_threads, 0, native>>>(a, shape.row_threads);
+      held_forward<T, held.value>
+          <<<grid, shape.block_threads, 0, native_stream>>>(a, shape.row_threads);
     });
   }
   check_launch("rms_norm_forward");
@@ -255,18 +258,18 @@ __global__ void __launch_bounds__(RowShape::max_threads)
 template <class T>
 void backward(const Backward<T>& a, bool in_vectors, int blocks, float* d_weight, Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
-  const auto native = static_cast<cudaStream_t>(stream.native());
+  const cudaStream_t native_stream = native(stream);
   const auto grid = static_cast<unsigned>(blocks);
   const int vectors = in_vectors ? a.width / Vector<T>::size : 0;
   const auto threads_of = [&](int held) {
     return (vectors + held * warp_size - 1) / (held * warp_size) * warp_size;
   };
   if (vectors > 0 && threads_of(1) <= RowShape::max_threads) {
-    held_backward<T, 1, 4><<<grid, threads_of(1), 0, native>>>(a);
+    held_backward<T, 1, 4><<<grid, threads_of(1), 0, native_stream>>>(a);
   } else if (vectors > 0 && threads_of(2) <= RowShape::max_threads) {
-    held_backward<T, 2, 1><<<grid, threads_of(2), 0, native>>>(a);
+    held_backward<T, 2, 1><<<grid, threads_of(2), 0, native_stream>>>(a);
   } else {
-    any_backward<T><<<grid, 256, 0, native>>>(a);
+    any_backward<T><<<grid, 256, 0, native_stream>>>(a);
   }
   check_launch("rms_norm_backward");
   add_column_sums(a.partials, blocks, a.width, d_weight, stream);

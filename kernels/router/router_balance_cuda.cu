@@ -3,7 +3,8 @@
 
 #include <numeric>
 
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 
 namespace polymoe::detail {
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(threads)
     for (int e = static_cast<int>(threadIdx.x); e < in.experts; e += threads) {
       slots += in.counts[s * in.experts + e];
     }
-    slots = cuda::block_sum(slots, count_scratch);
+    slots = cuda::sum_over_block(slots, count_scratch);
     const double scale =
         slots == 0 ? 0.0
                    : in.slope_scale / (static_cast<double>(slots) * static_cast<double>(slots));
@@ -44,13 +45,13 @@ __global__ void __launch_bounds__(threads)
       gradient[i] = static_cast<float>(slope);
     }
   }
-  balance = cuda::block_sum(balance, sum_scratch);
+  balance = cuda::sum_over_block(balance, sum_scratch);
   double squares = 0.0;
   for (std::int64_t t = threadIdx.x; t < in.tokens; t += threads) {
     const auto value = static_cast<double>(in.log_sum_exp[t]);
     squares += value * value;
   }
-  squares = cuda::block_sum(squares, sum_scratch);
+  squares = cuda::sum_over_block(squares, sum_scratch);
   if (threadIdx.x == 0) {
     losses[0] += balance;
     losses[1] += in.z_scale * squares;
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(threads)
     totals[e] += sum;
     dropped += sum - kept[e];
   }
-  dropped = cuda::block_sum(dropped, scratch);
+  dropped = cuda::sum_over_block(dropped, scratch);
   if (threadIdx.x == 0) totals[experts] += dropped;
 }
 

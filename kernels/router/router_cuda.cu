@@ -4,7 +4,9 @@
 #include <cfloat>
 #include <string>
 
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
 
@@ -37,14 +39,14 @@ __device__ float score_row(const Routing& r, const float* logits, float* scores)
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   float largest = -INFINITY;
   for (int e = lane; e < r.experts; e += warp_size) largest = fmaxf(largest, logits[e]);
-  largest = cuda::warp_max(largest);
+  largest = cuda::max_over_warp(largest);
   float sum = 0.0f;
   for (int e = lane; e < r.experts; e += warp_size) {
     const float value = expf(logits[e] - largest);
     scores[e] = r.softmax ? value : 1.0f / (1.0f + expf(-logits[e]));
     sum += value;
   }
-  sum = cuda::warp_sum(sum);
+  sum = cuda::sum_over_warp(sum);
   if (r.softmax) {
     const float scale = 1.0f / sum;
     for (int e = lane; e < r.experts; e += warp_size) scores[e] *= scale;
@@ -64,7 +66,7 @@ __device__ void choose_experts(const Routing& r, unsigned* keys, std::int32_t* i
           (static_cast<unsigned long long>(keys[e]) << 32) | ~static_cast<unsigned>(e);
       best = candidate > best ? candidate : best;
     }
-    best = cuda::warp_max(best);
+    best = cuda::max_over_warp(best);
     const auto expert = static_cast<int>(~static_cast<unsigned>(best));
     if (lane == 0) {
       ids[j] = expert;
@@ -102,7 +104,7 @@ __global__ void __launch_bounds__(threads) route(Routing r, const float* logits,
       keys[e] = cuda::ordered_bits(scores[e] + (bias == nullptr ? 0.0f : bias[e]));
       total += scores[e];
     }
-    total = cuda::warp_sum(total);
+    total = cuda::sum_over_warp(total);
     if (lane == 0) scales[i] = r.softmax ? 1.0f : reciprocal(total);
     __syncwarp();
     choose_experts(r, keys, ids);
@@ -111,7 +113,7 @@ __global__ void __launch_bounds__(threads) route(Routing r, const float* logits,
       chosen += scores[ids[j]];
       atomicAdd(&counts[ids[j]], 1);  // whole numbers: any order gives the same
     }
-    const float scale = r.normalize ? reciprocal(cuda::warp_sum(chosen)) : 1.0f;
+    const float scale = r.normalize ? reciprocal(cuda::sum_over_warp(chosen)) : 1.0f;
     for (int j = lane; j < r.top_k; j += warp_size) weights[j] = scores[ids[j]] * scale;
   }
   __syncthreads();
@@ -141,8 +143,8 @@ __global__ void __launch_bounds__(threads)
     count += chunk_counts[place];
     sum += chunk_sums[place];
   }
-  count = cuda::block_sum(count, count_scratch);
-  sum = cuda::block_sum(sum, sum_scratch);
+  count = cuda::sum_over_block(count, count_scratch);
+  sum = cuda::sum_over_block(sum, sum_scratch);
   if (threadIdx.x == 0) {
     counts[blockIdx.x] = count;
     sums[blockIdx.x] = sum;
@@ -180,18 +182,18 @@ __global__ void __launch_bounds__(threads)
         chosen += scores[ids[j]];
         shift += d_weights[j] * weights[j];
       }
-      scale = reciprocal(cuda::warp_sum(chosen));
-      shift = cuda::warp_sum(shift);
+      scale = reciprocal(cuda::sum_over_warp(chosen));
+      shift = cuda::sum_over_warp(shift);
     }
     float balance_shift = 0.0f, balance_scale = 1.0f;
     if (balance != nullptr && !r.softmax) {
       float total = 0.0f;
       for (int e = lane; e < r.experts; e += warp_size) total += scores[e];
-      balance_scale = reciprocal(cuda::warp_sum(total));
+      balance_scale = reciprocal(cuda::sum_over_warp(total));
       for (int e = lane; e < r.experts; e += warp_size) {
         balance_shift += balance[e] * scores[e] * balance_scale;
       }
-      balance_shift = cuda::warp_sum(balance_shift);
+      balance_shift = cuda::sum_over_warp(balance_shift);
     }
     const auto d_balance = [&](int e) {
       return balance == nullptr ? 0.0f : (balance[e] - balance_shift) * balance_scale;
@@ -208,7 +210,7 @@ __global__ void __launch_bounds__(threads)
       for (int e = lane; e < r.experts; e += warp_size) {
         mean += scores[e] * (d_balance(e) + d_chosen(e));
       }
-      mean = cuda::warp_sum(mean);
+      mean = cuda::sum_over_warp(mean);
       for (int e = lane; e < r.experts; e += warp_size) {
         d_logits[e] = scores[e] * (d_balance(e) + d_chosen(e) - mean + d_lse);
       }

@@ -71,23 +71,33 @@ void KernelCases::activation(const std::string& which, const FeedForwardExtents&
       (activation.kind == ActivationKind::polynorm ? "poly_norm" : name_of(activation.kind)) +
       (" of " + which);
   const std::string shape = fmt::format("{} x {}", rows, width);
+  const bool weighted = extents.weighted;
+  const auto row_weights = [=](ExecutionContext& context) {
+    return weighted ? constant({rows}, wide, 0.25, context) : Tensor();
+  };
   add(name + " forward", shape, {.bytes = in + out}, [=](ExecutionContext& context) {
     const Tensor x = varied({rows, pre_width}, dtype, 1.5, context);
     const Tensor y = constant({rows, width}, dtype, 0.0, context);
     const Tensor coefficients = starting_coefficients(activation, wide, context);
+    const Tensor weights = row_weights(context);
     return [=, &context] {
-      activation_forward(activation, x, coefficients, {0, rows}, y, context.stream);
+      activation_forward(activation, x, coefficients, {0, rows}, weights, y, context.stream);
     };
   });
-  add(name + " backward", shape, {.bytes = 2.0 * in + out}, [=](ExecutionContext& context) {
+  // As the feed-forward runs it: the activated rows come with the gradients.
+  add(name + " backward", shape, {.bytes = 2.0 * (in + out)}, [=](ExecutionContext& context) {
     const Tensor x = varied({rows, pre_width}, dtype, 1.5, context);
-    const Tensor d_x = constant(x.shape(), dtype, 0.0, context);
     const Tensor d_y = varied({rows, width}, dtype, 0.1, context);
     const Tensor coefficients = starting_coefficients(activation, wide, context);
-    const Tensor gradient = starting_coefficients(activation, wide, context);
+    const Tensor weights = row_weights(context);
+    const ActivationGradients gradients{
+        .d_x = constant(x.shape(), dtype, 0.0, context),
+        .d_coefficients = starting_coefficients(activation, wide, context),
+        .y = constant(d_y.shape(), dtype, 0.0, context),
+        .d_row_weights = row_weights(context)};
     return [=, &context] {
-      activation_backward(activation, d_y, x, coefficients, {0, rows}, d_x, gradient, context.arena,
-                          context.stream);
+      activation_backward(activation, d_y, x, coefficients, {0, rows}, weights, gradients,
+                          context.arena, context.stream);
     };
   });
 }

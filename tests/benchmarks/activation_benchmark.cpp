@@ -49,15 +49,15 @@ struct Problem {
 
 void forward(benchmark::State& state, ActivationKind kind) {
   Problem p(kind);
-  for (auto _ : state) activation_forward(p.activation, *p.x, *p.a, p.offsets, *p.y, p.stream);
+  for (auto _ : state) activation_forward(p.activation, *p.x, *p.a, p.offsets, {}, *p.y, p.stream);
   p.count_bytes(state, static_cast<double>(p.factor) + 1.0);
 }
 
 void backward(benchmark::State& state, ActivationKind kind) {
   Problem p(kind);
   for (auto _ : state) {
-    activation_backward(p.activation, *p.y, *p.x, *p.a, p.offsets, *p.d_x, *p.d_a, p.scratch,
-                        p.stream);
+    activation_backward(p.activation, *p.y, *p.x, *p.a, p.offsets, {}, {*p.d_x, *p.d_a, {}, {}},
+                        p.scratch, p.stream);
   }
   p.count_bytes(state, 2.0 * static_cast<double>(p.factor) + 1.0);
 }

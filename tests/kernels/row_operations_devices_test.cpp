@@ -5,7 +5,6 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/activation/activation.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/reduction/reduction.h"
@@ -45,41 +44,6 @@ class RowOperations : public test::OnDevice {
 };
 INSTANTIATE_TEST_SUITE_P(All, RowOperations, ::testing::ValuesIn(test::placements()),
                          test::name_of_placement);
-
-// Rows per group: some, none, one, many.
-const std::vector<std::int64_t> offsets = {0, 37, 37, 38, 301};
-
-TEST_P(RowOperations, Activations) {
-  for (const ActivationKind kind : all_activations()) {
-    for (const std::int64_t width : {64, 33}) {
-      for (const bool set_per_group : {false, true}) {
-        const Activation activation{.kind = kind, .order = 3};
-        const std::int64_t rows = offsets.back(), count = coefficient_count(activation);
-        SCOPED_TRACE(std::string(name_of(kind)) + " width " + std::to_string(width));
-        const OwnedTensor x = draw({rows, pre_activation_factor(kind) * width}, "x", {0.1, 2.0});
-        const OwnedTensor d_y = draw({rows, width}, "d_y");
-        const Shape sets{set_per_group ? 4 : 1, count};
-        const OwnedTensor a = draw_wide(sets, "a", {0.3, 0.5}), d_a = draw_wide(sets, "d_a");
-
-        const OwnedTensor x64 = f64(x), d_y64 = f64(d_y), a64 = f64(a), d_a64 = f64(d_a),
-                          y64 = poisoned64(d_y->shape()), d_x64 = poisoned64(x->shape());
-        activation_forward(activation, *x64, *a64, offsets, *y64, cpu_);
-        activation_backward(activation, *d_y64, *x64, *a64, offsets, *d_x64, *d_a64, cpu_arena_,
-                            cpu_);
-
-        const OwnedTensor on_x = moved(*x), on_d_y = moved(*d_y), on_a = moved(*a),
-                          on_d_a = moved(*d_a), y = poisoned(d_y->shape(), dtype()),
-                          d_x = poisoned(x->shape(), dtype());
-        activation_forward(activation, *on_x, *on_a, offsets, *y, stream());
-        activation_backward(activation, *on_d_y, *on_x, *on_a, offsets, *d_x, *on_d_a, arena(),
-                            stream());
-        expect_near(y, y64, tolerance());
-        expect_near(d_x, d_x64, tolerance());
-        if (count > 0) expect_near(on_d_a, d_a64, 1e-4);
-      }
-    }
-  }
-}
 
 TEST_P(RowOperations, RmsNorm) {
   for (const Shape& shape : {Shape{37, 2048}, Shape{300, 33}, Shape{5, 8200}, Shape{1000, 128},

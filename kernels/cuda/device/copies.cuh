@@ -5,12 +5,36 @@
 
 namespace polymoe::cuda {
 
-// Copies to shared memory that the hardware makes by itself, and the barriers that count their
-// bytes (mbarrier, cp.async.bulk; PTX ISA). From compute capability 9.0 on.
-
 __device__ inline std::uint32_t shared_address(const void* shared) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
 }
+
+/// 16 bytes from global to shared memory, without waiting; see commit_copies() and
+/// wait_for_copies(). Only the copying thread may rely on the wait.
+__device__ inline void copy_async(uint4* shared, const uint4* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
+               "l"(global)
+               : "memory");
+}
+/// Closes a group of the copies so far.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// Until at most `pending` of the latest groups are under way.
+template <int pending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
+/// A load that is made where it is written, so that its registers are free before and after.
+__device__ inline uint4 load_shared(const uint4* shared) {
+  uint4 bits;
+  asm volatile("ld.volatile.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+               : "r"(shared_address(shared))
+               : "memory");
+  return bits;
+}
+
+// Copies to shared memory that the hardware makes by itself, and the barriers that count their
+// bytes (mbarrier, cp.async.bulk; PTX ISA). From compute capability 9.0 on.
 
 /// A barrier in shared memory: a phase ends when `arrivals` have arrived and all bytes announced
 /// have come. Phases alternate in parity, beginning with 0.

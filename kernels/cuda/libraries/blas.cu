@@ -5,6 +5,7 @@
 #include <bit>
 #include <string>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/libraries/same_bits.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
@@ -112,7 +113,7 @@ Blas::Blas(Stream& stream) : device_(stream.device().index) {
     check(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "cudaEventCreate");
     for (Lane& lane : lanes_) {
       if (&lane == lanes_.data()) {
-        lane.stream = static_cast<cudaStream_t>(stream.native());
+        lane.stream = native(stream);
       } else {
         check(cudaStreamCreateWithFlags(&lane.stream, cudaStreamNonBlocking), "cudaStreamCreate");
       }

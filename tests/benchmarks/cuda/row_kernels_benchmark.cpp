@@ -42,37 +42,41 @@ std::string title(const char* operation, const Shape& shape, DType dtype) {
   return std::string(operation) + " " + to_string(shape) + " " + name_of(dtype);
 }
 
-void poly_norm(Bench& bench, const Shape& shape, DType dtype, const PolyNorm& norm) {
-  const OwnedTensor x = normal_values(shape, dtype, 1.0, bench.stream),
+// As the feed-forward runs it: rows have weights, whose gradients are wanted, and the activated rows
+// come with the gradients.
+void activation(Bench& bench, const Shape& shape, DType dtype, const Activation& chosen) {
+  const Shape pre{shape[0], pre_activation_factor(chosen.kind) * shape[1]};
+  const OwnedTensor x = normal_values(pre, dtype, 1.0, bench.stream),
                     d_y = normal_values(shape, dtype, 1.0, bench.stream),
-                    a = normal_values({norm.order + 1}, DType::f32, 1.0, bench.stream);
-  const OwnedTensor out(shape, dtype, gpu), d_a(a->shape(), DType::f32, gpu);
-  const auto bytes = static_cast<double>(x->bytes());
-  const std::string order = " order " + std::to_string(norm.order);
-  bench.row(title("poly_norm_forward", shape, dtype) + order, 2.0 * bytes,
-            [&] { poly_norm_forward(norm, *x, *a, *out, bench.stream); });
-  bench.row(title("poly_norm_backward", shape, dtype) + order, 3.0 * bytes, [&] {
-    poly_norm_backward(norm, *d_y, *x, *a, *out, *d_a, bench.scratch, bench.stream);
+                    weights = normal_values({shape[0]}, DType::f32, 1.0, bench.stream),
+                    a = normal_values({1, coefficient_count(chosen)}, DType::f32, 1.0,
+                                      bench.stream);
+  const OwnedTensor y(shape, dtype, gpu), d_x(pre, dtype, gpu), d_a(a->shape(), DType::f32, gpu),
+      d_weights({shape[0]}, DType::f32, gpu);
+  const std::vector<std::int64_t> all = {0, shape[0]};
+  const auto in = static_cast<double>(x->bytes()), out = static_cast<double>(y->bytes());
+  const std::string name =
+      std::string(name_of(chosen.kind)) +
+      (coefficient_count(chosen) > 1 ? " order " + std::to_string(chosen.order) : "");
+  bench.row(title((name + " forward").c_str(), shape, dtype), in + out,
+            [&] { activation_forward(chosen, *x, *a, all, *weights, *y, bench.stream); });
+  bench.row(title((name + " backward").c_str(), shape, dtype), 2.0 * (in + out), [&] {
+    activation_backward(chosen, *d_y, *x, *a, all, *weights, {*d_x, *d_a, *y, *d_weights},
+                        bench.scratch, bench.stream);
   });
 }
 
-void activation(Bench& bench, const Shape& shape, ActivationKind kind) {
-  const Activation chosen{.kind = kind};
-  const Shape pre{shape[0], pre_activation_factor(kind) * shape[1]};
-  const OwnedTensor x = normal_values(pre, DType::bf16, 1.0, bench.stream),
+// Alone, without weights: what the peers in tests/benchmarks/peers do.
+void poly_norm_alone(Bench& bench, const Shape& shape) {
+  const OwnedTensor x = normal_values(shape, DType::bf16, 1.0, bench.stream),
                     d_y = normal_values(shape, DType::bf16, 1.0, bench.stream),
-                    a = normal_values({1, coefficient_count(chosen)}, DType::f32, 1.0,
-                                      bench.stream);
-  const OwnedTensor y(shape, DType::bf16, gpu), d_x(pre, DType::bf16, gpu),
-      d_a(a->shape(), DType::f32, gpu);
-  const std::vector<std::int64_t> all = {0, shape[0]};
-  const auto in = static_cast<double>(x->bytes()), out = static_cast<double>(y->bytes());
-  const std::string name = name_of(kind);
-  bench.row(title((name + " forward").c_str(), shape, DType::bf16), in + out,
-            [&] { activation_forward(chosen, *x, *a, all, *y, bench.stream); });
-  bench.row(title((name + " backward").c_str(), shape, DType::bf16), 2.0 * in + out, [&] {
-    activation_backward(chosen, *d_y, *x, *a, all, *d_x, *d_a, bench.scratch, bench.stream);
-  });
+                    a = normal_values({4}, DType::f32, 1.0, bench.stream);
+  const OwnedTensor out(shape, DType::bf16, gpu), d_a(a->shape(), DType::f32, gpu);
+  const auto bytes = static_cast<double>(x->bytes());
+  bench.row(title("poly_norm_forward alone", shape, DType::bf16), 2.0 * bytes,
+            [&] { poly_norm_forward({}, *x, *a, *out, bench.stream); });
+  bench.row(title("poly_norm_backward alone", shape, DType::bf16), 3.0 * bytes,
+            [&] { poly_norm_backward({}, *d_y, *x, *a, *out, *d_a, bench.scratch, bench.stream); });
 }
 
 void rms_norm(Bench& bench, const Shape& shape) {
@@ -173,17 +177,19 @@ int run() {
   Bench bench;
   std::printf("%s, device copy %.2f TB/s\n", cuda::describe_device(0).c_str(),
               bench.copy_bandwidth * 1e-12);
+  const Activation poly_norm{.kind = ActivationKind::polynorm};
   for (const Shape& shape : {Shape{131072, 1536}, Shape{16384, 8256}}) {
-    poly_norm(bench, shape, DType::bf16, {});
+    activation(bench, shape, DType::bf16, poly_norm);
+    poly_norm_alone(bench, shape);
   }
   for (const std::int64_t width : {1024, 2048, 4096, 5504, 12288, 16384}) {
-    poly_norm(bench, {(std::int64_t{1} << 27) / width, width}, DType::bf16, {});
+    activation(bench, {(std::int64_t{1} << 27) / width, width}, DType::bf16, poly_norm);
   }
-  poly_norm(bench, {131072, 1536}, DType::bf16, {.order = 4, .rectified = true});
-  poly_norm(bench, {65536, 1536}, DType::f32, {});
+  activation(bench, {131072, 1536}, DType::bf16, {ActivationKind::polyrelunorm, 4, 1e-6});
+  activation(bench, {65536, 1536}, DType::f32, poly_norm);
   for (const ActivationKind kind : {ActivationKind::relu, ActivationKind::gelu,
                                     ActivationKind::polyrelu, ActivationKind::swiglu}) {
-    activation(bench, {131072, 1536}, kind);
+    activation(bench, {131072, 1536}, DType::bf16, {.kind = kind});
   }
   rms_norm(bench, {65536, 2048});
   for (const Shape& shape : {Shape{16384, 16, 128}, Shape{65536, 16, 128}, Shape{16384, 4, 128}}) {

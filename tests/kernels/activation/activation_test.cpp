@@ -71,10 +71,10 @@ struct Call {
   }
 
   void forward(const Offsets& offsets) {
-    activation_forward(activation, *x, *a, offsets, *y, stream);
+    activation_forward(activation, *x, *a, offsets, {}, *y, stream);
   }
   void backward(const Offsets& offsets) {
-    activation_backward(activation, *d_y, *x, *a, offsets, *d_x, *d_a, arena, stream);
+    activation_backward(activation, *d_y, *x, *a, offsets, {}, {*d_x, *d_a, {}, {}}, arena, stream);
   }
 
   Activation activation;
@@ -163,10 +163,10 @@ TEST_P(EveryActivation, GroupsUseTheirOwnCoefficientsAndMayBeEmpty) {
       a = whole.a->rows(set, set + 1);
       d_a = OwnedTensor({1, count}, dtype, Device::cpu());
     }
-    activation_forward(activation, whole.x->rows(begin, end), a, {0, end - begin}, *y,
+    activation_forward(activation, whole.x->rows(begin, end), a, {0, end - begin}, {}, *y,
                        whole.stream);
     activation_backward(activation, whole.d_y->rows(begin, end), whole.x->rows(begin, end), a,
-                        {0, end - begin}, *d_x, *d_a, whole.arena, whole.stream);
+                        {0, end - begin}, {}, {*d_x, *d_a, {}, {}}, whole.arena, whole.stream);
     EXPECT_TRUE(test::bitwise_equal(whole.y->rows(begin, end), *y));
     EXPECT_TRUE(test::bitwise_equal(whole.d_x->rows(begin, end), *d_x));
     if (count > 0) {
@@ -203,12 +203,50 @@ TEST_P(EveryActivation, MayOverwriteItsInput) {
   call.forward(offsets);
   call.backward(offsets);
   Call in_place(GetParam(), 50, 21, 1);
-  activation_backward(in_place.activation, *in_place.d_y, *in_place.x, *in_place.a, offsets,
-                      *in_place.x, *in_place.d_a, in_place.arena, in_place.stream);
+  activation_backward(in_place.activation, *in_place.d_y, *in_place.x, *in_place.a, offsets, {},
+                      {*in_place.x, *in_place.d_a, {}, {}}, in_place.arena, in_place.stream);
   EXPECT_TRUE(test::bitwise_equal(*in_place.x, *call.d_x));
   if (call.activation.kind == ActivationKind::swiglu) return;
-  activation_forward(call.activation, *call.x, *call.a, offsets, *call.x, call.stream);
+  activation_forward(call.activation, *call.x, *call.a, offsets, {}, *call.x, call.stream);
   EXPECT_TRUE(test::bitwise_equal(*call.x, *call.y));
+}
+
+// A row's weight w makes w y of y, and w d_y of what comes back; its own gradient is <d_y, y>. The
+// activated rows come with the gradients, in the place of d_y, as the feed-forward asks for them.
+TEST_P(EveryActivation, WeighsRows) {
+  constexpr std::int64_t rows = 50, width = 21;
+  const Offsets offsets{0, 17, 17, 50};
+  Call plain(GetParam(), rows, width, 3), weighted(GetParam(), rows, width, 3);
+  const DType dtype = plain.dtype;
+  const OwnedTensor weights = random_tensor({rows}, dtype, "weights", {0.5, 0.5});
+  const OwnedTensor d_weights = poisoned_tensor({rows}, dtype);
+  activation_forward(weighted.activation, *weighted.x, *weighted.a, offsets, *weights, *weighted.y,
+                     weighted.stream);
+  activation_backward(weighted.activation, *weighted.d_y, *weighted.x, *weighted.a, offsets,
+                      *weights, {*weighted.d_x, *weighted.d_a, *weighted.d_y, *d_weights},
+                      weighted.arena, weighted.stream);
+  plain.forward(offsets);
+  const std::vector<double> w = values_of(*weights), y = values_of(*plain.y);
+  std::vector<double> weighted_y = y, weighted_d_y = values_of(*plain.d_y), dots(rows);
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    const std::size_t row = i / width;
+    dots[row] += weighted_d_y[i] * y[i];
+    weighted_y[i] *= w[row];
+    weighted_d_y[i] *= w[row];
+  }
+  plain.d_y = tensor_of({rows, width}, dtype, weighted_d_y);
+  plain.backward(offsets);
+  const double tolerance = dtype == DType::f32 ? 1e-5 : 1e-13;
+  const auto close = [&](const Tensor& actual, const Tensor& expected) {
+    return test::relative_error(actual, expected) <= tolerance;
+  };
+  EXPECT_TRUE(close(*weighted.y, *tensor_of({rows, width}, dtype, weighted_y)));
+  EXPECT_TRUE(close(*weighted.d_y, *weighted.y));
+  EXPECT_TRUE(close(*d_weights, *tensor_of({rows}, dtype, dots)));
+  EXPECT_TRUE(close(*weighted.d_x, *plain.d_x));
+  if (plain.a->defined()) {
+    EXPECT_TRUE(close(*weighted.d_a, *plain.d_a));
+  }
 }
 
 TEST_P(EveryActivationInDouble, GradientsMatchDifferences) {
@@ -253,7 +291,7 @@ TEST(PolyReluContains, ReluReluSquaredAndPolynomials) {
     OwnedTensor y = poisoned_tensor(input.shape(), DType::f64);
     const auto count = static_cast<std::int64_t>(a.size());
     const OwnedTensor coefficients = tensor_of({1, count}, DType::f64, a);
-    activation_forward({kind, 3, 1e-6}, input, *coefficients, offsets, *y, stream);
+    activation_forward({kind, 3, 1e-6}, input, *coefficients, offsets, {}, *y, stream);
     return y;
   };
   EXPECT_TRUE(test::bitwise_equal(*apply(ActivationKind::polyrelu, *x, {0, 1, 0, 0}),
@@ -283,7 +321,7 @@ TEST(PolyReluContains, EveryReluNetwork) {
       OwnedTensor next = poisoned_tensor({rows, widths[layer]}, DType::f64);
       matmul(*h, Transpose::no, *weight, Transpose::yes, Write::overwrite, *next, stream);
       if (layer + 1 < widths.size()) {
-        activation_forward({kind, 3, 1e-6}, *next, *a, {0, rows}, *next, stream);
+        activation_forward({kind, 3, 1e-6}, *next, *a, {0, rows}, {}, *next, stream);
       }
       h = std::move(next);
     }
@@ -333,7 +371,7 @@ TEST(ActivationErrors, NameValueAndRange) {
   const auto message = [&](const Activation& activation, const Tensor& coefficients,
                            const Offsets& offsets) -> std::string {
     try {
-      activation_forward(activation, *x, coefficients, offsets, *y, stream);
+      activation_forward(activation, *x, coefficients, offsets, {}, *y, stream);
     } catch (const InvalidArgument& error) {
       return error.what();
     }

@@ -60,9 +60,9 @@ Results run_all(DType dtype) {
                      sums("poly_norm d_coefficients", {4}, dtype), scratch, stream);
 
   const Activation gelu{.kind = ActivationKind::gelu};
-  activation_forward(gelu, *x, Tensor{}, {0, 37}, output("gelu y", shape), stream);
-  activation_backward(gelu, *d_y, *x, Tensor{}, {0, 37}, output("gelu d_x", shape), Tensor{},
-                      scratch, stream);
+  activation_forward(gelu, *x, Tensor{}, {0, 37}, {}, output("gelu y", shape), stream);
+  activation_backward(gelu, *d_y, *x, Tensor{}, {0, 37}, {},
+                      {output("gelu d_x", shape), {}, {}, {}}, scratch, stream);
 
   results.push_back({"adamw parameter", random_tensor(shape, dtype, "parameter")});
   const Tensor parameter = *results.back().tensor;

@@ -245,7 +245,7 @@ TEST(FeedForward, OneExpertIsTwoProductsAndAnActivation) {
   matmul(*call.x, Transpose::no, call.up->view({30, 20}), Transpose::yes, Write::overwrite, *h,
          call.stream);
   EXPECT_TRUE(test::bitwise_equal(*call.pre, *h));
-  activation_forward({}, *h, *call.a, call.offsets, *h, call.stream);
+  activation_forward({}, *h, *call.a, call.offsets, {}, *h, call.stream);
   matmul(*h, Transpose::no, call.down->view({20, 30}), Transpose::yes, Write::overwrite, *y,
          call.stream);
   EXPECT_TRUE(test::bitwise_equal(*call.y, *y));
