@@ -4,11 +4,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 
-#include "launch/commands/first_rank.h"
 #include "launch/config/options.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 
@@ -37,19 +36,11 @@ void add_notes(const std::vector<std::string>& passed_over, std::vector<std::str
   for (const std::string& line : passed_over) notes.push_back("passed over " + line);
 }
 
-/// Rank 0 looks, so that all see the same.
-void check_on_first_rank(Communicator& ranks, const std::function<void()>& check) {
-  on_first_rank(ranks, [&] {
-    check();
-    return std::string();
-  });
-}
-
 std::optional<CheckpointReader> open_newest(const fs::path& run, std::vector<std::string>& notes,
                                             Communicator& ranks) {
   std::vector<std::string> passed_over;
   auto newest = open_newest_checkpoint(run / "checkpoints", passed_over, ranks);
-  check_on_first_rank(ranks, [&] { check_found(run, newest.has_value(), passed_over); });
+  on_first_rank(ranks, [&] { check_found(run, newest.has_value(), passed_over); });
   add_notes(passed_over, notes);
   return newest;
 }
@@ -109,13 +100,13 @@ CheckpointReader open_checkpoint(const fs::path& path, std::vector<std::string>&
 StartPoint choose_start(const CheckpointConfig& config, const fs::path& run, Communicator& ranks) {
   StartPoint start;
   if (config.resume == "none") {
-    check_on_first_rank(ranks, [&] { check_nothing_there(run); });
+    on_first_rank(ranks, [&] { check_nothing_there(run); });
   } else if (config.resume == "auto") {
     start.checkpoint = open_newest(run, start.notes, ranks);
   } else {
     start.checkpoint = open_checkpoint(config.resume, start.notes, ranks);
     const std::int64_t step = start.checkpoint->info().step;
-    check_on_first_rank(ranks, [&] { check_nothing_newer(config, run, step); });
+    on_first_rank(ranks, [&] { check_nothing_newer(config, run, step); });
   }
   return start;
 }

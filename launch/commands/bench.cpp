@@ -10,10 +10,10 @@
 #include "launch/bench/report.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
-#include "launch/commands/first_rank.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/node_threads.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
@@ -163,17 +163,14 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   if (line.has("json"))
     on_first_rank(*context.world, [&] {  // better now than after the work
       OutputFile(path, OutputFile::Mode::append).close();
-      return std::string();
     });
 
   serve_device(context, device, config.run.share_gpus);
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
   const BenchReport report = measure(config, selection, plan, mesh, device);
   if (line.has("json"))
-    on_first_rank(mesh.world(), [&] {
-      replace_file(path, bench_json(report, config).dump_indented());
-      return std::string();
-    });
+    on_first_rank(mesh.world(),
+                  [&] { replace_file(path, bench_json(report, config).dump_indented()); });
   mesh.shutdown();
   return exit_done;
 }

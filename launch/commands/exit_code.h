@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <exception>
-
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -23,20 +21,25 @@ enum ExitCode : int {
   exit_terminated = 143,    // stopped by SIGTERM, checkpoint committed
 };
 
-/// Training cannot go on because the loss or the gradient is not finite.
-class NotFiniteError : public Error {
- public:
-  using Error::Error;
-};
-
 /// The exit code that stands for an error.
-inline int exit_code_of(const std::exception& error) {
-  if (dynamic_cast<const InvalidArgument*>(&error) != nullptr) return exit_usage;
-  if (dynamic_cast<const InputFileError*>(&error) != nullptr) return exit_input_file;
-  if (dynamic_cast<const OutputFileError*>(&error) != nullptr) return exit_output_file;
-  if (dynamic_cast<const CommunicationError*>(&error) != nullptr) return exit_communication;
-  if (dynamic_cast<const NotFiniteError*>(&error) != nullptr) return exit_not_finite;
+constexpr int exit_code_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::invalid_argument:
+      return exit_usage;
+    case ErrorKind::input_file:
+      return exit_input_file;
+    case ErrorKind::output_file:
+      return exit_output_file;
+    case ErrorKind::communication:
+      return exit_communication;
+    case ErrorKind::not_finite:
+      return exit_not_finite;
+    case ErrorKind::device:
+    case ErrorKind::unforeseen:
+      break;
+  }
   return exit_internal;
 }
+inline int exit_code_of(const std::exception& error) { return exit_code_of(kind_of(error)); }
 
 }  // namespace polymoe

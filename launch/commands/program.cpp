@@ -17,6 +17,7 @@
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/machine/version.h"
+#include "parallel/communication/agreement.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/mpi/environment.h"
 #include "runtime/log.h"
@@ -66,15 +67,12 @@ bool all_failed_alike(const Ending& ending, Communicator& ranks) {
   // The message begins with the rank's own number.
   const std::size_t cause = std::min(ending.message.find(": "), ending.message.size());
   const auto digest = static_cast<std::int64_t>(
-      hash_of(std::to_string(ending.code) + ending.message.substr(cause)) >> 2);
-  std::int64_t bounds[] = {digest, -digest};
-  Stream stream(Device::cpu());
+      hash_of(std::to_string(ending.code) + ending.message.substr(cause)));
   try {
-    ranks.all_reduce(Tensor(bounds, {2}, DType::i64, Device::cpu()), Reduction::max, stream);
+    return same_on_all_ranks(digest, ranks);
   } catch (const CommunicationError&) {
     return false;
   }
-  return bounds[0] == -bounds[1];
 }
 
 /// What signals do to a command's work.

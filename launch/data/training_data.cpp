@@ -7,9 +7,9 @@
 #include <exception>
 #include <utility>
 
-#include "launch/commands/first_rank.h"
 #include "launch/config/options.h"
 #include "launch/config/values.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -55,7 +55,6 @@ TrainingData::TrainingData(const Config& config, Communicator& world)
   on_first_rank(world, [&] {
     look_at_all();
     agree_on_tokenizer();
-    return std::string();
   });
 }
 

@@ -11,13 +11,12 @@
 #include <ctime>
 #include <utility>
 
-#include "launch/commands/exit_code.h"
-#include "launch/commands/first_rank.h"
 #include "launch/config/options.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/machine/machine_rates.h"
 #include "launch/step/evaluation.h"
 #include "launch/step/memory_plan.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
@@ -37,10 +36,7 @@ Config checked(const Config& config, int ranks) {
 /// Null on all ranks but the first.
 std::unique_ptr<RunDirectory> open_directory(const Config& config, Communicator& world) {
   std::unique_ptr<RunDirectory> directory;
-  on_first_rank(world, [&] {
-    directory = std::make_unique<RunDirectory>(config.run.dir);
-    return std::string();
-  });
+  on_first_rank(world, [&] { directory = std::make_unique<RunDirectory>(config.run.dir); });
   return directory;
 }
 
@@ -155,7 +151,6 @@ void Trainer::open_outputs() {
     remember_tokenizer(config_.data.train, run);
     metrics_.emplace(run / "metrics.jsonl", step_);
     scalars_.emplace(run / "tensorboard", step_, wall_time());
-    return std::string();
   });
 }
 
@@ -173,7 +168,6 @@ void Trainer::save(bool last) {
   finish_save();
   on_first_rank(mesh_.world(), [&] {
     directory_->check_in_place();
-    return std::string();
   });
   saved_ = step_;
   state_.data = data_.state(state_.next_sample);

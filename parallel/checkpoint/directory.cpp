@@ -8,7 +8,7 @@
 #include <system_error>
 
 #include "parallel/checkpoint/checkpoint.h"
-#include "parallel/communication/checkpoint_exchange.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -111,17 +111,12 @@ std::optional<CheckpointReader> open_newest_checkpoint(const fs::path& root,
                                                        std::vector<std::string>& passed_over,
                                                        Communicator& ranks) {
   // What rank 0 sees is looked at by all, in its order.
-  std::string listing;
-  read_alike(
-      root.string(),
-      [&] {
-        if (ranks.rank() != 0) return 0;
-        for (const Candidate& candidate : candidates(root))
-          listing += candidate.path.filename().string() + "\n";
-        return 0;
-      },
-      ranks);
-  std::istringstream names(broadcast_text(listing, 0, ranks));
+  std::istringstream names(on_first_rank(ranks, [&] {
+    std::string listing;
+    for (const Candidate& candidate : candidates(root))
+      listing += candidate.path.filename().string() + "\n";
+    return listing;
+  }));
   for (std::string name; std::getline(names, name);) {
     const fs::path path = root / name;
     if (path.extension() == partial_extension) {

@@ -4,7 +4,7 @@
 
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/shard_reader.h"
-#include "parallel/communication/checkpoint_exchange.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
@@ -27,24 +27,21 @@ CheckpointReader::CheckpointReader(const std::filesystem::path& directory) : dir
 
 CheckpointReader::CheckpointReader(const std::filesystem::path& directory, Communicator& ranks)
     : directory_(directory) {
-  const std::string path = (directory / CheckpointManifest::file_name).string();
-  const auto size = static_cast<std::size_t>(ranks.size());
-  read_alike(
-      path,
-      [&] {
-        open();
-        constexpr std::size_t digits = 15;  // what a positive number holds
-        return std::stoll(xxh3_of(manifest_.to_text()).substr(0, digits), nullptr, 16);
-      },
-      ranks);
-  read_alike(
-      path,
-      [&] {
-        for (auto file = static_cast<std::size_t>(ranks.rank()); file < files_.size(); file += size)
-          verify(file);
-        return 0;
-      },
-      ranks);
+  std::int64_t digest = 0;
+  on_every_rank(ranks, [&] {
+    open();
+    constexpr std::size_t digits = 15;  // what a positive number holds
+    digest = std::stoll(xxh3_of(manifest_.to_text()).substr(0, digits), nullptr, 16);
+  });
+  if (!same_on_all_ranks(digest, ranks)) {
+    throw InputFileError((directory / CheckpointManifest::file_name).string(),
+                         "is not the same on all ranks; they must see one file system");
+  }
+  on_every_rank(ranks, [&] {
+    const auto size = static_cast<std::size_t>(ranks.size());
+    for (auto file = static_cast<std::size_t>(ranks.rank()); file < files_.size(); file += size)
+      verify(file);
+  });
   verified_.assign(files_.size(), true);
 }
 

@@ -5,7 +5,7 @@
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/shard_writer.h"
 #include "parallel/checkpoint/stored_values.h"
-#include "parallel/communication/checkpoint_exchange.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
@@ -14,81 +14,77 @@ namespace polymoe {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+/// Writes this rank's file. Returns what the manifest must know of it.
+std::string write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces,
+                        const SaveOptions& options) {
+  if (!options.refusal.empty()) throw Error(options.refusal);
+  Stream host(Device::cpu());
+  HostPassage passage(options.stream == nullptr ? host : *options.stream);
+  ShardWriter file(path);
+  for (const TensorPiece& piece : pieces) {
+    file.add(piece, dtype_to_store(piece.data.dtype()), passage);
+    tell(options.observer, SavePoint::writing);
+  }
+  return file.finish();
+}
+
+void remove_partial(const fs::path& partial) {
+  std::error_code ignored;  // what stays has no manifest and counts as abandoned
+  fs::remove_all(partial, ignored);
+}
+
+}  // namespace
+
 void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
                      const std::vector<TensorPiece>& pieces, Communicator& world,
                      const SaveOptions& options) {
-  const fs::path target = root / checkpoint_name(info.step);
   const fs::path partial = partial_checkpoint(root, info.step);
-  const auto fail_together = [&](const std::string& error) {
-    if (!error.empty()) throw OutputFileError(target.string(), "not saved: " + error);
-  };
-
-  std::string error;
-  if (world.rank() == 0) {
-    error = error_of([&] {
-      std::error_code ignored;  // what cannot be removed fails in the next line
-      fs::remove_all(partial, ignored);
+  try {
+    on_first_rank(world, [&] {
+      remove_partial(partial);  // what cannot be removed fails in the next line
       make_directories(partial);
     });
-  }
-  fail_together(broadcast_text(error, 0, world));
-
-  std::string shard;
-  const fs::path path = partial / shard_name(world.rank(), world.size());
-  error = error_of([&] {
-    if (!options.refusal.empty()) throw Error(options.refusal);
-    Stream host(Device::cpu());
-    HostPassage passage(options.stream == nullptr ? host : *options.stream);
-    ShardWriter file(path);
-    for (const TensorPiece& piece : pieces) {
-      file.add(piece, dtype_to_store(piece.data.dtype()), passage);
-      tell(options.observer, SavePoint::writing);
-    }
-    shard = file.finish();
-  });
-  if (!error.empty()) {
-    // HDF5 keeps a file open that it could not write: removing it would not free the full disk.
-    std::error_code ignored;
-    fs::resize_file(path, 0, ignored);
-  }
-  // The first character tells a description from an error.
-  const std::vector<std::string> shards =
-      gather_text(error.empty() ? "+" + shard : "-" + error, world);
-
-  error.clear();
-  if (world.rank() == 0) {
-    error = error_of([&] {
-      std::vector<std::string> descriptions;
-      for (std::size_t rank = 0; rank < shards.size(); ++rank) {
-        if (shards[rank][0] == '-') {
-          throw Error("rank " + std::to_string(rank) + ": " + shards[rank].substr(1));
-        }
-        descriptions.push_back(shards[rank].substr(1));
+    std::string shard;
+    on_every_rank(world, [&] {
+      const fs::path path = partial / shard_name(world.rank(), world.size());
+      try {
+        shard = write_shard(path, pieces, options);
+      } catch (const std::exception& error) {
+        // HDF5 keeps a file open that it could not write: removing it would not free the full disk.
+        std::error_code ignored;
+        fs::resize_file(path, 0, ignored);
+        throw Error("rank " + std::to_string(world.rank()) + ": " + error.what());
       }
-      commit_checkpoint(root, info, descriptions, options.observer);
     });
-    if (!error.empty()) {
-      std::error_code ignored;  // what stays has no manifest and counts as abandoned
-      fs::remove_all(partial, ignored);
-    }
+    const std::vector<std::string> shards = gather_text(shard, world);
+    on_first_rank(world, [&] { commit_checkpoint(root, info, shards, options.observer); });
+  } catch (const CommunicationError&) {
+    throw;  // peers may still be writing
+  } catch (const std::exception& error) {
+    if (world.rank() == 0) remove_partial(partial);
+    throw OutputFileError((root / checkpoint_name(info.step)).string(),
+                          std::string("not saved: ") + error.what());
   }
-  fail_together(broadcast_text(error, 0, world));
 }
 
 void prune_checkpoints(const fs::path& root, std::int64_t keep, Communicator& world,
                        SaveObserver* observer) {
-  std::string error;
-  if (world.rank() == 0) error = error_of([&] { prune_checkpoints(root, keep, observer); });
-  error = broadcast_text(error, 0, world);
-  if (!error.empty()) throw OutputFileError(root.string(), "old checkpoints stay: " + error);
+  try {
+    on_first_rank(world, [&] { prune_checkpoints(root, keep, observer); });
+  } catch (const CommunicationError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw OutputFileError(root.string(), std::string("old checkpoints stay: ") + error.what());
+  }
 }
 
 void write_checkpoint(const fs::path& root, const CheckpointInfo& info,
                       const std::function<std::vector<TensorPiece>(int rank)>& pieces_of,
                       const std::function<void(const TensorPiece& piece)>& fill) {
   const fs::path partial = partial_checkpoint(root, info.step);
-  std::error_code ignored;  // what cannot be removed fails in the next line
-  fs::remove_all(partial, ignored);
+  remove_partial(partial);  // what cannot be removed fails in the next line
   make_directories(partial);
   try {
     Stream stream(Device::cpu());
@@ -106,7 +102,7 @@ void write_checkpoint(const fs::path& root, const CheckpointInfo& info,
     }
     commit_checkpoint(root, info, shards);
   } catch (...) {
-    fs::remove_all(partial, ignored);  // what stays has no manifest and counts as abandoned
+    remove_partial(partial);
     throw;
   }
 }
