@@ -24,15 +24,7 @@ void check_rows(const std::string& place, const char* which, const Tensor& tenso
   }
 }
 
-}  // namespace
-
-std::string place_of(const char* operation, const std::string& group, int rank, int size) {
-  return std::string(operation) + " in group " + group + " (rank " + std::to_string(rank) + " of " +
-         std::to_string(size) + "): ";
-}
-
-void check_reducible(const std::string& place, DType dtype, Reducible allowed) {
-  const bool integers = allowed == Reducible::reals_and_integers;
+void check_reducible(const std::string& place, DType dtype, bool integers) {
   if (dtype == DType::f32 || dtype == DType::f64 || (integers && dtype == DType::i64)) return;
   throw InvalidArgument(place + "dtype " + name_of(dtype) + "; allowed are f32, f64" +
                         (integers ? ", i64" : ""));
@@ -44,11 +36,11 @@ void check_slices(const std::string& place, const Tensor& values, int ranks) {
                         " elements do not divide into " + std::to_string(ranks) + " equal slices");
 }
 
-void check_all_to_all(const std::string& place, const Tensor& send,
-                      std::span<const std::int64_t> send_rows, const Tensor& receive,
-                      std::span<const std::int64_t> receive_rows, int rank, int ranks) {
-  check_rows(place, "send", send, send_rows, ranks);
-  check_rows(place, "receive", receive, receive_rows, ranks);
+void check_all_to_all(const std::string& place, const Collective& operation, int rank, int ranks) {
+  const Tensor& send = operation.values;
+  const Tensor& receive = operation.receive;
+  check_rows(place, "send", send, operation.send_rows, ranks);
+  check_rows(place, "receive", receive, operation.receive_rows, ranks);
   if (send.dtype() != receive.dtype() ||
       send.shape().with_first(1).elements() != receive.shape().with_first(1).elements()) {
     throw InvalidArgument(place + "rows to send are " + name_of(send.dtype()) +
@@ -56,9 +48,10 @@ void check_all_to_all(const std::string& place, const Tensor& send,
                           name_of(receive.dtype()) + to_string(receive.shape()));
   }
   const auto self = static_cast<std::size_t>(rank);
-  if (send_rows[self] != receive_rows[self]) {
-    throw InvalidArgument(place + "this rank sends itself " + std::to_string(send_rows[self]) +
-                          " rows and receives " + std::to_string(receive_rows[self]));
+  const std::int64_t sent = operation.send_rows[self], received = operation.receive_rows[self];
+  if (sent != received) {
+    throw InvalidArgument(place + "this rank sends itself " + std::to_string(sent) +
+                          " rows and receives " + std::to_string(received));
   }
 }
 
@@ -72,6 +65,51 @@ void check_root(const std::string& place, int root, int ranks) {
   if (root >= 0 && root < ranks) return;
   throw InvalidArgument(place + "root " + std::to_string(root) + " is not in [0, " +
                         std::to_string(ranks) + ")");
+}
+
+}  // namespace
+
+std::string place_of(const char* operation, const std::string& group, int rank, int size) {
+  return std::string(operation) + " in group " + group + " (rank " + std::to_string(rank) + " of " +
+         std::to_string(size) + "): ";
+}
+
+const char* name_of(Collective::Kind kind) {
+  switch (kind) {
+    case Collective::Kind::all_reduce:
+      return "all_reduce";
+    case Collective::Kind::reduce_scatter:
+      return "reduce_scatter";
+    case Collective::Kind::all_gather:
+      return "all_gather";
+    case Collective::Kind::all_to_all:
+      return "all_to_all";
+    case Collective::Kind::exchange:
+      return "exchange";
+    case Collective::Kind::broadcast:
+      return "broadcast";
+  }
+  return "?";
+}
+
+void check_arguments(const std::string& place, const Collective& operation, int rank, int ranks) {
+  switch (operation.kind) {
+    case Collective::Kind::all_reduce:
+      return check_reducible(place, operation.values.dtype(), true);
+    case Collective::Kind::reduce_scatter:
+      check_reducible(place, operation.values.dtype(), false);
+      return check_slices(place, operation.values, ranks);
+    case Collective::Kind::all_gather:
+      return check_slices(place, operation.values, ranks);
+    case Collective::Kind::all_to_all:
+      return check_all_to_all(place, operation, rank, ranks);
+    case Collective::Kind::exchange:
+      for (const auto pieces : {operation.send_pieces, operation.receive_pieces})
+        for (const PeerRows& piece : pieces) check_peer(place, piece.peer, rank, ranks);
+      return;
+    case Collective::Kind::broadcast:
+      return check_root(place, operation.root, ranks);
+  }
 }
 
 }  // namespace polymoe

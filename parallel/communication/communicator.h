@@ -5,12 +5,11 @@
 #include <memory>
 #include <span>
 
+#include "parallel/communication/collective.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
-
-enum class Reduction : std::uint8_t { sum, max };
 
 /// A collective operation under way. Its tensors must stay alive and untouched until wait()
 /// returned. Destroying it without waiting abandons the result; it never blocks.
@@ -34,18 +33,12 @@ class Pending {
   std::shared_ptr<State> state_;
 };
 
-/// Consecutive rows for a peer, or room for rows from one.
-struct PeerRows {
-  int peer;
-  Tensor rows;
-};
-
 /// A group of ranks and its collective operations. Every rank of the group calls the same
 /// operations in the same order; zero rows are normal and still take part. Sums have a fixed order,
 /// that of the ranks in host memory: the same inputs give the same bits on every run of one layout.
 ///
 /// start_X posts the operation behind the work on `stream` and returns; it progresses in the
-/// background. Operations of one communicator happen in the order they were posted.
+/// background. X alone is the same and waits. Operations of one communicator happen in the order they were posted.
 /// Errors: InvalidArgument on mismatched sizes that one rank can see, CommunicationError when a
 /// peer is lost or the timeout passes.
 class Communicator {
@@ -58,33 +51,69 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
+  /// Posts a collective operation behind the work on `stream`. Every operation below comes here. With
+  /// `blocking` it may be done on return.
+  virtual Pending start(const Collective& operation, Stream& stream) = 0;
+
   /// values = reduction of all ranks' values, in place, on every rank. f32, f64, i64.
-  virtual Pending start_all_reduce(Tensor values, Reduction reduction, Stream& stream) = 0;
+  Pending start_all_reduce(Tensor values, Reduction reduction, Stream& stream) {
+    return start(all_reduce_of(values, reduction), stream);
+  }
+  void all_reduce(Tensor values, Reduction reduction, Stream& stream) {
+    run(all_reduce_of(values, reduction), stream);
+  }
 
   /// In place: of the `size` equal slices of values, slice `rank` becomes its sum over ranks; the
   /// others are unspecified afterwards. f32, f64. values.elements() is a multiple of size.
   /// Cost per rank: (P-1)/P * bytes sent and received.
-  virtual Pending start_reduce_scatter(Tensor values, Stream& stream) = 0;
+  Pending start_reduce_scatter(Tensor values, Stream& stream) {
+    return start({.kind = Collective::Kind::reduce_scatter, .values = values}, stream);
+  }
+  void reduce_scatter(Tensor values, Stream& stream) {
+    run({.kind = Collective::Kind::reduce_scatter, .values = values}, stream);
+  }
 
   /// In place: this rank contributes slice `rank` of the `size` equal slices and receives the
   /// others. Any dtype.
-  virtual Pending start_all_gather(Tensor values, Stream& stream) = 0;
+  Pending start_all_gather(Tensor values, Stream& stream) {
+    return start({.kind = Collective::Kind::all_gather, .values = values}, stream);
+  }
+  void all_gather(Tensor values, Stream& stream) {
+    run({.kind = Collective::Kind::all_gather, .values = values}, stream);
+  }
 
   /// Sends send_rows[p] consecutive rows to each rank p and receives receive_rows[p] from it, both
-  /// in rank order. Rows of any dtype and equal width; send and receive do not overlap.
+  /// in rank order. Rows of any dtype and equal width; send and receive do not overlap. Fewer rows
+  /// than the tensors have are allowed: the rest is neither sent nor written.
   /// The counts must match across ranks (exchange them first, with all_to_all_counts).
-  virtual Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                                   Tensor receive, std::span<const std::int64_t> receive_rows,
-                                   Stream& stream) = 0;
+  Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
+                           Tensor receive, std::span<const std::int64_t> receive_rows,
+                           Stream& stream) {
+    return start(all_to_all_of(send, send_rows, receive, receive_rows), stream);
+  }
+  void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
+                  std::span<const std::int64_t> receive_rows, Stream& stream) {
+    run(all_to_all_of(send, send_rows, receive, receive_rows), stream);
+  }
 
   /// Sends each of `send` to its peer and fills each of `receive` from its peer: several pieces for
   /// one peer arrive in the order given, piece by piece of the same size on both sides. Pieces of
   /// any dtypes and widths; none is for this rank itself. Host memory only.
-  virtual Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                                 Stream& stream) = 0;
+  Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
+                         Stream& stream) {
+    return start(exchange_of(send, receive), stream);
+  }
+  void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive, Stream& stream) {
+    run(exchange_of(send, receive), stream);
+  }
 
   /// values of `root` to all ranks, in place. Any dtype.
-  virtual Pending start_broadcast(Tensor values, int root, Stream& stream) = 0;
+  Pending start_broadcast(Tensor values, int root, Stream& stream) {
+    return start({.kind = Collective::Kind::broadcast, .values = values, .root = root}, stream);
+  }
+  void broadcast(Tensor values, int root, Stream& stream) {
+    run({.kind = Collective::Kind::broadcast, .values = values, .root = root}, stream);
+  }
 
   /// Returns when every rank called it.
   virtual void barrier() = 0;
@@ -110,27 +139,25 @@ class Communicator {
   /// The orderly, collective end. The destructor never waits for peers.
   virtual void shutdown() = 0;
 
-  // Blocking forms; a communicator may have a shorter way for them.
-  virtual void all_reduce(Tensor values, Reduction reduction, Stream& stream) {
-    start_all_reduce(values, reduction, stream).wait(stream);
+ private:
+  void run(Collective operation, Stream& stream) {
+    operation.blocking = true;
+    start(operation, stream).wait(stream);
   }
-  virtual void reduce_scatter(Tensor values, Stream& stream) {
-    start_reduce_scatter(values, stream).wait(stream);
+  static Collective all_reduce_of(const Tensor& values, Reduction reduction) {
+    return {.kind = Collective::Kind::all_reduce, .values = values, .reduction = reduction};
   }
-  virtual void all_gather(Tensor values, Stream& stream) {
-    start_all_gather(values, stream).wait(stream);
+  static Collective all_to_all_of(const Tensor& send, std::span<const std::int64_t> send_rows,
+                                  const Tensor& receive,
+                                  std::span<const std::int64_t> receive_rows) {
+    return {.kind = Collective::Kind::all_to_all,
+            .values = send,
+            .receive = receive,
+            .send_rows = send_rows,
+            .receive_rows = receive_rows};
   }
-  virtual void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                          Tensor receive, std::span<const std::int64_t> receive_rows,
-                          Stream& stream) {
-    start_all_to_all(send, send_rows, receive, receive_rows, stream).wait(stream);
-  }
-  virtual void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                        Stream& stream) {
-    start_exchange(send, receive, stream).wait(stream);
-  }
-  virtual void broadcast(Tensor values, int root, Stream& stream) {
-    start_broadcast(values, root, stream).wait(stream);
+  static Collective exchange_of(std::span<const PeerRows> send, std::span<const PeerRows> receive) {
+    return {.kind = Collective::Kind::exchange, .send_pieces = send, .receive_pieces = receive};
   }
 };
 

@@ -20,25 +20,7 @@ class DeviceCommunicator : public Communicator {
   int rank() const final { return host_->rank(); }
   int size() const final { return host_->size(); }
 
-  Pending start_all_reduce(Tensor values, Reduction reduction, Stream& stream) final;
-  Pending start_reduce_scatter(Tensor values, Stream& stream) final;
-  Pending start_all_gather(Tensor values, Stream& stream) final;
-  Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                           Tensor receive, std::span<const std::int64_t> receive_rows,
-                           Stream& stream) final;
-  Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                         Stream& stream) final;
-  Pending start_broadcast(Tensor values, int root, Stream& stream) final;
-
-  void all_reduce(Tensor values, Reduction reduction, Stream& stream) final;
-  void reduce_scatter(Tensor values, Stream& stream) final;
-  void all_gather(Tensor values, Stream& stream) final;
-  void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
-                  std::span<const std::int64_t> receive_rows, Stream& stream) final;
-  void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                Stream& stream) final;
-  void broadcast(Tensor values, int root, Stream& stream) final;
-
+  Pending start(const Collective& operation, Stream& stream) final;
   void barrier() final;
   void all_to_all_counts(std::span<const std::int64_t> send, std::span<std::int64_t> receive) final;
   void shutdown() final;
@@ -47,15 +29,9 @@ class DeviceCommunicator : public Communicator {
   DeviceCommunicator(std::unique_ptr<Communicator> host, Device device, std::string group)
       : host_(std::move(host)), device_(device), group_(std::move(group)) {}
 
-  // Of a group of at least two ranks, with checked arguments that are not empty.
-  virtual Pending post_all_reduce(const Tensor& values, Reduction reduction, Stream& stream) = 0;
-  virtual Pending post_reduce_scatter(const Tensor& values, Stream& stream) = 0;
-  virtual Pending post_all_gather(const Tensor& values, Stream& stream) = 0;
-  /// Any of the counts may be zero, and all of them.
-  virtual Pending post_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                                  const Tensor& receive, std::span<const std::int64_t> receive_rows,
-                                  Stream& stream) = 0;
-  virtual Pending post_broadcast(const Tensor& values, int root, Stream& stream) = 0;
+  /// Any operation but exchange, of a group of at least two ranks, with checked arguments that are
+  /// not empty; of all_to_all any of the counts may be zero, and all of them.
+  virtual Pending post(const Collective& operation, Stream& stream) = 0;
   /// Blocks until what this rank posted is done.
   virtual void finish_posted() = 0;
   /// The device's part of shutdown(), when all ranks have come to it.
@@ -83,6 +59,8 @@ class DeviceCommunicator : public Communicator {
 
  private:
   bool here(const Tensor& tensor) const { return tensor.defined() && tensor.device() == device_; }
+  /// Whether all it moves lies on the device.
+  bool here(const Collective& operation) const;
   /// Of an operation on tensors of the device. Throws when it cannot begin.
   std::string begin(const char* operation) const;
 

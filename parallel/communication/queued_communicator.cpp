@@ -9,6 +9,77 @@
 #include "runtime/error.h"
 
 namespace polymoe {
+namespace {
+
+bool is_meta(const Tensor& tensor) { return tensor.device().type == DeviceType::meta; }
+
+/// Every tensor of the operation, for `visit`.
+template <class Visit>
+void for_each_tensor(const Collective& operation, Visit visit) {
+  if (operation.kind == Collective::Kind::exchange) {
+    for (const auto pieces : {operation.send_pieces, operation.receive_pieces})
+      for (const PeerRows& piece : pieces) visit(piece.rows);
+    return;
+  }
+  visit(operation.values);
+  if (operation.kind == Collective::Kind::all_to_all) visit(operation.receive);
+}
+
+void check_host(const std::string& where, const Tensor& tensor) {
+  const DeviceType type = tensor.device().type;
+  if (!tensor.defined() || (type != DeviceType::cpu && type != DeviceType::meta)) {
+    throw InvalidArgument(where + "a tensor " +
+                          (tensor.defined() ? "on " + name_of(tensor.device()) : "not given") +
+                          "; this communicator moves host memory");
+  }
+}
+
+/// Whether the peers have no part in it.
+bool needs_no_peer(const Collective& operation, int ranks) {
+  bool on_meta = false;
+  for_each_tensor(operation, [&](const Tensor& tensor) { on_meta = on_meta || is_meta(tensor); });
+  if (ranks == 1 || on_meta) return true;
+  const bool by_rows = operation.kind == Collective::Kind::all_to_all ||
+                       operation.kind == Collective::Kind::exchange;
+  return !by_rows && operation.values.elements() == 0;  // rows may come where none leave
+}
+
+/// What the worker does, with copies of what the spans show.
+std::function<void(Collectives&)> work_of(const Collective& operation) {
+  const Tensor& values = operation.values;
+  switch (operation.kind) {
+    case Collective::Kind::all_reduce:
+      return [values, reduction = operation.reduction](Collectives& collectives) {
+        collectives.all_reduce(values, reduction);
+      };
+    case Collective::Kind::reduce_scatter:
+      return [values](Collectives& collectives) { collectives.reduce_scatter(values); };
+    case Collective::Kind::all_gather:
+      return [values](Collectives& collectives) { collectives.all_gather(values); };
+    case Collective::Kind::all_to_all:
+      return [values, receive = operation.receive,
+              out = std::vector(operation.send_rows.begin(), operation.send_rows.end()),
+              in = std::vector(operation.receive_rows.begin(), operation.receive_rows.end())](
+                 Collectives& collectives) { collectives.all_to_all(values, out, receive, in); };
+    case Collective::Kind::exchange: {
+      std::vector<Outgoing> outgoing;
+      std::vector<Incoming> incoming;
+      for (const PeerRows& piece : operation.send_pieces)
+        outgoing.push_back({piece.peer, piece.rows.raw(), piece.rows.bytes()});
+      for (const PeerRows& piece : operation.receive_pieces)
+        incoming.push_back({piece.peer, piece.rows.raw(), piece.rows.bytes()});
+      return [outgoing = std::move(outgoing), incoming = std::move(incoming)](
+                 Collectives& collectives) { collectives.exchange(outgoing, incoming); };
+    }
+    case Collective::Kind::broadcast:
+      return [values, root = operation.root](Collectives& collectives) {
+        collectives.broadcast(values, root);
+      };
+  }
+  throw InvalidArgument("an unknown collective operation");
+}
+
+}  // namespace
 
 /// Where a waiting thread and the worker meet.
 class QueuedCommunicator::Posted final : public Pending::State {
@@ -98,6 +169,20 @@ void QueuedCommunicator::work_off_queue() {
   }
 }
 
+QueuedCommunicator::Operation QueuedCommunicator::make(const Collective& asked,
+                                                       const char* name) const {
+  const std::string place = where(name);
+  for_each_tensor(asked, [&](const Tensor& tensor) { check_host(place, tensor); });
+  check_arguments(place, asked, rank(), size());
+  if (!needs_no_peer(asked, size())) return {name, work_of(asked)};
+  if (asked.kind == Collective::Kind::all_to_all && !is_meta(asked.values) &&
+      !is_meta(asked.receive)) {
+    const Tensor part = asked.values.rows(0, asked.send_rows[0]);
+    if (part.bytes() > 0) std::memcpy(asked.receive.raw(), part.raw(), part.bytes());
+  }
+  return {name, {}};
+}
+
 Pending QueuedCommunicator::post(Operation operation) {
   check_open(operation.name);
   if (!operation.work) return {};
@@ -166,52 +251,19 @@ void QueuedCommunicator::all_to_all_counts(std::span<const std::int64_t> send,
   const Tensor from(const_cast<std::int64_t*>(send.data()), {rows, each}, DType::i64,
                     Device::cpu());
   const Tensor to(receive.data(), {rows, each}, DType::i64, Device::cpu());
-  Operation operation = make_all_to_all(from, one_row, to, one_row);
-  operation.name = "all_to_all_counts";
+  run(make({.kind = Collective::Kind::all_to_all,
+            .values = from,
+            .receive = to,
+            .send_rows = one_row,
+            .receive_rows = one_row},
+           "all_to_all_counts"));
+}
+
+Pending QueuedCommunicator::start(const Collective& asked, Stream&) {
+  Operation operation = make(asked, name_of(asked.kind));
+  if (!asked.blocking) return post(std::move(operation));
   run(std::move(operation));
-}
-
-Pending QueuedCommunicator::start_all_reduce(Tensor values, Reduction reduction, Stream&) {
-  return post(make_all_reduce(values, reduction));
-}
-Pending QueuedCommunicator::start_reduce_scatter(Tensor values, Stream&) {
-  return post(make_reduce_scatter(values));
-}
-Pending QueuedCommunicator::start_all_gather(Tensor values, Stream&) {
-  return post(make_all_gather(values));
-}
-Pending QueuedCommunicator::start_all_to_all(const Tensor& send,
-                                             std::span<const std::int64_t> send_rows,
-                                             Tensor receive,
-                                             std::span<const std::int64_t> receive_rows, Stream&) {
-  return post(make_all_to_all(send, send_rows, receive, receive_rows));
-}
-Pending QueuedCommunicator::start_exchange(std::span<const PeerRows> send,
-                                           std::span<const PeerRows> receive, Stream&) {
-  return post(make_exchange(send, receive));
-}
-Pending QueuedCommunicator::start_broadcast(Tensor values, int root, Stream&) {
-  return post(make_broadcast(values, root));
-}
-
-void QueuedCommunicator::all_reduce(Tensor values, Reduction reduction, Stream&) {
-  run(make_all_reduce(values, reduction));
-}
-void QueuedCommunicator::reduce_scatter(Tensor values, Stream&) {
-  run(make_reduce_scatter(values));
-}
-void QueuedCommunicator::all_gather(Tensor values, Stream&) { run(make_all_gather(values)); }
-void QueuedCommunicator::all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                                    Tensor receive, std::span<const std::int64_t> receive_rows,
-                                    Stream&) {
-  run(make_all_to_all(send, send_rows, receive, receive_rows));
-}
-void QueuedCommunicator::exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                                  Stream&) {
-  run(make_exchange(send, receive));
-}
-void QueuedCommunicator::broadcast(Tensor values, int root, Stream&) {
-  run(make_broadcast(values, root));
+  return {};
 }
 
 }  // namespace polymoe

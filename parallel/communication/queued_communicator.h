@@ -35,26 +35,7 @@ class QueuedCommunicator final : public Communicator {
 
   int rank() const override { return transport_->rank(); }
   int size() const override { return transport_->size(); }
-  Pending start_all_reduce(Tensor values, Reduction reduction, Stream& stream) override;
-  Pending start_reduce_scatter(Tensor values, Stream& stream) override;
-  Pending start_all_gather(Tensor values, Stream& stream) override;
-  /// Fewer rows than the tensors have are allowed: the rest is neither sent nor written.
-  Pending start_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                           Tensor receive, std::span<const std::int64_t> receive_rows,
-                           Stream& stream) override;
-  Pending start_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                         Stream& stream) override;
-  Pending start_broadcast(Tensor values, int root, Stream& stream) override;
-
-  void all_reduce(Tensor values, Reduction reduction, Stream& stream) override;
-  void reduce_scatter(Tensor values, Stream& stream) override;
-  void all_gather(Tensor values, Stream& stream) override;
-  void all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows, Tensor receive,
-                  std::span<const std::int64_t> receive_rows, Stream& stream) override;
-  void exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive,
-                Stream& stream) override;
-  void broadcast(Tensor values, int root, Stream& stream) override;
-
+  Pending start(const Collective& operation, Stream& stream) override;
   void barrier() override;
   void all_to_all_counts(std::span<const std::int64_t> send,
                          std::span<std::int64_t> receive) override;
@@ -74,15 +55,8 @@ class QueuedCommunicator final : public Communicator {
     std::shared_ptr<Posted> posted;
   };
 
-  Operation make_all_reduce(const Tensor& values, Reduction reduction) const;
-  Operation make_reduce_scatter(const Tensor& values) const;
-  Operation make_all_gather(const Tensor& values) const;
-  Operation make_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                            const Tensor& receive,
-                            std::span<const std::int64_t> receive_rows) const;
-  Operation make_exchange(std::span<const PeerRows> send, std::span<const PeerRows> receive) const;
-  Operation make_broadcast(const Tensor& values, int root) const;
-
+  /// Checks what is asked for.
+  Operation make(const Collective& asked, const char* name) const;
   void check_open(const char* operation) const;
   std::string where(const char* operation) const;
   Pending post(Operation operation);

@@ -158,55 +158,36 @@ StagedCommunicator::~StagedCommunicator() {
   release_host();  // before the blocks, which its thread may be using
 }
 
-Pending StagedCommunicator::post_all_reduce(const Tensor& values, Reduction reduction,
-                                            Stream& stream) {
+Pending StagedCommunicator::post(const Collective& asked, Stream& stream) {
+  if (asked.kind == Collective::Kind::all_to_all) return post_all_to_all(asked, stream);
+  const Tensor& values = asked.values;
   auto operation = std::make_shared<Operation>(staging_, values.bytes(), stream);
   const Tensor staged = operation->staged(values, 0);
-  operation->send(values, staged);
-  operation->expect(host().start_all_reduce(staged, reduction, stream), staged, values);
+  const auto part = [&](const Tensor& all, bool slice) {
+    return slice ? slice_of(all, rank(), size()) : all;
+  };
+  const bool gathers = asked.kind == Collective::Kind::all_gather;
+  const bool scatters = asked.kind == Collective::Kind::reduce_scatter;
+  if (asked.kind != Collective::Kind::broadcast || rank() == asked.root)
+    operation->send(part(values, gathers), part(staged, gathers));
+  Collective on_host = asked;
+  on_host.blocking = false;
+  on_host.values = staged;
+  operation->expect(host().start(on_host, stream), part(staged, scatters), part(values, scatters));
   return Pending(std::move(operation));
 }
 
-Pending StagedCommunicator::post_reduce_scatter(const Tensor& values, Stream& stream) {
-  auto operation = std::make_shared<Operation>(staging_, values.bytes(), stream);
-  const Tensor staged = operation->staged(values, 0);
-  operation->send(values, staged);
-  operation->expect(host().start_reduce_scatter(staged, stream), slice_of(staged, rank(), size()),
-                    slice_of(values, rank(), size()));
-  return Pending(std::move(operation));
-}
-
-Pending StagedCommunicator::post_all_gather(const Tensor& values, Stream& stream) {
-  auto operation = std::make_shared<Operation>(staging_, values.bytes(), stream);
-  const Tensor staged = operation->staged(values, 0);
-  operation->send(slice_of(values, rank(), size()), slice_of(staged, rank(), size()));
-  operation->expect(host().start_all_gather(staged, stream), staged, values);
-  return Pending(std::move(operation));
-}
-
-Pending StagedCommunicator::post_all_to_all(const Tensor& send,
-                                            std::span<const std::int64_t> send_rows,
-                                            const Tensor& receive,
-                                            std::span<const std::int64_t> receive_rows,
-                                            Stream& stream) {
-  const Tensor outgoing = send.rows(0, sum_of(send_rows));
-  const Tensor incoming = receive.rows(0, sum_of(receive_rows));
+Pending StagedCommunicator::post_all_to_all(const Collective& asked, Stream& stream) {
+  const Tensor outgoing = asked.values.rows(0, sum_of(asked.send_rows));
+  const Tensor incoming = asked.receive.rows(0, sum_of(asked.receive_rows));
   const std::size_t second = (outgoing.bytes() + 63) / 64 * 64;
   auto operation = std::make_shared<Operation>(staging_, second + incoming.bytes(), stream);
   const Tensor staged_outgoing = operation->staged(outgoing, 0);
   const Tensor staged_incoming = operation->staged(incoming, second);
   operation->send(outgoing, staged_outgoing);
-  operation->expect(
-      host().start_all_to_all(staged_outgoing, send_rows, staged_incoming, receive_rows, stream),
-      staged_incoming, incoming);
-  return Pending(std::move(operation));
-}
-
-Pending StagedCommunicator::post_broadcast(const Tensor& values, int root, Stream& stream) {
-  auto operation = std::make_shared<Operation>(staging_, values.bytes(), stream);
-  const Tensor staged = operation->staged(values, 0);
-  if (rank() == root) operation->send(values, staged);
-  operation->expect(host().start_broadcast(staged, root, stream), staged, values);
+  operation->expect(host().start_all_to_all(staged_outgoing, asked.send_rows, staged_incoming,
+                                            asked.receive_rows, stream),
+                    staged_incoming, incoming);
   return Pending(std::move(operation));
 }
 

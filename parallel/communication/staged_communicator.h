@@ -29,13 +29,8 @@ class StagedCommunicator final : public DeviceCommunicator {
   class Staging;
   class Operation;
 
-  Pending post_all_reduce(const Tensor& values, Reduction reduction, Stream& stream) override;
-  Pending post_reduce_scatter(const Tensor& values, Stream& stream) override;
-  Pending post_all_gather(const Tensor& values, Stream& stream) override;
-  Pending post_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                          const Tensor& receive, std::span<const std::int64_t> receive_rows,
-                          Stream& stream) override;
-  Pending post_broadcast(const Tensor& values, int root, Stream& stream) override;
+  Pending post(const Collective& asked, Stream& stream) override;
+  Pending post_all_to_all(const Collective& asked, Stream& stream);
   void finish_posted() override {}  // the host's barrier comes behind what was posted
   void close() override {}
 

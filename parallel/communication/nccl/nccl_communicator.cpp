@@ -127,6 +127,24 @@ void NcclCommunicator::close() {
   if (channel_ != nullptr) channel_->close();
 }
 
+Pending NcclCommunicator::post(const Collective& operation, Stream& stream) {
+  switch (operation.kind) {
+    case Collective::Kind::all_reduce:
+      return post_all_reduce(operation.values, operation.reduction, stream);
+    case Collective::Kind::reduce_scatter:
+      return post_reduce_scatter(operation.values, stream);
+    case Collective::Kind::all_gather:
+      return post_all_gather(operation.values, stream);
+    case Collective::Kind::all_to_all:
+      return post_all_to_all(operation, stream);
+    case Collective::Kind::broadcast:
+      return post_broadcast(operation.values, operation.root, stream);
+    case Collective::Kind::exchange:
+      break;  // of host memory alone
+  }
+  throw InvalidArgument(place(name_of(operation.kind)) + "is not for tensors of a GPU");
+}
+
 Pending NcclCommunicator::post_all_reduce(const Tensor& values, Reduction reduction,
                                           Stream& stream) {
   return channel_->post("all_reduce", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
@@ -154,21 +172,18 @@ Pending NcclCommunicator::post_all_gather(const Tensor& values, Stream& stream) 
   });
 }
 
-Pending NcclCommunicator::post_all_to_all(const Tensor& send,
-                                          std::span<const std::int64_t> send_rows,
-                                          const Tensor& receive,
-                                          std::span<const std::int64_t> receive_rows,
-                                          Stream& stream) {
+Pending NcclCommunicator::post_all_to_all(const Collective& operation, Stream& stream) {
+  const Tensor& send = operation.values;
   const auto row_bytes =
       static_cast<std::size_t>(send.shape().with_first(1).elements()) * size_of(send.dtype());
   const std::byte* from = bytes_of(send);
-  std::byte* to = bytes_of(receive);
+  std::byte* to = bytes_of(operation.receive);
   std::vector<Exchange> exchanges;
   Exchange own{};
   for (int peer = 0; peer < size(); ++peer) {
     const auto p = static_cast<std::size_t>(peer);
-    const std::size_t outgoing = static_cast<std::size_t>(send_rows[p]) * row_bytes;
-    const std::size_t incoming = static_cast<std::size_t>(receive_rows[p]) * row_bytes;
+    const std::size_t outgoing = static_cast<std::size_t>(operation.send_rows[p]) * row_bytes;
+    const std::size_t incoming = static_cast<std::size_t>(operation.receive_rows[p]) * row_bytes;
     const Exchange with{peer, from, outgoing, to, incoming};
     if (peer == rank()) {
       own = with;

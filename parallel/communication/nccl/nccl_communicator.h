@@ -48,13 +48,12 @@ class NcclCommunicator final : public DeviceCommunicator {
   void check() const override;
 
  private:
-  Pending post_all_reduce(const Tensor& values, Reduction reduction, Stream& stream) override;
-  Pending post_reduce_scatter(const Tensor& values, Stream& stream) override;
-  Pending post_all_gather(const Tensor& values, Stream& stream) override;
-  Pending post_all_to_all(const Tensor& send, std::span<const std::int64_t> send_rows,
-                          const Tensor& receive, std::span<const std::int64_t> receive_rows,
-                          Stream& stream) override;
-  Pending post_broadcast(const Tensor& values, int root, Stream& stream) override;
+  Pending post(const Collective& operation, Stream& stream) override;
+  Pending post_all_reduce(const Tensor& values, Reduction reduction, Stream& stream);
+  Pending post_reduce_scatter(const Tensor& values, Stream& stream);
+  Pending post_all_gather(const Tensor& values, Stream& stream);
+  Pending post_all_to_all(const Collective& operation, Stream& stream);
+  Pending post_broadcast(const Tensor& values, int root, Stream& stream);
   void finish_posted() override;
   void close() override;
 

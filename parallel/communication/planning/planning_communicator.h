@@ -18,17 +18,7 @@ class PlanningCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
-  Pending start_all_reduce(Tensor, Reduction, Stream&) override { return {}; }
-  Pending start_reduce_scatter(Tensor, Stream&) override { return {}; }
-  Pending start_all_gather(Tensor, Stream&) override { return {}; }
-  Pending start_all_to_all(const Tensor&, std::span<const std::int64_t>, Tensor,
-                           std::span<const std::int64_t>, Stream&) override {
-    return {};
-  }
-  Pending start_exchange(std::span<const PeerRows>, std::span<const PeerRows>, Stream&) override {
-    return {};
-  }
-  Pending start_broadcast(Tensor, int, Stream&) override { return {}; }
+  Pending start(const Collective&, Stream&) override { return {}; }
   void barrier() override {}
   void all_to_all_counts(std::span<const std::int64_t> send,
                          std::span<std::int64_t> receive) override;
