@@ -2,9 +2,8 @@
 #include "moe/model_config.h"
 
 #include <algorithm>
-#include <cmath>
-#include <sstream>
-#include <utility>
+
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -17,36 +16,6 @@ std::int64_t widen(std::int64_t width_of_three_matrices, ActivationKind activati
   return activation == ActivationKind::swiglu ? width_of_three_matrices
                                               : width_of_three_matrices * 3 / 2;
 }
-
-std::string number(double value) {
-  std::ostringstream text;
-  text << value;
-  return text.str();
-}
-
-/// Collects one line per violated field.
-class Checker {
- public:
-  void fail(const std::string& key, const std::string& value, const std::string& allowed) {
-    lines_.push_back(key + " = " + value + ": must be " + allowed);
-  }
-  void in_range(const char* key, std::int64_t value, std::int64_t low, std::int64_t high) {
-    if (value < low || value > high) {
-      fail(key, std::to_string(value),
-           "in [" + std::to_string(low) + ", " + std::to_string(high) + "]");
-    }
-  }
-  void positive(const char* key, double value) {
-    if (!std::isfinite(value) || value <= 0) fail(key, number(value), "finite and > 0");
-  }
-  void not_negative(const char* key, double value) {
-    if (!std::isfinite(value) || value < 0) fail(key, number(value), "finite and >= 0");
-  }
-  std::vector<std::string> take() { return std::move(lines_); }
-
- private:
-  std::vector<std::string> lines_;
-};
 
 bool has_order(ActivationKind kind) {
   switch (kind) {
@@ -61,23 +30,23 @@ bool has_order(ActivationKind kind) {
   }
 }
 
-void check_heads(const ModelConfig& config, Checker& check) {
+void check_heads(const ModelConfig& config, Violations& check) {
   check.in_range("model.heads", config.heads, 1, max_count);
   check.in_range("model.kv_heads", config.kv_heads, 0, max_count);
   if (config.heads < 1 || config.hidden < 1) return;
   if (config.hidden % (2 * config.heads) != 0) {
-    check.fail("model.heads", std::to_string(config.heads),
-               "such that model.hidden (" + std::to_string(config.hidden) +
-                   ") is a multiple of 2 * heads: every head rotates pairs");
+    check.must_be("model.heads", config.heads,
+                  "such that model.hidden (" + std::to_string(config.hidden) +
+                      ") is a multiple of 2 * heads: every head rotates pairs");
   }
   if (config.kv_heads > 0 && config.heads % config.kv_heads != 0) {
-    check.fail(
+    check.must_be(
         "model.kv_heads", std::to_string(config.kv_heads),
         "0 (= model.heads) or a divisor of model.heads (" + std::to_string(config.heads) + ")");
   }
 }
 
-void check_moe(const ModelConfig& config, Checker& check) {
+void check_moe(const ModelConfig& config, Violations& check) {
   const MoeConfig& moe = config.moe;
   check.in_range("moe.experts", moe.experts, 0, max_count);
   check.in_range("moe.top_k", moe.top_k, 1, moe.experts > 0 ? moe.experts : max_count);
@@ -91,7 +60,7 @@ void check_moe(const ModelConfig& config, Checker& check) {
   for (const std::int64_t layer : moe.dense_layers) {
     check.in_range("moe.dense_layers", layer, 0, std::max<std::int64_t>(config.layers, 1) - 1);
     if (std::find(seen.begin(), seen.end(), layer) != seen.end()) {
-      check.fail("moe.dense_layers", std::to_string(layer), "listed once");
+      check.must_be("moe.dense_layers", std::to_string(layer), "listed once");
     }
     seen.push_back(layer);
   }
@@ -118,7 +87,7 @@ bool ModelConfig::is_moe_layer(std::int64_t layer) const {
 }
 
 std::vector<std::string> ModelConfig::violations() const {
-  Checker check;
+  Violations check;
   check.in_range("model.layers", layers, 1, max_count);
   check.in_range("model.hidden", hidden, 2, max_extent);
   check_heads(*this, check);

@@ -25,7 +25,8 @@ namespace {
 std::int64_t owned_elements(const Config& config, const PlannedLayout& layout) {
   const bool master = compute_dtype(config.train.precision, layout.backend) == DType::bf16;
   const std::size_t each =
-      2 * size_of(config.optimizer.adamw.moment_dtype) + (master ? size_of(DType::f32) : 0);
+      optimizer_state_kinds.size() * size_of(config.optimizer.adamw.moment_dtype) +
+      (master ? size_of(DType::f32) : 0);
   return static_cast<std::int64_t>(plan_memory(config, layout).optimizer / each);
 }
 

@@ -69,7 +69,7 @@ std::vector<TensorPiece> pieces_of(const CheckpointReader& from, const ModelConf
   // An imported model has none.
   const auto& tensors = from.manifest().tensors;
   const bool with_moments = std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-    return tensor.name.starts_with("moment1/");
+    return is_optimizer_state(tensor.name);
   });
   std::vector<TensorPiece> pieces = checkpoint_pieces(model, place, with_moments);
   for (TensorPiece& piece : pieces) {

@@ -3,8 +3,11 @@
 
 #include <vector>
 
+#include "moe/language_model.h"
 #include "moe/model_config.h"
 #include "parallel/checkpoint/checkpoint.h"
+#include "parallel/parameters/parameter_store.h"
+#include "parallel/parameters/sharded_optimizer.h"
 
 namespace polymoe {
 
@@ -20,5 +23,17 @@ struct RankOfLayout {
 /// Throws InvalidArgument when the layout cannot hold the model.
 std::vector<TensorPiece> checkpoint_pieces(const ModelConfig& model, const RankOfLayout& place,
                                            bool with_moments);
+
+/// What rank `rank` of a run writes: its share of parameters and optimizer state, and on rank 0 the
+/// router biases, which are the same everywhere: a checkpoint holds each element once.
+std::vector<TensorPiece> pieces_to_save(const ShardedOptimizer& optimizer, LanguageModel& model,
+                                        int rank);
+
+/// What a rank that goes on training reads back.
+std::vector<TensorPiece> pieces_to_load(const ShardedOptimizer& optimizer, LanguageModel& model,
+                                        bool with_moments);
+
+/// What a rank reads that only computes.
+std::vector<TensorPiece> pieces_to_infer(const ParameterStore& store, LanguageModel& model);
 
 }  // namespace polymoe

@@ -6,10 +6,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "launch/config/options.h"
+#include "launch/config/option_table.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -114,10 +115,8 @@ StartPoint choose_start(const CheckpointConfig& config, const fs::path& run, Com
 void check_same_model(const Config& config, const CheckpointInfo& info,
                       const fs::path& checkpoint) {
   const Config there = parse_config(info.config, checkpoint.string(), {});
-  const std::vector<std::string> lines = model_differences(config, there);
-  if (!lines.empty())
-    throw InvalidArgument(
-        list_violations(checkpoint.string() + " is a checkpoint of another model", lines));
+  refuse_violations(checkpoint.string() + " is a checkpoint of another model",
+                    model_differences(config, there));
 }
 
 std::vector<std::string> changed_settings(const Config& config, const CheckpointInfo& info,

@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "launch/bench/kernel_cases.h"
+#include "launch/step/arena_size.h"
+#include "runtime/execution.h"
 #include "launch/bench/report.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
@@ -58,19 +60,6 @@ void check_memory(const MemoryPlan& plan, int ranks_on_node) {
                     needed / gibi, usable / gibi));
 }
 
-/// A GPU's arena: what is free, less what the model and libraries take.
-std::size_t bench_arena_bytes(const Config& config, const Selection& selection,
-                              const MemoryPlan& plan, Device device) {
-  if (device.type != DeviceType::cuda) return static_cast<std::size_t>(usable_memory_bytes());
-  constexpr std::size_t reserve = std::size_t{4} << 30;
-  const std::size_t free = cuda::memory_info(device.index).free;
-  const bool with_model = selection.step || selection.generation;
-  if (with_model) gpu_arena_bytes(config, plan, free);  // says what does not fit
-  const std::size_t model = with_model ? plan.device_total() - plan.activations : 0;
-  const std::size_t taken = std::min(free, model + reserve);
-  return std::max(free - taken, with_model ? plan.activations : std::size_t{0});
-}
-
 /// One that keeps the device busy.
 SquareProduct rated_product(const Config& config, Device device) {
   return {.extent = device.type == DeviceType::cuda ? 8192 : 2048,
@@ -92,12 +81,10 @@ MachineRates measure_machine(Communicator& world, const SquareProduct& product,
 BenchReport measure(const Config& config, const Selection& selection, const MemoryPlan& plan,
                     const ProcessMesh& mesh, Device device) {
   Communicator& world = mesh.world();
-  Stream stream(device);
-  const std::size_t capacity = bench_arena_bytes(config, selection, plan, device);
-  world.barrier();  // of ranks that share a GPU none takes memory before all have looked
-  Arena arena({.device = device, .capacity = capacity});
-  Timeline timeline(stream);
-  ExecutionContext context{stream, arena, timeline};
+  const bool with_model = selection.step || selection.generation;
+  Execution execution(
+      {.device = device, .capacity = bench_arena_bytes(config, plan, with_model, world, device)});
+  ExecutionContext& context = execution.context();
   BenchReport report{.plan = plan};
   report.setting = {.ranks = world.size(),
                     .threads_per_rank = omp_get_max_threads(),
@@ -114,17 +101,16 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
 
   // The step's memory is the process's as long as nothing else has taken any.
   std::unique_ptr<ModelBench> model;
-  if (selection.step || selection.generation)
-    model = std::make_unique<ModelBench>(config, mesh, plan, context);
+  if (with_model) model = std::make_unique<ModelBench>(config, mesh, plan, context);
   report.setting.rates = measure_machine(world, report.setting.product, context);
   show(bench_head(report.setting));
   for (const KernelCase& kernel : selection.kernels) {
-    const Arena::Scope scope(arena);
+    const Arena::Scope scope(context.arena);
     const std::function<void()> run = kernel.prepare(context);
     add({.name = kernel.name,
          .shape = kernel.shape,
          .floor = kernel.floor,
-         .timing = time_runs(world, run, {}, stream)});
+         .timing = time_runs(world, run, {}, context.stream)});
   }
   if (selection.generation) add(model->time_generation(context));
   if (selection.step) {

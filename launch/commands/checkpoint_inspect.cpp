@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "launch/checkpoints/resume.h"
+#include "launch/config/ini.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
 #include "launch/config/values.h"

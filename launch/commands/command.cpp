@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command.h"
+#include "launch/config/option_table.h"
 
 #include <algorithm>
 

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "launch/commands/command_line.h"
 #include "launch/config/config.h"
-#include "launch/config/options.h"
 #include "parallel/checkpoint/save_observer.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/device.h"

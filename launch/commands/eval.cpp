@@ -11,7 +11,6 @@
 #include "launch/evaluation/task_run.h"
 #include "launch/inference/saved_model.h"
 #include "launch/step/evaluation.h"
-#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"

@@ -15,6 +15,7 @@
 #include "launch/inference/saved_model.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -62,8 +63,7 @@ Request read_request(const CommandLine& line) {
                       .seed = static_cast<std::uint64_t>(numbers.whole("seed", 0))};
   for (const std::string& violation : request.sampling.violations())
     numbers.violations.push_back(violation);
-  if (!numbers.violations.empty())
-    throw InvalidArgument(list_violations("generate", numbers.violations));
+  refuse_violations("generate", numbers.violations);
   return request;
 }
 

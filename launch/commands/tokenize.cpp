@@ -15,6 +15,7 @@
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/megatron_writer.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -59,7 +60,7 @@ Settings settings_of(const CommandLine& line) {
     refuse("seed", "a whole number >= 0");
   else
     settings.seed = static_cast<std::uint64_t>(*seed);
-  if (!lines.empty()) throw InvalidArgument(list_violations("arguments", lines));
+  refuse_violations("arguments", lines);
   return settings;
 }
 

@@ -11,6 +11,7 @@
 #include "launch/training/trainer.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -34,8 +35,7 @@ int exit_code_after(StopRequest request) {
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = train_command().parse(args);
   const Config config = read_config(line.value("config"), line.overrides());
-  const auto violations = training_violations(config, context.ranks);
-  if (!violations.empty()) throw InvalidArgument(list_violations("configuration", violations));
+  refuse_violations("configuration", training_violations(config, context.ranks));
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
   const int share = threads_per_rank(*context.world);

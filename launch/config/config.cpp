@@ -6,10 +6,12 @@
 #include <set>
 #include <sstream>
 
-#include "launch/config/options.h"
+#include "launch/config/ini.h"
+#include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"
 #include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -61,10 +63,6 @@ class Reader {
   std::set<std::string> refused_;
 };
 
-std::string violation(const char* key, const std::string& value, const std::string& allowed) {
-  return std::string(key) + " = " + value + ": must be " + allowed;
-}
-
 bool names_file(const DataConfig& data, const std::string& path) {
   const auto holds = [&](const std::vector<WeightedFile>& files) {
     return std::any_of(files.begin(), files.end(),
@@ -76,31 +74,31 @@ bool names_file(const DataConfig& data, const std::string& path) {
 
 // What the keys must be for one another, whatever the number of ranks.
 std::vector<std::string> cross_violations(const Config& config) {
-  std::vector<std::string> lines = config.model.violations();
+  Violations found;
+  const TrainConfig& train = config.train;
+  for (const std::string& line : config.model.violations()) found.add(line);
   if (config.model.moe.experts % config.parallel.expert != 0)
-    lines.push_back(
-        violation("parallel.expert", std::to_string(config.parallel.expert),
-                  "a divisor of moe.experts (" + std::to_string(config.model.moe.experts) + ")"));
-  if (config.train.global_batch % config.train.micro_batch != 0)
-    lines.push_back(violation(
-        "train.global_batch", std::to_string(config.train.global_batch),
-        "a multiple of train.micro_batch (" + std::to_string(config.train.micro_batch) + ")"));
+    found.must_be("parallel.expert", config.parallel.expert,
+                  "a divisor of moe.experts (" + std::to_string(config.model.moe.experts) + ")");
+  if (train.global_batch % train.micro_batch != 0)
+    found.must_be("train.global_batch", train.global_batch,
+                  "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) + ")");
   for (const WeightedFile& cap : config.data.max_epochs)
     if (!names_file(config.data, cap.path))
-      lines.push_back(violation("data.max_epochs", cap.path,
-                                "a file of data.train or data.stages, as it is named there"));
+      found.must_be("data.max_epochs", cap.path,
+                    "a file of data.train or data.stages, as it is named there");
   if (config.optimizer.min_lr > config.optimizer.lr)
-    lines.push_back(violation("optimizer.min_lr", shortest(config.optimizer.min_lr),
-                              "at most optimizer.lr (" + shortest(config.optimizer.lr) + ")"));
-  if (config.train.steps > 0) {
+    found.must_be("optimizer.min_lr", shortest(config.optimizer.min_lr),
+                  "at most optimizer.lr (" + shortest(config.optimizer.lr) + ")");
+  if (train.steps > 0) {
     try {
-      LearningRate(config.optimizer, config.train.steps,
-                   config.train.global_batch * std::max<std::int64_t>(config.model.context, 1));
+      LearningRate(config.optimizer, train.steps,
+                   train.global_batch * std::max<std::int64_t>(config.model.context, 1));
     } catch (const InvalidArgument& error) {
-      lines.push_back(error.what());
+      found.add(error.what());
     }
   }
-  return lines;
+  return found.take();
 }
 
 bool has_dense_layers(const ModelConfig& model) {
@@ -142,8 +140,7 @@ Config build(const std::vector<Assignment>& file, const std::string& origin,
   reader.apply(file, origin);
   reader.apply(given, command_line);
   reader.add(cross_violations(config));
-  if (!reader.lines().empty())
-    throw InvalidArgument(list_violations("configuration", reader.lines()));
+  refuse_violations("configuration", reader.lines());
   resolve_widths(config.model);
   return config;
 }
@@ -180,26 +177,26 @@ std::string to_ini(const Config& config) {
 }
 
 std::vector<std::string> layout_violations(const Config& config, int ranks) {
-  std::vector<std::string> lines;
+  Violations found;
+  const TrainConfig& train = config.train;
   if (ranks % config.parallel.expert != 0)
-    lines.push_back(violation("parallel.expert", std::to_string(config.parallel.expert),
-                              "a divisor of the number of ranks (" + std::to_string(ranks) + ")"));
-  if (config.train.global_batch % (config.train.micro_batch * ranks) != 0)
-    lines.push_back(violation("train.global_batch", std::to_string(config.train.global_batch),
-                              "a multiple of train.micro_batch (" +
-                                  std::to_string(config.train.micro_batch) + ") times " +
-                                  std::to_string(ranks) + " ranks"));
-  return lines;
+    found.must_be("parallel.expert", config.parallel.expert,
+                  "a divisor of the number of ranks (" + std::to_string(ranks) + ")");
+  if (train.global_batch % (train.micro_batch * ranks) != 0)
+    found.must_be("train.global_batch", train.global_batch,
+                  "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) +
+                      ") times " + std::to_string(ranks) + " ranks");
+  return found.take();
 }
 
 std::vector<std::string> training_violations(const Config& config, int ranks) {
-  std::vector<std::string> lines = layout_violations(config, ranks);
-  if (config.train.steps < 1)
-    lines.push_back(violation("train.steps", std::to_string(config.train.steps), "at least 1"));
+  Violations found;
+  for (const std::string& line : layout_violations(config, ranks)) found.add(line);
+  if (config.train.steps < 1) found.must_be("train.steps", config.train.steps, "at least 1");
   if (config.data.train.empty())
-    lines.push_back(violation("data.train", "", "PATH[:WEIGHT] ... of one token file or more"));
-  if (config.run.dir.empty()) lines.push_back(violation("run.dir", "", "a directory"));
-  return lines;
+    found.must_be("data.train", "", "PATH[:WEIGHT] ... of one token file or more");
+  if (config.run.dir.empty()) found.must_be("run.dir", "", "a directory");
+  return found.take();
 }
 
 std::vector<std::string> model_differences(const Config& here, const Config& there) {

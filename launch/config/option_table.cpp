@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "launch/config/option_table.h"
+
 #include <algorithm>
 #include <map>
 #include <optional>
 #include <utility>
 
-#include "launch/config/options.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"
 

@@ -7,7 +7,7 @@
 #include <exception>
 #include <utility>
 
-#include "launch/config/options.h"
+#include "launch/config/option_table.h"
 #include "launch/config/values.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"

@@ -5,8 +5,8 @@
 
 #include <limits>
 
-#include "launch/config/options.h"
 #include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -164,8 +164,7 @@ ModelConfig read_model(const Keys& keys) {
                                       fmt::join(model_types, ", ")));
   }
   read_widths(keys, model);
-  const std::vector<std::string> violations = model.violations();
-  if (!violations.empty()) throw InvalidArgument(list_violations("its model", violations));
+  refuse_violations("its model", model.violations());
   return model;
 }
 

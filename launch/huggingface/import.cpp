@@ -8,7 +8,6 @@
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
-#include "launch/config/options.h"
 #include "launch/data/tokenizer.h"
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
@@ -17,6 +16,7 @@
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -122,8 +122,7 @@ Config read_config_json(const fs::path& path) {
 Config resolved(Config config, const HuggingFaceImport& options) {
   config.parallel.expert = options.expert_parallel;
   config.train.global_batch = config.train.micro_batch * options.ranks;
-  const std::vector<std::string> violations = layout_violations(config, options.ranks);
-  if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
+  refuse_violations("layout", layout_violations(config, options.ranks));
   return parse_config(to_ini(config), "the imported model", {});
 }
 

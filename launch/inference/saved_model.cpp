@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/node_threads.h"
-#include "launch/step/memory_plan.h"
+#include "launch/step/arena_size.h"
 #include "runtime/log.h"
-#include "runtime/system.h"
 
 namespace polymoe {
 namespace {
@@ -41,35 +41,9 @@ ProcessMesh make_mesh(const Config& config, std::unique_ptr<Communicator> world)
   return ProcessMesh(std::move(world), expert_parallel);
 }
 
-std::vector<TensorPiece> parameter_pieces(const ParameterStore& store) {
-  std::vector<TensorPiece> pieces;
-  for (const Parameter& parameter : store.parameters()) {
-    const auto stacked = static_cast<std::int64_t>(parameter.logical.size());
-    const std::int64_t each = parameter.shape.elements() / stacked;
-    const Tensor flat = parameter.value.view({stacked, each});
-    for (std::int64_t i = 0; i < stacked; ++i) {
-      const LogicalTensor& logical = parameter.logical[static_cast<std::size_t>(i)];
-      pieces.push_back({.name = "parameter/" + logical.name,
-                        .shape = logical.shape,
-                        .begin = 0,
-                        .data = flat.rows(i, i + 1)});
-    }
-  }
-  return pieces;
-}
-
 /// That of the run, which on a CPU is always f32: its values are widened there.
 Precision inference_precision(const Config& config, Device device) {
   return device.type == DeviceType::cpu ? Precision::f32 : config.train.precision;
-}
-
-/// See Trainer: an upper bound on a CPU. The number of rows that arrive from other ranks has no
-/// bound but that all tokens of the group may choose the same experts.
-std::size_t arena_bytes(const Config& config, const ProcessMesh& mesh, Device device) {
-  if (device.type != DeviceType::cuda) return static_cast<std::size_t>(usable_memory_bytes());
-  const std::size_t planned =
-      plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
-  return planned * static_cast<std::size_t>(mesh.expert_parallel());
 }
 
 }  // namespace
@@ -81,15 +55,13 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
       mesh_(make_mesh(config_, std::move(world))),
       store_(mesh_),
       model_(config_.model, mesh_, store_),
-      stream_(options.device),
-      arena_({.device = options.device, .capacity = arena_bytes(config_, mesh_, options.device)}) {
+      execution_({.device = options.device,
+                  .capacity = inference_arena_bytes(config_, mesh_, options.device)}) {
   omp_set_num_threads(options.threads > 0 ? allowed_threads(options.threads)
                                           : threads_per_rank(mesh_.world()));
   store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),
                   options.device);
-  std::vector<TensorPiece> wanted = parameter_pieces(store_);
-  for (TensorPiece& piece : model_.router_bias_pieces()) wanted.push_back(std::move(piece));
-  checkpoint_.read(wanted, stream_);
+  checkpoint_.read(pieces_to_infer(store_, model_), execution_.stream());
 }
 
 SavedModel::~SavedModel() = default;

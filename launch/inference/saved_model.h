@@ -9,7 +9,7 @@
 #include "parallel/checkpoint/checkpoint.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
-#include "runtime/context.h"
+#include "runtime/execution.h"
 
 namespace polymoe {
 
@@ -36,7 +36,7 @@ class SavedModel {
   LanguageModel& model() { return model_; }
   /// Of parameters and activations.
   DType dtype() const { return store_.dtype(); }
-  ExecutionContext& context() { return context_; }
+  ExecutionContext& context() { return execution_.context(); }
 
   /// The orderly, collective end.
   void shutdown() { mesh_.shutdown(); }
@@ -47,10 +47,7 @@ class SavedModel {
   ProcessMesh mesh_;
   ParameterStore store_;
   LanguageModel model_;
-  Stream stream_;
-  Arena arena_;
-  Timeline timeline_;
-  ExecutionContext context_{stream_, arena_, timeline_};
+  Execution execution_;
 };
 
 }  // namespace polymoe

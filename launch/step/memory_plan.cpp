@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "launch/config/options.h"
+#include "launch/checkpoints/layout_pieces.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/token_batch.h"
 #include "launch/step/training_model.h"
@@ -14,8 +14,9 @@
 #include "parallel/checkpoint/saver.h"
 #include "parallel/communication/collectives.h"
 #include "parallel/communication/planning/planning_communicator.h"
-#include "runtime/context.h"
 #include "runtime/error.h"
+#include "runtime/execution.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -53,17 +54,14 @@ std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& 
 }
 
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
-  const std::vector<std::string> violations = layout_violations(config, layout.ranks);
-  if (!violations.empty()) throw InvalidArgument(list_violations("layout", violations));
+  refuse_violations("layout", layout_violations(config, layout.ranks));
   const ThreadCount thread_count(layout.threads);
   const ProcessMesh mesh(make_planning_world(0, layout.ranks, config.parallel.expert),
                          config.parallel.expert);
   const Device device = Device::meta(layout.backend);
   TrainingModel training(config, mesh, device);
-  Stream stream(device);
-  Arena arena({.device = device});
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
+  Execution execution({.device = device});
+  ExecutionContext& context = execution.context();
   // Later micro-batches need what the second one needs.
   training.step({}, 2, context);
   if (!config.data.valid.empty() && config.train.valid_every > 0)
@@ -78,17 +76,15 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
     plan.gradients += store.gradients(scope).bytes();
   }
   plan.optimizer = training.optimizer().bytes();
-  plan.activations = arena.high_water();
+  plan.activations = context.arena.high_water();
   if (layout.backend == DeviceType::cuda) {
     plan.buffers = gpu_reserve;
   } else {
     plan.buffers = staging_bytes(mesh.world().size());
     if (config.model.moe.experts > 0) plan.buffers += staging_bytes(mesh.expert_replicas().size());
   }
-  std::vector<TensorPiece> pieces = training.optimizer().pieces_to_save();
-  for (TensorPiece& piece : training.model().router_bias_pieces())
-    pieces.push_back(std::move(piece));
-  plan.staging = staging_bytes(config, pieces);
+  plan.staging = staging_bytes(
+      config, pieces_to_save(training.optimizer(), training.model(), mesh.world().rank()));
   return plan;
 }
 
@@ -116,15 +112,14 @@ std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
   ParameterStore store(mesh);
   LanguageModel model(config.model, mesh, store);
   store.allocate(dtype, device);
-  Stream stream(device);
-  Arena arena({.device = device});
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
+  Execution execution({.device = device});
+  ExecutionContext& context = execution.context();
   measure_losses(model, config, context);
-  const Arena::Scope scope(arena);
+  const Arena::Scope scope(context.arena);
   DecodingCache cache(config.model, config.model.context, dtype, device);
-  model.next_token_logits(arena.allocate({config.model.context}, DType::i32), cache, context);
-  return arena.high_water();
+  model.next_token_logits(context.arena.allocate({config.model.context}, DType::i32), cache,
+                          context);
+  return context.arena.high_water();
 }
 
 }  // namespace polymoe

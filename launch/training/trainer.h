@@ -3,27 +3,23 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
 #include "launch/config/schedule.h"
 #include "launch/data/training_data.h"
 #include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
-#include "launch/training/progress.h"
-#include "launch/training/run_directory.h"
+#include "launch/training/run_checkpoints.h"
+#include "launch/training/run_outputs.h"
 #include "launch/training/step_metrics.h"
 #include "moe/language_model.h"
-#include "parallel/checkpoint/saver.h"
 #include "parallel/communication/process_mesh.h"
-#include "runtime/context.h"
-#include "runtime/files/metrics_writer.h"
-#include "runtime/files/tensorboard_writer.h"
+#include "runtime/execution.h"
 #include "runtime/log.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 
@@ -51,12 +47,14 @@ enum class RunEnd : std::uint8_t {
 };
 
 /// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
-/// the beginning.
+/// the beginning: the loop over steps. What it starts from and saves is RunCheckpoints' matter,
+/// what it tells RunOutputs'.
 class Trainer {
  public:
-  /// Everything that can be refused is refused here, before the first step: layout, run directory,
-  /// token files, checkpoint. Sets the number of threads of the calling thread. Collective.
-  /// Throws InvalidArgument, InputFileError, OutputFileError.
+  /// The configuration has no training_violations(). Everything else that can be refused is refused
+  /// here, before the first step: run directory, token files, checkpoint. Sets the number of
+  /// threads of the calling thread. Collective. Throws InvalidArgument, InputFileError,
+  /// OutputFileError.
   Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOptions& options);
   ~Trainer();
 
@@ -67,12 +65,12 @@ class Trainer {
   /// a checkpoint could not be written and checkpoint.on_error = stop, or it was the last one.
   RunEnd run();
 
-  std::int64_t steps_done() const { return step_; }
+  std::int64_t steps_done() const { return position_.step; }
   /// What ended a preempted run, the same on every rank.
   StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }
   /// What a checkpoint of this rank holds.
-  std::vector<TensorPiece> pieces();
+  std::vector<TensorPiece> pieces() { return checkpoints_->pieces(); }
 
  private:
   struct Sums {  // of a step, over all ranks
@@ -82,44 +80,28 @@ class Trainer {
   };
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
-  void start();
-  void load(const CheckpointReader& reader);
-  void open_outputs();
-  void save(bool last);
-  void finish_save();
+  void log_start();
   LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
+  void check_finite(const StepMetrics& metrics);
   StopRequest agreed_stop();
   void step(StepMetrics& metrics);
   double validate();
-  void report(StepMetrics& metrics);
 
   const Config config_;
   const ProcessMesh& mesh_;
   const TrainerOptions options_;
   Log log_;
-  std::unique_ptr<RunDirectory> directory_;  // rank 0
+  RunOutputs outputs_;
   TrainingData data_;
   LearningRate learning_rate_;
-  Stream stream_;
   const std::size_t arena_bytes_;  // decided before the model takes memory
   TrainingModel model_;
-  Arena arena_;
-  Timeline timeline_{stream_};
-  ExecutionContext context_{stream_, arena_, timeline_};
-  double product_rate_ = 0.0;
-
-  std::int64_t step_ = 0;    // done
-  std::int64_t tokens_ = 0;  // predicted so far
-  TrainingState state_;
-  std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
-  std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
-  std::unique_ptr<CheckpointSaver> saver_;
+  Execution execution_;
+  std::optional<RunCheckpoints> checkpoints_;
+  RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
-  double checkpoint_seconds_ = 0.0;  // waited for since the last row
-
-  std::optional<MetricsWriter> metrics_;      // rank 0
-  std::optional<TensorBoardWriter> scalars_;  // rank 0
+  double product_rate_ = 0.0;
 };
 
 }  // namespace polymoe

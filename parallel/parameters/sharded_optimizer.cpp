@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/parameters/sharded_optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -29,34 +30,39 @@ ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& op
     }
     const DType dtype = store.values(scope).dtype();
     const DType moments = dtype == DType::f64 ? DType::f64 : options.moment_dtype;
-    shard.m = OwnedTensor({elements}, moments, store.device());
-    shard.v = OwnedTensor({elements}, moments, store.device());
+    for (OwnedTensor& state : shard.state) state = OwnedTensor({elements}, moments, store.device());
     if (dtype == DType::bf16) shard.master = OwnedTensor({elements}, DType::f32, store.device());
+  }
+}
+
+template <class Visit>
+void ShardedOptimizer::for_each_owned(Visit visit) const {
+  for (const ParameterScope scope : all_parameter_scopes) {
+    const Shard& state = shard(scope);
+    for (int segment = 0; segment < store_.segments(); ++segment) {
+      const ParameterStore::Range owned = store_.owned(scope, segment);
+      const std::int64_t shift = state.begin[static_cast<std::size_t>(segment)] - owned.begin;
+      for (const LogicalRange& range : store_.logical_ranges(scope, owned))
+        visit(state, scope, range, range.flat_begin + shift);
+    }
   }
 }
 
 void ShardedOptimizer::initialize(std::uint64_t seed, Stream& stream) {
   store_.initialize(seed, stream);
-  for (const ParameterScope scope : all_parameter_scopes) {
-    const Shard& state = shard(scope);
-    if (!state.master->defined()) continue;
-    for (int segment = 0; segment < store_.segments(); ++segment) {
-      const ParameterStore::Range owned = store_.owned(scope, segment);
-      const std::int64_t shift = state.begin[static_cast<std::size_t>(segment)] - owned.begin;
-      for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
-        const std::int64_t begin = range.flat_begin + shift;
+  for_each_owned(
+      [&](const Shard& state, ParameterScope, const LogicalRange& range, std::int64_t begin) {
+        if (!state.master->defined()) return;
         ParameterStore::initial_values(range, seed, state.master->rows(begin, begin + range.count),
                                        stream);
-      }
-    }
-  }
+      });
 }
 
 std::size_t ShardedOptimizer::bytes() const {
   std::size_t total = 0;
-  for (const Shard& state : shards_) {
-    total += state.m->bytes() + state.v->bytes();
-    if (state.master->defined()) total += state.master->bytes();
+  for (const Shard& shard : shards_) {
+    for (const OwnedTensor& state : shard.state) total += state->bytes();
+    if (shard.master->defined()) total += shard.master->bytes();
   }
   return total;
 }
@@ -120,16 +126,18 @@ void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const A
     };
     const bool has_master = moments.master->defined();
     adamw(run_step, store_.gradients(scope).rows(begin, end),
-          has_master ? state(moments.master) : values, state(moments.m), state(moments.v),
-          has_master ? values : Tensor(), stream);
+          has_master ? state(moments.master) : values, state(moments.state[0]),
+          state(moments.state[1]), has_master ? values : Tensor(), stream);
   }
 }
 
 namespace {
 
-TensorPiece piece_of(const char* kind, const LogicalRange& range, const Tensor& flat,
+constexpr std::string_view parameter_kind = "parameter/";
+
+TensorPiece piece_of(std::string_view kind, const LogicalRange& range, const Tensor& flat,
                      std::int64_t begin) {
-  return {.name = kind + range.tensor->name,
+  return {.name = std::string(kind) + range.tensor->name,
           .shape = range.tensor->shape,
           .begin = range.tensor_begin,
           .data = flat.rows(begin, begin + range.count)};
@@ -137,41 +145,44 @@ TensorPiece piece_of(const char* kind, const LogicalRange& range, const Tensor& 
 
 }  // namespace
 
-std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
+bool is_optimizer_state(std::string_view tensor) {
+  return std::any_of(optimizer_state_kinds.begin(), optimizer_state_kinds.end(),
+                     [&](std::string_view kind) { return tensor.starts_with(kind); });
+}
+
+std::vector<TensorPiece> value_pieces(const ParameterStore& store) {
   std::vector<TensorPiece> pieces;
   for (const ParameterScope scope : all_parameter_scopes) {
-    const Shard& moments = shard(scope);
-    for (int segment = 0; segment < store_.segments(); ++segment) {
-      const ParameterStore::Range owned = store_.owned(scope, segment);
-      const std::int64_t shift = moments.begin[static_cast<std::size_t>(segment)] - owned.begin;
-      for (const LogicalRange& range : store_.logical_ranges(scope, owned)) {
-        const std::int64_t begin = range.flat_begin;
-        pieces.push_back(moments.master->defined()
-                             ? piece_of("parameter/", range, *moments.master, begin + shift)
-                             : piece_of("parameter/", range, store_.values(scope), begin));
-        pieces.push_back(piece_of("moment1/", range, *moments.m, begin + shift));
-        pieces.push_back(piece_of("moment2/", range, *moments.v, begin + shift));
-      }
-    }
+    const Tensor& values = store.values(scope);
+    for (const LogicalRange& range : store.logical_ranges(scope, {0, values.elements()}))
+      pieces.push_back(piece_of(parameter_kind, range, values, range.flat_begin));
   }
   return pieces;
 }
 
-std::vector<TensorPiece> ShardedOptimizer::pieces_to_load(bool with_moments) const {
+std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
   std::vector<TensorPiece> pieces;
-  for (const ParameterScope scope : all_parameter_scopes) {
-    const Tensor& values = store_.values(scope);
-    for (const LogicalRange& range : store_.logical_ranges(scope, {0, values.elements()})) {
-      pieces.push_back(piece_of("parameter/", range, values, range.flat_begin));
-    }
-  }
-  for (TensorPiece& piece : pieces_to_save()) {
-    const bool parameter = piece.name.starts_with("parameter/");
-    // Of the parameters only the masters are not among the values.
-    const bool master =
-        parameter && store_.dtype() == DType::bf16 && piece.data.dtype() == DType::f32;
-    if (parameter ? master : with_moments) pieces.push_back(std::move(piece));
-  }
+  for_each_owned([&](const Shard& shard, ParameterScope scope, const LogicalRange& range,
+                     std::int64_t begin) {
+    pieces.push_back(shard.master->defined()
+                         ? piece_of(parameter_kind, range, *shard.master, begin)
+                         : piece_of(parameter_kind, range, store_.values(scope), range.flat_begin));
+    for (std::size_t i = 0; i < shard.state.size(); ++i)
+      pieces.push_back(piece_of(optimizer_state_kinds[i], range, *shard.state[i], begin));
+  });
+  return pieces;
+}
+
+std::vector<TensorPiece> ShardedOptimizer::pieces_to_load(bool with_moments) const {
+  std::vector<TensorPiece> pieces = value_pieces(store_);
+  for_each_owned(
+      [&](const Shard& shard, ParameterScope, const LogicalRange& range, std::int64_t begin) {
+        if (shard.master->defined())
+          pieces.push_back(piece_of(parameter_kind, range, *shard.master, begin));
+        if (!with_moments) return;
+        for (std::size_t i = 0; i < shard.state.size(); ++i)
+          pieces.push_back(piece_of(optimizer_state_kinds[i], range, *shard.state[i], begin));
+      });
   return pieces;
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/adamw/adamw.h"
@@ -20,6 +21,16 @@ struct AdamWOptions {
   double weight_decay = 0.1;        // on parameters that say `decay`
   DType moment_dtype = DType::f32;  // f32, or bf16: half the memory of the moments
 };
+
+/// The tensors that AdamW keeps of every parameter, by the kind that begins their names in a
+/// checkpoint. Everything that saves, loads, converts or counts the state walks this table.
+inline constexpr std::array<std::string_view, 2> optimizer_state_kinds = {"moment1/", "moment2/"};
+
+/// Whether a tensor of a checkpoint is of one of them.
+bool is_optimizer_state(std::string_view tensor);
+
+/// The values of a rank's parameters, to be read from a checkpoint: "parameter/NAME".
+std::vector<TensorPiece> value_pieces(const ParameterStore& store);
 
 /// AdamW whose state exists once per group that reduces a parameter (ZeRO stage 1): each rank
 /// updates the slices it owns, then all gather the new values. The state is two moments and, where
@@ -48,7 +59,7 @@ class ShardedOptimizer {
   std::size_t bytes() const;
 
   /// This rank's share of parameters and moments, to be written: each element of the model once
-  /// over all ranks. Names: "parameter/NAME", "moment1/NAME", "moment2/NAME".
+  /// over all ranks. Names: "parameter/NAME", and KIND/NAME of every kind of state.
   std::vector<TensorPiece> pieces_to_save() const;
   /// What this rank must read back: all of its parameters, and the moments it owns.
   std::vector<TensorPiece> pieces_to_load(bool with_moments) const;
@@ -60,7 +71,8 @@ class ShardedOptimizer {
     bool decay;
   };
   struct Shard {
-    OwnedTensor m, v;                    // the owned slices of all segments, one behind the other
+    // The owned slices of all segments, one behind the other, of each kind of state.
+    std::array<OwnedTensor, optimizer_state_kinds.size()> state;
     OwnedTensor master;                  // likewise, beside bf16 values
     std::vector<std::int64_t> begin;     // per segment, in these
     std::vector<std::vector<Run>> runs;  // per segment
@@ -69,6 +81,10 @@ class ShardedOptimizer {
   const Shard& shard(ParameterScope scope) const {
     return shards_[static_cast<std::size_t>(scope)];
   }
+  /// visit(shard, scope, range, begin): every owned range of a logical tensor, which begins at
+  /// `begin` in the shard's tensors.
+  template <class Visit>
+  void for_each_owned(Visit visit) const;
   void update_segment(ParameterScope scope, int segment, const AdamWStep& step, Stream& stream);
 
   ParameterStore& store_;

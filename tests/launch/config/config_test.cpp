@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <set>
 
-#include "launch/config/options.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/option_table.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
 

@@ -1,31 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/config/options.h"
+#include "launch/commands/command_line.h"
 
 #include <boost/program_options.hpp>
 #include <set>
-#include <sstream>
 #include <utility>
 
 #include "launch/config/values.h"
-#include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace po = boost::program_options;
-
-std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin) {
-  std::istringstream stream(text);
-  std::vector<Assignment> assignments;
-  try {
-    // Nothing is registered: unknown keys, duplicates and values are judged against our own table,
-    // so that all violations are found at once.
-    const po::options_description nothing;
-    for (const auto& given : po::parse_config_file(stream, nothing, true).options)
-      assignments.push_back({given.string_key, given.value.empty() ? "" : given.value.front()});
-  } catch (const po::error& error) {
-    throw InvalidArgument(origin + ": " + error.what());
-  }
-  return assignments;
-}
 
 namespace {
 
@@ -103,7 +87,7 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
   for (const CommandOption& option : options)
     if (option.required && all_read && !has(option.name))
       lines.push_back("--" + option.name + " " + option.value + ": must be given");
-  if (!lines.empty()) throw InvalidArgument(list_violations("arguments", lines));
+  refuse_violations("arguments", lines);
 }
 
 const CommandLine::Given* CommandLine::find(const std::string& option) const {
@@ -122,13 +106,6 @@ std::string CommandLine::value(const std::string& option, const std::string& oth
 std::vector<std::string> CommandLine::values(const std::string& option) const {
   const Given* given = find(option);
   return given == nullptr ? std::vector<std::string>() : given->values;
-}
-
-std::string list_violations(const std::string& heading, const std::vector<std::string>& lines) {
-  if (lines.size() == 1) return heading + ": " + lines.front();
-  std::string text = heading + ": " + std::to_string(lines.size()) + " errors";
-  for (const std::string& line : lines) text += "\n  " + line;
-  return text;
 }
 
 }  // namespace polymoe

@@ -1,40 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
+#include <cstddef>
 #include <string>
 #include <vector>
 
-#include "launch/config/config.h"
-
 namespace polymoe {
-
-/// One key of the configuration. The table of them serves reading, printing, --help, the list of
-/// violations and the suggestion of the nearest key.
-struct Option {
-  std::string key;      // "moe.top_k"
-  std::string allowed;  // "a whole number in [1, 65536]"
-  std::string help;
-  /// Stores the value that the text spells; false if it is not allowed.
-  std::function<bool(const std::string& text, Config& config)> read;
-  /// The text that read() takes back.
-  std::function<std::string(const Config& config)> print;
-};
-
-/// Every key, grouped by section, in the order in which to_ini prints them.
-const std::vector<Option>& options();
-/// The option of that exact name, or null.
-const Option* find_option(const std::string& key);
-
-/// A key and the text given for it.
-struct Assignment {
-  std::string key;
-  std::string value;
-};
-
-/// The assignments of INI text, in order. Throws InvalidArgument naming `origin` on a line that is
-/// neither a section, a comment nor "key = value".
-std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin);
 
 /// An option of a subcommand itself, beside the keys of the configuration.
 struct CommandOption {
@@ -73,8 +44,5 @@ class CommandLine {
   std::vector<std::string> positional_;
   std::vector<std::string> overrides_;
 };
-
-/// One line: `heading: line`, or several: `heading: N errors` and a line each, indented.
-std::string list_violations(const std::string& heading, const std::vector<std::string>& lines);
 
 }  // namespace polymoe

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/step/arena_size.h"
+
+#include <algorithm>
+
+#include "runtime/cuda/cuda_device.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+std::size_t usable_bytes() { return static_cast<std::size_t>(usable_memory_bytes()); }
+
+/// Free memory of a GPU, as it was before any of the ranks that share it took some.
+std::size_t free_bytes(Device device, Communicator& world) {
+  const std::size_t free = cuda::memory_info(device.index).free;
+  world.barrier();
+  return free;
+}
+
+}  // namespace
+
+std::size_t training_arena_bytes(const Config& config, Communicator& world,
+                                 const RankDevice& place) {
+  if (place.device.type != DeviceType::cuda) return usable_bytes();
+  const MemoryPlan plan = plan_memory(
+      config, {.ranks = world.size(), .threads = place.threads, .backend = DeviceType::cuda});
+  const std::size_t free = free_bytes(place.device, world);
+  return gpu_arena_bytes(config, plan, free / static_cast<std::size_t>(place.device_sharers));
+}
+
+std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device) {
+  if (device.type != DeviceType::cuda) return usable_bytes();
+  const std::size_t planned =
+      plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
+  return planned * static_cast<std::size_t>(mesh.expert_parallel());
+}
+
+std::size_t bench_arena_bytes(const Config& config, const MemoryPlan& plan, bool with_model,
+                              Communicator& world, Device device) {
+  if (device.type != DeviceType::cuda) return usable_bytes();
+  constexpr std::size_t reserve = std::size_t{4} << 30;
+  const std::size_t free = free_bytes(device, world);
+  if (with_model) gpu_arena_bytes(config, plan, free);  // says what does not fit
+  const std::size_t model = with_model ? plan.device_total() - plan.activations : 0;
+  const std::size_t taken = std::min(free, model + reserve);
+  return std::max(free - taken, with_model ? plan.activations : std::size_t{0});
+}
+
+}  // namespace polymoe

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// How large the arena of a rank is: the one place that decides it. On a CPU capacity is an upper
+// bound that costs nothing, so it is all of the usable memory; a GPU's arena is allocated at once.
+#pragma once
+
+#include <cstddef>
+
+#include "launch/config/config.h"
+#include "launch/step/memory_plan.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/device.h"
+
+namespace polymoe {
+
+/// A rank's device, and how it is used.
+struct RankDevice {
+  Device device = Device::cpu();
+  int device_sharers = 1;  // ranks on that GPU
+  int threads = 1;         // of this rank
+};
+
+/// For training, asked before the model takes memory: of a GPU the plan's need, and where rows come
+/// from other ranks all that is left, since nothing bounds their number. Collective over `world`.
+/// Throws InvalidArgument as gpu_arena_bytes() does.
+std::size_t training_arena_bytes(const Config& config, Communicator& world,
+                                 const RankDevice& place);
+
+/// For evaluation and generation: of a GPU the plan's need for each rank of the expert group, since
+/// all their tokens may choose the same experts.
+std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device);
+
+/// For measurements, asked before the model takes memory: of a GPU what is free, less what
+/// libraries take and, `with_model`, what the planned model takes. Collective over `world`. Throws
+/// InvalidArgument as gpu_arena_bytes() does.
+std::size_t bench_arena_bytes(const Config& config, const MemoryPlan& plan, bool with_model,
+                              Communicator& world, Device device);
+
+}  // namespace polymoe

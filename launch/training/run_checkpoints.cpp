@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training/run_checkpoints.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <utility>
+
+#include "launch/checkpoints/layout_pieces.h"
+#include "launch/step/memory_plan.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+fs::path folder_of(const Config& config) { return fs::path(config.run.dir) / "checkpoints"; }
+
+}  // namespace
+
+RunCheckpoints::RunCheckpoints(const Run& run, TrainingModel& model, Stream& stream,
+                               SaveObserver* observer)
+    : run_(run),
+      model_(model),
+      stream_(stream),
+      log_(run.mesh.world().rank(), run_log(run.config.run.dir)) {
+  const Config& config = run.config;
+  const ProcessMesh& mesh = run.mesh;
+  const StartPoint chosen = choose_start(config.checkpoint, config.run.dir, mesh.world());
+  if (mesh.world().rank() == 0)
+    for (const std::string& note : chosen.notes) log_.warning(note);
+  if (chosen.checkpoint) {
+    load(*chosen.checkpoint);
+  } else {
+    model.optimizer().initialize(config.train.seed, stream);
+  }
+  saver_ = std::make_unique<CheckpointSaver>(
+      CheckpointSaver::Options{.root = folder_of(config),
+                               .keep = config.checkpoint.keep,
+                               .staging_bytes = staging_bytes(config, pieces()),
+                               .observer = observer},
+      mesh.world().split(0));
+}
+
+void RunCheckpoints::load(const CheckpointReader& reader) {
+  const fs::path& checkpoint = reader.directory();
+  const CheckpointInfo& info = reader.info();
+  check_same_model(run_.config, info, checkpoint);
+  const TrainingState state = TrainingState::from_text(info.state, checkpoint.string());
+  reader.read(pieces_to_load(model_.optimizer(), model_.model(), state.moments), stream_);
+  start_ = {.step = info.step, .tokens = info.tokens, .next_sample = state.next_sample};
+  model_.optimizer().set_steps_done(info.step);
+  if (fs::weakly_canonical(checkpoint.parent_path()) ==
+      fs::weakly_canonical(folder_of(run_.config)))
+    saved_ = found_ = info.step;
+  log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
+                        checkpoint.string(), info.step, info.ranks, info.expert_parallel));
+  for (const std::string& line :
+       run_.data.go_on(state.data, state.next_sample, info.tokens, run_.mesh.world()))
+    log_.info("data: " + line);
+  if (!state.moments)
+    log_.info("that checkpoint holds no optimizer state: the moments start at zero");
+  for (const std::string& line : changed_settings(run_.config, info, checkpoint))
+    log_.info("changed since that checkpoint: " + line);
+}
+
+std::vector<TensorPiece> RunCheckpoints::pieces() {
+  return pieces_to_save(model_.optimizer(), model_.model(), run_.mesh.world().rank());
+}
+
+void RunCheckpoints::save(const RunPosition& position) {
+  if (saved_ == position.step) return;
+  const auto begin = Clock::now();
+  finish();
+  run_.outputs.check_in_place(run_.mesh.world());
+  saved_ = position.step;
+  TrainingState state{.next_sample = position.next_sample};
+  state.data = run_.data.state(position.next_sample);
+  saver_->start({.step = position.step,
+                 .tokens = position.tokens,
+                 .ranks = run_.mesh.world().size(),
+                 .expert_parallel = run_.mesh.expert_parallel(),
+                 .config = to_ini(run_.config),
+                 .state = state.to_text()},
+                pieces(), stream_);
+  seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+void RunCheckpoints::save_last(const RunPosition& position) {
+  save(position);
+  const auto begin = Clock::now();
+  saver_->wait();
+  seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+void RunCheckpoints::finish() {
+  try {
+    saver_->wait();
+  } catch (const OutputFileError& error) {
+    if (run_.config.checkpoint.on_error == SaveFailure::stop) throw;
+    if (run_.mesh.world().rank() == 0)
+      log_.warning(fmt::format("{}; going on (checkpoint.on_error = continue)", error.what()));
+  }
+}
+
+std::int64_t RunCheckpoints::newest() const { return std::max(found_, saver_->committed()); }
+
+double RunCheckpoints::take_seconds() { return std::exchange(seconds_, 0.0); }
+
+}  // namespace polymoe

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "launch/checkpoints/resume.h"
+#include "launch/config/config.h"
+#include "launch/data/training_data.h"
+#include "launch/step/training_model.h"
+#include "launch/training/run_outputs.h"
+#include "parallel/checkpoint/saver.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/log.h"
+#include "runtime/stream.h"
+
+namespace polymoe {
+
+/// How far a run is: what a checkpoint holds beside tensors.
+struct RunPosition {
+  std::int64_t step = 0;         // done
+  std::int64_t tokens = 0;       // predicted so far
+  std::int64_t next_sample = 0;  // data position: samples drawn so far
+};
+
+/// The checkpoints of one run: the one it starts from, and those it writes on its way. All
+/// functions but failed() and the plain readers are collective over the mesh.
+class RunCheckpoints {
+ public:
+  /// The parts of a run that outlive this.
+  struct Run {
+    const Config& config;
+    const ProcessMesh& mesh;
+    TrainingData& data;
+    const RunOutputs& outputs;
+  };
+
+  /// Loads what checkpoint.resume says into `model`, or gives it its first values, lets the data go
+  /// on from there, and allocates the saver's memory. `stream` is of the model's device;
+  /// `observer` is told of this rank's saves, null = nobody. Throws InputFileError,
+  /// InvalidArgument.
+  RunCheckpoints(const Run& run, TrainingModel& model, Stream& stream, SaveObserver* observer);
+
+  /// Where the run starts.
+  const RunPosition& start() const { return start_; }
+
+  /// Begins a checkpoint unless that step has one. Waits for the one before, as finish() does.
+  void save(const RunPosition& position);
+  /// The same, and returns when it is committed: throws OutputFileError where it cannot be written,
+  /// whatever checkpoint.on_error says.
+  void save_last(const RunPosition& position);
+  /// Returns when no checkpoint is under way. Throws OutputFileError, on every rank, when the last
+  /// one could not be written and checkpoint.on_error = stop; with `continue` the log says so.
+  void finish();
+  /// Whether the one under way has ended with an error on this rank. Never waits.
+  bool failed() const { return saver_->failed(); }
+  /// Step of the newest checkpoint of this run, found or committed; -1 = none.
+  std::int64_t newest() const;
+  /// That save() and save_last() took since this was last asked.
+  double take_seconds();
+  /// The orderly end, with no checkpoint under way.
+  void shutdown() { saver_->shutdown(); }
+
+  /// What a checkpoint of this rank holds.
+  std::vector<TensorPiece> pieces();
+
+ private:
+  void load(const CheckpointReader& reader);
+
+  const Run run_;
+  TrainingModel& model_;
+  Stream& stream_;
+  Log log_;
+  RunPosition start_;
+  std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
+  std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
+  double seconds_ = 0.0;
+  std::unique_ptr<CheckpointSaver> saver_;
+};
+
+}  // namespace polymoe

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "launch/config/config.h"
+#include "launch/training/progress.h"
+#include "launch/training/run_directory.h"
+#include "launch/training/step_metrics.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/files/metrics_writer.h"
+#include "runtime/files/tensorboard_writer.h"
+
+namespace polymoe {
+
+/// What a run tells: the files of its directory beside the checkpoints, and the progress line. Only
+/// rank 0 writes; on the others nothing happens.
+class RunOutputs {
+ public:
+  /// Locks run.dir. What fails on rank 0 is thrown on every rank. Collective. Throws
+  /// OutputFileError, InvalidArgument.
+  RunOutputs(const Config& config, Communicator& world);
+
+  /// Writes config.ini, environment.json with that content, and the tokenizer; metrics.jsonl and
+  /// tensorboard/ go on behind step `steps_done`. Collective; throws OutputFileError alike.
+  void open(const std::string& environment, std::int64_t steps_done, Communicator& world);
+
+  /// What the log should say of the directory; empty where all is well.
+  std::string warning() const { return directory_ ? directory_->warning() : std::string(); }
+  /// Throws OutputFileError, on every rank, where run.dir is not the directory that was locked any
+  /// more. Collective.
+  void check_in_place(Communicator& world) const;
+
+  /// Shows progress from `first_step` to `last_step`.
+  void show_progress(const ProgressOutput& output, std::int64_t first_step, std::int64_t last_step);
+
+  /// Of a validation after `step`.
+  void validated(std::int64_t step, double loss);
+  /// A row of metrics.jsonl and the scalars of TensorBoard.
+  void report(const StepMetrics& metrics);
+  /// That step took `seconds`, all its work included.
+  void step_done(const StepMetrics& metrics, double seconds);
+  /// Ends the progress line.
+  void close_progress() { progress_.reset(); }
+
+ private:
+  const Config& config_;
+  std::unique_ptr<RunDirectory> directory_;  // rank 0, like what follows
+  std::optional<MetricsWriter> metrics_;
+  std::optional<TensorBoardWriter> scalars_;
+  std::optional<TrainingProgress> progress_;
+};
+
+}  // namespace polymoe
