@@ -8,6 +8,8 @@
 #include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "moe/language_model_impl.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "runtime/copy.h"
 
 namespace polymoe {
@@ -203,10 +205,11 @@ std::vector<TensorPiece> LanguageModel::router_bias_pieces() {
   for (const Impl::NumberedMoeLayer& moe : impl_->moe_layers) {
     const Tensor bias = moe.layer->bias();
     if (!bias.defined()) continue;
-    pieces.push_back({.name = "router_bias/layers." + std::to_string(moe.number),
-                      .shape = bias.shape(),
-                      .begin = 0,
-                      .data = bias});
+    pieces.push_back(
+        {.name = name_of_kind(router_bias_kind, "layers." + std::to_string(moe.number)),
+         .shape = bias.shape(),
+         .begin = 0,
+         .data = bias});
   }
   return pieces;
 }

@@ -10,7 +10,7 @@
 #include "moe/decoding_cache.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"

@@ -8,7 +8,6 @@
 #include "layers/feed_forward.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
-#include "parallel/checkpoint/checkpoint.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
 

@@ -13,7 +13,11 @@
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/config/config.h"
 #include "launch/config/values.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -75,7 +79,7 @@ std::vector<TensorPiece> pieces_of(const CheckpointReader& from, const ModelConf
   for (TensorPiece& piece : pieces) {
     const auto* stored = from.manifest().find(piece.name);
     if (stored == nullptr) continue;  // reading it will say so
-    const bool as_told = parameters && piece.name.starts_with("parameter/");
+    const bool as_told = parameters && piece.name.starts_with(parameter_kind);
     piece.data =
         Tensor(nullptr, piece.data.shape(), as_told ? *parameters : stored->dtype, Device::meta());
   }

@@ -5,7 +5,7 @@
 
 #include "moe/language_model.h"
 #include "moe/model_config.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/parameters/parameter_store.h"
 #include "parallel/parameters/sharded_optimizer.h"
 

@@ -7,6 +7,10 @@
 #include <utility>
 
 #include "launch/config/option_table.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
@@ -18,16 +22,14 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<std::int64_t> committed(const fs::path& run) {
-  return committed_steps(run / "checkpoints");
+  return committed_steps(run / checkpoints_folder);
 }
-
-bool is_checkpoint(const fs::path& path) { return fs::exists(path / "manifest.json"); }
 
 /// Throws InputFileError when none was found although the run has some.
 void check_found(const fs::path& run, bool found, const std::vector<std::string>& passed_over) {
   // A run that was killed while it saved for the first time has lost nothing by starting anew.
   if (!found && !committed(run).empty())
-    throw InputFileError((run / "checkpoints").string(),
+    throw InputFileError((run / checkpoints_folder).string(),
                          fmt::format("no checkpoint is valid ({}); name another one by "
                                      "checkpoint.resume = PATH, or start in a new run.dir",
                                      fmt::join(passed_over, "; ")));
@@ -40,7 +42,7 @@ void add_notes(const std::vector<std::string>& passed_over, std::vector<std::str
 std::optional<CheckpointReader> open_newest(const fs::path& run, std::vector<std::string>& notes,
                                             Communicator& ranks) {
   std::vector<std::string> passed_over;
-  auto newest = open_newest_checkpoint(run / "checkpoints", passed_over, ranks);
+  auto newest = open_newest_checkpoint(run / checkpoints_folder, passed_over, ranks);
   on_first_rank(ranks, [&] { check_found(run, newest.has_value(), passed_over); });
   add_notes(passed_over, notes);
   return newest;
@@ -64,7 +66,7 @@ void check_nothing_newer(const CheckpointConfig& config, const fs::path& run, st
     throw InvalidArgument(fmt::format(
         "checkpoint.resume = {}: {} holds the newer {}; remove what is newer, or set "
         "run.dir to a new directory",
-        config.resume, (run / "checkpoints").string(), checkpoint_name(present.back())));
+        config.resume, (run / checkpoints_folder).string(), checkpoint_name(present.back())));
 }
 
 void check_nothing_there(const fs::path& run) {
@@ -73,7 +75,7 @@ void check_nothing_there(const fs::path& run) {
     throw InvalidArgument(
         fmt::format("checkpoint.resume = none: {} holds {}; set checkpoint.resume = auto to go "
                     "on from it, or run.dir to a new directory to start anew",
-                    (run / "checkpoints").string(), checkpoint_name(present.back())));
+                    (run / checkpoints_folder).string(), checkpoint_name(present.back())));
 }
 
 }  // namespace
@@ -81,7 +83,7 @@ void check_nothing_there(const fs::path& run) {
 fs::path resolve_checkpoint(const fs::path& path, std::vector<std::string>& notes) {
   if (names_checkpoint(path)) return path;
   std::vector<std::string> passed_over;
-  const auto newest = newest_checkpoint(path / "checkpoints", passed_over);
+  const auto newest = newest_checkpoint(path / checkpoints_folder, passed_over);
   check_found(path, newest.has_value(), passed_over);
   add_notes(passed_over, notes);
   if (!newest) refuse(path);

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "launch/config/config.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/files/json.h"
 

@@ -7,17 +7,17 @@
 #include <memory>
 
 #include "launch/bench/kernel_cases.h"
-#include "launch/step/arena_size.h"
-#include "runtime/execution.h"
 #include "launch/bench/report.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/node_threads.h"
+#include "launch/step/arena_size.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/execution.h"
 #include "runtime/files/file.h"
 #include "runtime/system.h"
 

@@ -8,12 +8,13 @@
 #include <set>
 
 #include "launch/checkpoints/resume.h"
-#include "launch/config/ini.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
+#include "launch/config/ini.h"
 #include "launch/config/values.h"
-#include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/difference.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

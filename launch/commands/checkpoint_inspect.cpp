@@ -8,11 +8,12 @@
 #include <optional>
 
 #include "launch/checkpoints/resume.h"
-#include "launch/config/ini.h"
 #include "launch/commands/command.h"
 #include "launch/commands/exit_code.h"
+#include "launch/config/ini.h"
 #include "launch/config/values.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "runtime/files/json.h"
 #include "runtime/log.h"

@@ -10,7 +10,8 @@
 #include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/training/run_directory.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/names.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 
@@ -39,7 +40,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   if (!keep || *keep < 1)
     throw InvalidArgument("--keep " + line.value("keep") + ": must be a whole number, at least 1");
   const fs::path given = fs::path(line.positional().front());
-  fs::path root = given / "checkpoints";
+  fs::path root = given / checkpoints_folder;
   if (!fs::is_directory(root)) root = given;
   const std::vector<std::string> before = checkpoints_in(root);
   if (before.empty()) throw InputFileError(root.string(), "holds no checkpoint");

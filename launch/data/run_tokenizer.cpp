@@ -9,6 +9,7 @@
 #include "launch/config/values.h"
 #include "launch/data/tokenizer_huggingface.h"
 #include "launch/data/tokenizer_identity.h"
+#include "parallel/checkpoint/names.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -120,8 +121,7 @@ void remember_tokenizer(const std::vector<WeightedFile>& files, const fs::path& 
 
 std::optional<std::string> remembered_tokenizer(const fs::path& checkpoint) {
   const fs::path absolute = fs::weakly_canonical(checkpoint);
-  const bool is_checkpoint = fs::exists(absolute / "manifest.json");
-  return stored(in_run(is_checkpoint ? absolute.parent_path().parent_path() : absolute));
+  return stored(in_run(is_checkpoint(absolute) ? absolute.parent_path().parent_path() : absolute));
 }
 
 std::string tokenizer_name(const std::string& given, const fs::path& checkpoint) {

@@ -10,7 +10,7 @@
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/reader.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

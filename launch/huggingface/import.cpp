@@ -12,7 +12,9 @@
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/new_directory.h"
@@ -165,7 +167,7 @@ InterchangeReport import_huggingface(const HuggingFaceImport& options) {
   NewDirectory directory(options.to, "--to");
   const fs::path& to = directory.partial();
   write_checkpoint(
-      to / "checkpoints",
+      to / checkpoints_folder,
       {.step = 0,
        .tokens = 0,
        .ranks = options.ranks,
@@ -182,7 +184,7 @@ InterchangeReport import_huggingface(const HuggingFaceImport& options) {
   replace_file(to / "config.ini", to_ini(config));
   import_tokenizer(options.from, to, report);
   directory.complete();
-  report.checkpoint = options.to / "checkpoints" / checkpoint_name(0);
+  report.checkpoint = options.to / checkpoints_folder / checkpoint_name(0);
   return report;
 }
 

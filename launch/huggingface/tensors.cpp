@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/huggingface/tensors.h"
+#include "parallel/checkpoint/names.h"
 
 #include <utility>
 
@@ -8,7 +9,7 @@ namespace {
 
 using Visit = std::function<void(const HuggingFaceTensor&)>;
 
-std::string ours(const std::string& name) { return "parameter/" + name; }
+std::string ours(const std::string& name) { return name_of_kind(parameter_kind, name); }
 
 /// One feed-forward: `name` in the checkpoint, `there` in transformers.
 struct FeedForwardNames {
@@ -50,7 +51,7 @@ void visit_moe(const ModelConfig& model, const std::string& layer, const std::st
          .shape = {moe.experts, model.hidden},
          .parts = {mlp + ".gate.weight"}});
   if (moe.bias_rate != 0.0)
-    visit({.name = "router_bias/" + layer,
+    visit({.name = name_of_kind(router_bias_kind, layer),
            .shape = {moe.experts},
            .parts = {mlp + ".gate.selection_bias"}});
   const std::string name = layer + ".experts", there = mlp + ".experts";

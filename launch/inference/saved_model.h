@@ -6,7 +6,7 @@
 
 #include "launch/config/config.h"
 #include "moe/language_model.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/execution.h"

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "launch/config/config.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/tensor_piece.h"
 
 namespace polymoe {
 

@@ -10,6 +10,11 @@
 
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/step/memory_plan.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -18,7 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
-fs::path folder_of(const Config& config) { return fs::path(config.run.dir) / "checkpoints"; }
+fs::path folder_of(const Config& config) { return fs::path(config.run.dir) / checkpoints_folder; }
 
 }  // namespace
 

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "parallel/checkpoint/names.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -66,7 +67,7 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
     if (ftruncate(lock_, 0) != 0 ||
         pwrite(lock_, holder.data(), holder.size(), 0) != static_cast<ssize_t>(holder.size()))
       fail(lock, "cannot be written");
-    for (const char* name : {"checkpoints", "tensorboard"}) {
+    for (const char* name : {checkpoints_folder, "tensorboard"}) {
       make_directories(path / name);
       const fs::path probe = path / name / ".writable";
       replace_file(probe, "");

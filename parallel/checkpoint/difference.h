@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/reader.h"
 
 namespace polymoe {
 

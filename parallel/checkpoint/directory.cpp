@@ -7,7 +7,10 @@
 #include <string_view>
 #include <system_error>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/save_observer.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
@@ -75,12 +78,6 @@ bool can_be_opened(const fs::path& path) {
 }
 
 }  // namespace
-
-std::string checkpoint_name(std::int64_t step) {
-  std::array<char, 32> name{};
-  std::snprintf(name.data(), name.size(), "step-%08lld", static_cast<long long>(step));
-  return name.data();
-}
 
 std::vector<std::int64_t> committed_steps(const fs::path& root) {
   std::vector<std::int64_t> steps;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "parallel/checkpoint/names.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
 #include "runtime/files/json.h"
@@ -119,7 +120,7 @@ CheckpointManifest from_json(const Json& json) {
                           std::to_string(info.ranks) + " ranks");
   }
   if (version >= 2) {
-    manifest.view = file_from_json(json.at("view"), CheckpointManifest::view_name);
+    manifest.view = file_from_json(json.at("view"), view_name);
   }
   const bool has_offsets = version >= CheckpointManifest::first_version_with_offsets;
   for (const Json& tensor : json.at("tensors").items()) {
@@ -153,12 +154,6 @@ CheckpointManifest from_json(const Json& json) {
 }
 
 }  // namespace
-
-std::string shard_name(int rank, int ranks) {
-  std::array<char, 64> name{};
-  std::snprintf(name.data(), name.size(), "shard-%05d-of-%05d.h5", rank, ranks);
-  return name.data();
-}
 
 DType stored_dtype(std::string_view name) {
   for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i32, DType::i64}) {

@@ -43,8 +43,6 @@ struct CheckpointManifest {
     std::vector<Piece> pieces;  // by begin
   };
 
-  static constexpr const char* file_name = "manifest.json";
-  static constexpr const char* view_name = "view.h5";
   /// 1: shards and manifest. 2: the view beside them. 3: offsets of the pieces; bf16.
   static constexpr int newest_version = 3;
   static constexpr int first_version_with_offsets = 3;
@@ -70,9 +68,6 @@ struct CheckpointManifest {
   /// what to_text() wrote, or where check_cover() throws.
   static CheckpointManifest parse(std::string_view text, const std::string& path);
 };
-
-/// "shard-00000-of-00002.h5".
-std::string shard_name(int rank, int ranks);
 
 /// The DType called `name`, of those that a shard can hold. Throws InvalidArgument for others.
 DType stored_dtype(std::string_view name);

@@ -2,8 +2,11 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/shard_reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
@@ -17,7 +20,7 @@ constexpr std::int64_t max_manifest_bytes = std::int64_t{1} << 30;
 }  // namespace
 
 CheckpointManifest read_manifest(const std::filesystem::path& directory) {
-  const std::filesystem::path path = directory / CheckpointManifest::file_name;
+  const std::filesystem::path path = directory / manifest_name;
   return CheckpointManifest::parse(read_file(path, max_manifest_bytes), path.string());
 }
 
@@ -34,7 +37,7 @@ CheckpointReader::CheckpointReader(const std::filesystem::path& directory, Commu
     digest = std::stoll(xxh3_of(manifest_.to_text()).substr(0, digits), nullptr, 16);
   });
   if (!same_on_all_ranks(digest, ranks)) {
-    throw InputFileError((directory / CheckpointManifest::file_name).string(),
+    throw InputFileError((directory / manifest_name).string(),
                          "is not the same on all ranks; they must see one file system");
   }
   on_every_rank(ranks, [&] {
@@ -76,7 +79,7 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces) const {
 }
 
 void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stream) const {
-  const std::string manifest_path = (directory_ / CheckpointManifest::file_name).string();
+  const std::string manifest_path = (directory_ / manifest_name).string();
   std::vector<ShardTransfer> transfers;
   for (const TensorPiece& piece : pieces) {
     const auto* stored = manifest_.find(piece.name);

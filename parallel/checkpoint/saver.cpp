@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "parallel/checkpoint/directory.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 

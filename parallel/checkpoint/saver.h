@@ -10,7 +10,10 @@
 #include <thread>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/buffer.h"
 
 namespace polymoe {

@@ -10,7 +10,12 @@
 #include <system_error>
 #include <utility>
 
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/view.h"
+#include "parallel/communication/packed.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
@@ -27,35 +32,31 @@ fs::path with_suffix(fs::path path, const char* suffix) {
 
 /// The manifest of the shards that the ranks described.
 CheckpointManifest make_manifest(const CheckpointInfo& info,
-                                 const std::vector<std::string>& shards) {
+                                 const std::vector<ShardDescription>& shards) {
   CheckpointManifest manifest;
   manifest.info = info;
   manifest.info.ranks = static_cast<int>(shards.size());
   std::map<std::string, CheckpointManifest::StoredTensor> tensors;
   for (std::size_t rank = 0; rank < shards.size(); ++rank) {
-    const Json shard = parse_json(shards[rank], "rank " + std::to_string(rank));
-    manifest.files.push_back({shard_name(static_cast<int>(rank), manifest.info.ranks),
-                              shard.at("bytes").as_integer(), shard.at("xxh3").as_string()});
-    for (const Json& piece : shard.at("tensors").items()) {
-      std::vector<std::int64_t> extents;
-      for (const Json& extent : piece.at("shape").items()) extents.push_back(extent.as_integer());
-      CheckpointManifest::StoredTensor tensor{piece.at("name").as_string(),
-                                              shape_of(extents),
-                                              stored_dtype(piece.at("dtype").as_string()),
-                                              {}};
-      const auto [found, is_new] = tensors.try_emplace(tensor.name, tensor);
-      if (!is_new && (found->second.shape != tensor.shape || found->second.dtype != tensor.dtype)) {
-        throw InvalidArgument("tensor " + tensor.name + " is " + name_of(tensor.dtype) +
-                              to_string(tensor.shape) + " on rank " + std::to_string(rank) +
-                              " and " + name_of(found->second.dtype) +
-                              to_string(found->second.shape) + " on another");
+    const ShardDescription& shard = shards[rank];
+    manifest.files.push_back(
+        {shard_name(static_cast<int>(rank), manifest.info.ranks), shard.bytes, shard.xxh3});
+    for (const ShardDescription::Piece& piece : shard.pieces) {
+      const auto [found, is_new] = tensors.try_emplace(
+          piece.name, CheckpointManifest::StoredTensor{piece.name, piece.shape, piece.dtype, {}});
+      auto& tensor = found->second;
+      if (!is_new && (tensor.shape != piece.shape || tensor.dtype != piece.dtype)) {
+        throw InvalidArgument("tensor " + piece.name + " is " + name_of(piece.dtype) +
+                              to_string(piece.shape) + " on rank " + std::to_string(rank) +
+                              " and " + name_of(tensor.dtype) + to_string(tensor.shape) +
+                              " on another");
       }
-      if (piece.at("count").as_integer() == 0) continue;
-      found->second.pieces.push_back({.file = static_cast<std::int64_t>(rank),
-                                      .dataset = piece.at("dataset").as_string(),
-                                      .begin = piece.at("begin").as_integer(),
-                                      .count = piece.at("count").as_integer(),
-                                      .offset = piece.at("offset").as_integer()});
+      if (piece.count == 0) continue;
+      tensor.pieces.push_back({.file = static_cast<std::int64_t>(rank),
+                               .dataset = piece.dataset,
+                               .begin = piece.begin,
+                               .count = piece.count,
+                               .offset = piece.offset});
     }
   }
   for (auto& [name, tensor] : tensors) {
@@ -94,10 +95,10 @@ void put_in_place(const fs::path& partial, const fs::path& target) {
 
 /// Writes the view beside the shards, and says what it is.
 CheckpointManifest::File add_view(const fs::path& directory, const CheckpointManifest& manifest) {
-  const fs::path path = directory / CheckpointManifest::view_name;
+  const fs::path path = directory / view_name;
   write_checkpoint_view(path, manifest);
   sync_file(path);
-  return {CheckpointManifest::view_name, size_of_file(path), xxh3_of_file(path)};
+  return {view_name, size_of_file(path), xxh3_of_file(path)};
 }
 
 }  // namespace
@@ -106,45 +107,72 @@ fs::path partial_checkpoint(const fs::path& root, std::int64_t step) {
   return with_suffix(root / checkpoint_name(step), ".partial");
 }
 
-ShardWriter::ShardWriter(const fs::path& path)
-    : path_(path), file_(path), tensors_(Json::array()) {}
-
-void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passage) {
-  const std::int64_t count = piece.data.elements();
-  Json shape = Json::array();
-  for (int i = 0; i < piece.shape.rank(); ++i) shape.add(piece.shape[i]);
-  // An empty piece has no dataset, but its tensor exists all the same.
-  const std::string dataset = piece.name + ":" + std::to_string(piece.begin);
-  std::int64_t offset = 0;
-  if (count > 0) {
-    offset = file_.write(dataset, stored, count, [&](const Hdf5Writer::WritePart& write) {
-      passage.write(piece.data, stored, write);
-    });
+std::string ShardDescription::pack() const {
+  Packer packer;
+  packer.number(bytes).text(xxh3).number(static_cast<std::int64_t>(pieces.size()));
+  for (const Piece& piece : pieces) {
+    packer.text(piece.name).number(piece.shape.rank());
+    for (int i = 0; i < piece.shape.rank(); ++i) packer.number(piece.shape[i]);
+    packer.text(name_of(piece.dtype)).text(piece.dataset);
+    packer.number(piece.begin).number(piece.count).number(piece.offset);
   }
-  tensors_.add(Json::object()
-                   .set("name", piece.name)
-                   .set("shape", std::move(shape))
-                   .set("dtype", name_of(stored_dtype(name_of(stored))))
-                   .set("dataset", dataset)
-                   .set("begin", piece.begin)
-                   .set("count", count)
-                   .set("offset", offset));
+  return packer.take();
 }
 
-std::string ShardWriter::finish() {
+ShardDescription ShardDescription::unpack(std::string_view bytes) {
+  Unpacker unpacker(bytes);
+  ShardDescription shard;
+  shard.bytes = unpacker.number();
+  shard.xxh3 = unpacker.text();
+  for (std::int64_t left = unpacker.number(); left > 0; --left) {
+    Piece piece;
+    piece.name = unpacker.text();
+    std::vector<std::int64_t> extents;
+    for (std::int64_t rank = unpacker.number(); rank > 0; --rank)
+      extents.push_back(unpacker.number());
+    piece.shape = shape_of(extents);
+    piece.dtype = stored_dtype(unpacker.text());
+    piece.dataset = unpacker.text();
+    piece.begin = unpacker.number();
+    piece.count = unpacker.number();
+    piece.offset = unpacker.number();
+    shard.pieces.push_back(std::move(piece));
+  }
+  if (!unpacker.done()) throw CommunicationError("a description of a shard is too long");
+  return shard;
+}
+
+ShardWriter::ShardWriter(const fs::path& path) : path_(path), file_(path) {}
+
+void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passage) {
+  // An empty piece has no dataset, but its tensor exists all the same.
+  ShardDescription::Piece added{.name = piece.name,
+                                .shape = piece.shape,
+                                .dtype = stored_dtype(name_of(stored)),
+                                .dataset = piece.name + ":" + std::to_string(piece.begin),
+                                .begin = piece.begin,
+                                .count = piece.data.elements(),
+                                .offset = 0};
+  if (added.count > 0) {
+    added.offset = file_.write(
+        added.dataset, stored, added.count,
+        [&](const Hdf5Writer::WritePart& write) { passage.write(piece.data, stored, write); });
+  }
+  description_.pieces.push_back(std::move(added));
+}
+
+ShardDescription ShardWriter::finish() {
   file_.close();
   // Hashed while the disk is busy.
   std::future<std::string> hash = std::async(std::launch::async, xxh3_of_file, path_);
   sync_file(path_);
-  return Json::object()
-      .set("bytes", size_of_file(path_))
-      .set("xxh3", hash.get())
-      .set("tensors", std::move(tensors_))
-      .dump();
+  description_.bytes = size_of_file(path_);
+  description_.xxh3 = hash.get();
+  return std::move(description_);
 }
 
 void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
-                       const std::vector<std::string>& shards, SaveObserver* observer) {
+                       const std::vector<ShardDescription>& shards, SaveObserver* observer) {
   const fs::path partial = partial_checkpoint(root, info.step);
   CheckpointManifest manifest = make_manifest(info, shards);
   for (const auto& file : manifest.files) {
@@ -157,7 +185,7 @@ void commit_checkpoint(const fs::path& root, const CheckpointInfo& info,
     }
   }
   manifest.view = add_view(partial, manifest);
-  OutputFile file(partial / CheckpointManifest::file_name);
+  OutputFile file(partial / manifest_name);
   const std::string text = manifest.to_text();
   // What a reader would refuse or see changed must not be committed.
   if (CheckpointManifest::parse(text, file.path().string()).info.config != info.config) {

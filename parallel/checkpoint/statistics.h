@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 
 namespace polymoe {
 

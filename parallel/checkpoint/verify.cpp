@@ -6,7 +6,8 @@
 #include <map>
 #include <optional>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"

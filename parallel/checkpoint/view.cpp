@@ -4,13 +4,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
 #include "runtime/files/hdf5_view.h"
 
 namespace polymoe {
 
 std::string view_path(std::string_view tensor) {
-  constexpr std::string_view parameters = "parameter/";
-  if (tensor.starts_with(parameters)) tensor.remove_prefix(parameters.size());
+  if (tensor.starts_with(parameter_kind)) tensor.remove_prefix(parameter_kind.size());
   std::string path = "/" + std::string(tensor);
   std::replace(path.begin(), path.end(), '.', '/');
   return path;

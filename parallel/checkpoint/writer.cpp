@@ -2,9 +2,14 @@
 #include <system_error>
 #include <utility>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/save_observer.h"
 #include "parallel/checkpoint/shard_writer.h"
 #include "parallel/checkpoint/stored_values.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
@@ -16,9 +21,9 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Writes this rank's file. Returns what the manifest must know of it.
-std::string write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces,
-                        const SaveOptions& options) {
+/// Writes this rank's file.
+ShardDescription write_shard(const fs::path& path, const std::vector<TensorPiece>& pieces,
+                             const SaveOptions& options) {
   if (!options.refusal.empty()) throw Error(options.refusal);
   Stream host(Device::cpu());
   HostPassage passage(options.stream == nullptr ? host : *options.stream);
@@ -46,7 +51,7 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
       remove_partial(partial);  // what cannot be removed fails in the next line
       make_directories(partial);
     });
-    std::string shard;
+    ShardDescription shard;
     on_every_rank(world, [&] {
       const fs::path path = partial / shard_name(world.rank(), world.size());
       try {
@@ -58,8 +63,12 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
         throw Error("rank " + std::to_string(world.rank()) + ": " + error.what());
       }
     });
-    const std::vector<std::string> shards = gather_text(shard, world);
-    on_first_rank(world, [&] { commit_checkpoint(root, info, shards, options.observer); });
+    const std::vector<std::string> packed = gather_text(shard.pack(), world);
+    on_first_rank(world, [&] {
+      std::vector<ShardDescription> shards;
+      for (const std::string& of_rank : packed) shards.push_back(ShardDescription::unpack(of_rank));
+      commit_checkpoint(root, info, shards, options.observer);
+    });
   } catch (const CommunicationError&) {
     throw;  // peers may still be writing
   } catch (const std::exception& error) {
@@ -89,7 +98,7 @@ void write_checkpoint(const fs::path& root, const CheckpointInfo& info,
   try {
     Stream stream(Device::cpu());
     HostPassage passage(stream);
-    std::vector<std::string> shards;
+    std::vector<ShardDescription> shards;
     for (int rank = 0; rank < info.ranks; ++rank) {
       ShardWriter file(partial / shard_name(rank, info.ranks));
       for (TensorPiece& piece : pieces_of(rank)) {

@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "kernels/reduction/reduction.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "runtime/copy.h"
 
 namespace polymoe {
@@ -133,11 +135,9 @@ void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const A
 
 namespace {
 
-constexpr std::string_view parameter_kind = "parameter/";
-
 TensorPiece piece_of(std::string_view kind, const LogicalRange& range, const Tensor& flat,
                      std::int64_t begin) {
-  return {.name = std::string(kind) + range.tensor->name,
+  return {.name = name_of_kind(kind, range.tensor->name),
           .shape = range.tensor->shape,
           .begin = range.tensor_begin,
           .data = flat.rows(begin, begin + range.count)};

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/adamw/adamw.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 

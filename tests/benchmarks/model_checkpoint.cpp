@@ -13,7 +13,10 @@
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,11 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/buffer.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
@@ -66,7 +70,7 @@ struct Sample {
     reader.read(whole);
   }
   void write_manifest(const CheckpointManifest& content) const {
-    test::write_bytes(directory / CheckpointManifest::file_name, content.to_text());
+    test::write_bytes(directory / manifest_name, content.to_text());
   }
 
   fs::path directory;
@@ -112,7 +116,7 @@ void manifest(std::string_view bytes) {
   if (!parse(forged)) return;
   // What lies where it says is read, beside a shard that is as it was.
   static const Sample checkpoint("forged");
-  test::write_bytes(checkpoint.directory / CheckpointManifest::file_name, forged);
+  test::write_bytes(checkpoint.directory / manifest_name, forged);
   try {
     checkpoint.read();
   } catch (const InputFileError&) {

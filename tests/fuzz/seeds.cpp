@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "launch/config/config.h"
+#include "parallel/checkpoint/names.h"
 #include "runtime/buffer.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/files/safetensors.h"
@@ -44,8 +45,7 @@ std::vector<std::string> shards() {
 std::vector<std::string> manifests() {
   std::vector<std::string> texts;
   for (const int ranks : {1, 2})
-    texts.push_back(
-        read_bytes(save_sample(scratch() / "seed", ranks) / CheckpointManifest::file_name));
+    texts.push_back(read_bytes(save_sample(scratch() / "seed", ranks) / manifest_name));
   return texts;
 }
 

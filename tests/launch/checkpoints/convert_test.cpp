@@ -9,10 +9,12 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/difference.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/verify.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/float16.h"
 #include "tests/launch/training/tiny_training.h"

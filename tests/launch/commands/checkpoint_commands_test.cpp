@@ -10,7 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/files/json.h"
 #include "tests/support/process.h"
 
@@ -156,7 +159,7 @@ TEST_F(CheckpointCommands, ConvertAndDiff) {
   // All but the manifest, which is of a newer version.
   for (const auto& entry : fs::directory_iterator(checkpoint())) {
     const fs::path name = entry.path().filename();
-    if (name == CheckpointManifest::file_name) continue;
+    if (name == manifest_name) continue;
     EXPECT_EQ(read_bytes(path("back") / name), read_bytes(entry.path())) << name;
   }
 

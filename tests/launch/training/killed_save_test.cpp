@@ -8,7 +8,8 @@
 #include <vector>
 
 #include "launch/commands/exit_code.h"
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/names.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/process.h"
 

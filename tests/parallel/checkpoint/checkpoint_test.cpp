@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
 #include "parallel/checkpoint/difference.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
@@ -59,7 +61,7 @@ TEST_P(CheckpointVersions, StillLoads) {
 }
 
 TEST_P(CheckpointVersions, ReadsBackAsTheTextItWas) {
-  const std::string text = test::read_bytes(golden() / CheckpointManifest::file_name);
+  const std::string text = test::read_bytes(golden() / manifest_name);
   EXPECT_EQ(CheckpointManifest::parse(text, "golden").to_text(), text);
 }
 
@@ -81,7 +83,7 @@ TEST(CheckpointVersion, EveryOneHasAGoldenCheckpoint) {
 TEST(CheckpointVersion, ANewerOneIsRefusedWhateverElseItHolds) {
   const test::TemporaryDirectory directory;
   const int newer = CheckpointManifest::newest_version + 1;
-  test::write_bytes(directory.path() / CheckpointManifest::file_name,
+  test::write_bytes(directory.path() / manifest_name,
                     R"({"format": "polymoe checkpoint", "version": )" + std::to_string(newer) +
                         R"(, "unheard of": [1, 2]})");
   EXPECT_EQ(test::message_of<InputFileError>([&] { CheckpointReader{directory.path()}; }),

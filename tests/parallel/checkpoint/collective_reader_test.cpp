@@ -7,9 +7,14 @@
 #include <tuple>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "parallel/checkpoint/stored_values.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/float16.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"

@@ -5,7 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"
@@ -151,13 +155,13 @@ TEST_F(DamagedCheckpoint, NoHdf5IsNeededToReadAndNoneIsReached) {
   std::string bytes = test::read_bytes(shard);
   bytes.replace(0, 8, "nothing!");
   test::write_bytes(shard, bytes);
-  CheckpointManifest manifest = CheckpointManifest::parse(
-      test::read_bytes(checkpoint_ / CheckpointManifest::file_name), "path");
+  CheckpointManifest manifest =
+      CheckpointManifest::parse(test::read_bytes(checkpoint_ / manifest_name), "path");
   manifest.files[0].xxh3 = xxh3_of(bytes);
-  test::write_bytes(checkpoint_ / CheckpointManifest::file_name, manifest.to_text());
+  test::write_bytes(checkpoint_ / manifest_name, manifest.to_text());
   EXPECT_EQ(wrong_after_reading(checkpoint_), 0);
   manifest.version = 2;
-  test::write_bytes(checkpoint_ / CheckpointManifest::file_name, manifest.to_text());
+  test::write_bytes(checkpoint_ / manifest_name, manifest.to_text());
   EXPECT_NE(error().find("cannot open as HDF5"), std::string::npos);
 }
 

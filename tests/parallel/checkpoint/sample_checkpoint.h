@@ -10,7 +10,11 @@
 #include <utility>
 #include <vector>
 
-#include "parallel/checkpoint/checkpoint.h"
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/buffer.h"
 #include "runtime/random.h"
 #include "tests/support/run_ranks.h"
