@@ -8,6 +8,7 @@
 #include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "moe/language_model_impl.h"
+#include "moe/weight_initializer.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "runtime/copy.h"
@@ -27,10 +28,7 @@ LanguageModel::Impl::Impl(const ModelConfig& model_config, const ProcessMesh& pr
                           ParameterStore& store)
     : config(model_config), mesh(process_mesh), parameters(store) {
   require_valid(config);
-  const Initializer initializer{.kind = InitialValues::normal,
-                                .scale = config.init_std,
-                                .truncation = config.init_truncation,
-                                .listed = {}};
+  const Initializer initializer = weight_initializer(config);
   const AttentionSettings attention{.hidden = config.hidden,
                                     .heads = config.heads,
                                     .kv_heads = config.key_value_heads(),
@@ -90,6 +88,85 @@ LanguageModel::~LanguageModel() = default;
 
 const ModelConfig& LanguageModel::config() const { return impl_->config; }
 
+/// What all blocks of one micro-batch share. It lies below what the blocks keep, which goes in the
+/// reverse of its order; the gradient of the residual stream is one buffer, updated in place.
+struct LanguageModel::Impl::Shared {
+  Shared(const Impl& model, const BatchLayout& batch_layout, Recompute what, Arena& arena)
+      : layout(batch_layout),
+        recompute(what),
+        shape{layout.rows(), model.config.hidden},
+        loss_sum(arena.allocate({1}, DType::f64)),
+        d_stream(arena.allocate(shape, model.dtype())),
+        workspace{.normed = arena.allocate(shape, model.dtype()),
+                  .branch = arena.allocate(shape, model.dtype())} {
+    if (recompute == Recompute::block) middle = arena.allocate(shape, model.dtype());
+  }
+
+  BatchLayout layout;
+  Recompute recompute;
+  Shape shape;  // of the residual stream
+  Tensor loss_sum;
+  Tensor d_stream;
+  TransformerBlock::Workspace workspace;
+  Tensor middle;  // where blocks are computed again
+};
+
+ResidualStream LanguageModel::Impl::forward(const TokenBatch& batch, const Shared& shared,
+                                            ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::forward);
+  Arena& arena = context.arena;
+  ResidualStream stream;
+  for (std::size_t l = 0; l < blocks.size(); ++l) {
+    TransformerBlock::Saved& kept = saved[l];
+    kept.feed_forward->keep_pre_activations = shared.recompute != Recompute::activation;
+    marks[l] = arena.mark();
+    kept.x = arena.allocate(shared.shape, dtype());
+    kept.middle = shared.middle.defined() ? shared.middle : arena.allocate(shared.shape, dtype());
+    if (l == 0) {
+      embedding->forward(batch.tokens, kept.x, context);
+      stream = {kept.x, Tensor()};
+    }
+    const std::size_t end = arena.mark();
+    stream = blocks[l].forward(stream, shared.layout, shared.workspace, kept, context);
+    if (shared.recompute == Recompute::block) arena.release(end);
+  }
+  return stream;
+}
+
+void LanguageModel::Impl::loss_and_gradients(const ResidualStream& stream, const Tensor& targets,
+                                             const Shared& shared, ExecutionContext& context) {
+  const Arena::Scope temporaries(context.arena);
+  const Tensor token_loss =
+      context.arena.allocate({shared.layout.rows()}, accumulation_dtype(dtype()));
+  output->loss_and_gradients(stream, targets,
+                             1.0 / static_cast<double>(shared.layout.global.tokens), token_loss,
+                             shared.d_stream, context);
+  sum(token_loss, shared.loss_sum, context.arena, context.stream);
+}
+
+void LanguageModel::Impl::backward(const TokenBatch& batch, const Shared& shared,
+                                   const std::function<void(int)>& segment_done,
+                                   ExecutionContext& context) {
+  for (std::size_t l = blocks.size(); l-- > 0;) {
+    if (shared.recompute == Recompute::block) {
+      blocks[l].forward({saved[l].x, Tensor()}, shared.layout, shared.workspace, saved[l], context);
+    }
+    blocks[l].backward(shared.d_stream, shared.layout, shared.workspace, saved[l], context);
+    context.arena.release(marks[l]);
+    if (segment_done) segment_done(1 + static_cast<int>(l));
+  }
+  embedding->backward(batch.tokens, shared.d_stream, context);
+  if (segment_done) segment_done(0);
+}
+
+LossTerms LanguageModel::Impl::loss_terms(const Shared& shared, Stream& stream) {
+  LossTerms terms;
+  terms.cross_entropy = host_values<double>(shared.loss_sum, stream)[0] /
+                        static_cast<double>(shared.layout.global.tokens);
+  for (const NumberedMoeLayer& moe : moe_layers) terms.router += moe.layer->take_losses(stream);
+  return terms;
+}
+
 LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalBatch& global,
                                           Recompute recompute,
                                           const std::function<void(int)>& segment_done,
@@ -100,76 +177,15 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
     throw InvalidArgument("global batch of " + std::to_string(global.tokens) +
                           " predicted tokens: at least 1 is needed to divide by");
   }
-  const auto done = [&](int segment) {
-    if (segment_done) segment_done(segment);
-  };
-  Arena& arena = context.arena;
-  const DType dtype = model.dtype();
-  const BatchLayout layout{batch.sequences, batch.length, global};
-  const Shape stream_shape{layout.rows(), model.config.hidden};
-  const int layers = static_cast<int>(model.blocks.size());
-
-  // The gradient of the residual stream is one buffer, updated in place from block to block; it and
-  // what all blocks share lie below what the blocks keep, which goes in the reverse of its order.
-  Arena::Scope scope(arena);
-  const Tensor loss_sum = arena.allocate({1}, DType::f64);
-  const Tensor d_stream = arena.allocate(stream_shape, dtype);
-  const TransformerBlock::Workspace workspace{.normed = arena.allocate(stream_shape, dtype),
-                                              .branch = arena.allocate(stream_shape, dtype)};
-  const Tensor shared_middle =
-      recompute == Recompute::block ? arena.allocate(stream_shape, dtype) : Tensor();
-
-  ResidualStream stream;
-  {
-    Timeline::Scope phase(context.timeline, Phase::forward);
-    for (std::size_t l = 0; l < model.blocks.size(); ++l) {
-      TransformerBlock::Saved& saved = model.saved[l];
-      saved.feed_forward->keep_pre_activations = recompute != Recompute::activation;
-      model.marks[l] = arena.mark();
-      saved.x = arena.allocate(stream_shape, dtype);
-      saved.middle = shared_middle.defined() ? shared_middle : arena.allocate(stream_shape, dtype);
-      if (l == 0) {
-        model.embedding->forward(batch.tokens, saved.x, context);
-        stream = {saved.x, Tensor()};
-      }
-      const std::size_t kept = arena.mark();
-      stream = model.blocks[l].forward(stream, layout, workspace, saved, context);
-      if (recompute == Recompute::block) arena.release(kept);
-    }
-  }
-
-  Timeline::Scope phase(context.timeline, Phase::backward);
-  {
-    Arena::Scope temporaries(arena);
-    const Tensor token_loss = arena.allocate({layout.rows()}, accumulation_dtype(dtype));
-    model.output->loss_and_gradients(stream, batch.targets,
-                                     1.0 / static_cast<double>(global.tokens), token_loss, d_stream,
-                                     context);
-    sum(token_loss, loss_sum, arena, context.stream);
-  }
-  done(1 + layers);
-  for (int l = layers - 1; l >= 0; --l) {
-    const auto index = static_cast<std::size_t>(l);
-    TransformerBlock::Saved& saved = model.saved[index];
-    if (recompute == Recompute::block) {
-      model.blocks[index].forward({saved.x, Tensor()}, layout, workspace, saved, context);
-    }
-    model.blocks[index].backward(d_stream, layout, workspace, saved, context);
-    arena.release(model.marks[index]);
-    done(1 + l);
-  }
-  model.embedding->backward(batch.tokens, d_stream, context);
-  done(0);
-
-  LossTerms terms;
-  terms.cross_entropy =
-      host_values<double>(loss_sum, context.stream)[0] / static_cast<double>(global.tokens);
-  for (const Impl::NumberedMoeLayer& moe : model.moe_layers) {
-    const MoeLayer::RouterLosses losses = moe.layer->take_losses(context.stream);
-    terms.balance += losses.balance;
-    terms.z += losses.z;
-  }
-  return terms;
+  const Arena::Scope scope(context.arena);
+  const Impl::Shared shared(model, {batch.sequences, batch.length, global}, recompute,
+                            context.arena);
+  const ResidualStream stream = model.forward(batch, shared, context);
+  const Timeline::Scope phase(context.timeline, Phase::backward);
+  model.loss_and_gradients(stream, batch.targets, shared, context);
+  if (segment_done) segment_done(1 + static_cast<int>(model.blocks.size()));
+  model.backward(batch, shared, segment_done, context);
+  return model.loss_terms(shared, context.stream);
 }
 
 std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& context) {

@@ -25,8 +25,13 @@ enum class Recompute : std::uint8_t { none, activation, block };
 /// step's loss terms; the total is their sum.
 struct LossTerms {
   double cross_entropy = 0.0;  // sum over tokens / global tokens
-  double balance = 0.0;        // coefficient included, mean over MoE layers
-  double z = 0.0;              // likewise
+  RouterLosses router;         // coefficients included, means over the MoE layers
+
+  LossTerms& operator+=(const LossTerms& other) {
+    cross_entropy += other.cross_entropy;
+    router += other.router;
+    return *this;
+  }
 };
 
 /// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -27,6 +28,15 @@ struct LanguageModel::Impl {
   void check(const TokenBatch& batch) const;
 
   DType dtype() const { return parameters.dtype(); }
+
+  // The parts of forward_backward, in their order.
+  struct Shared;
+  ResidualStream forward(const TokenBatch& batch, const Shared& shared, ExecutionContext& context);
+  void loss_and_gradients(const ResidualStream& stream, const Tensor& targets, const Shared& shared,
+                          ExecutionContext& context);
+  void backward(const TokenBatch& batch, const Shared& shared,
+                const std::function<void(int)>& segment_done, ExecutionContext& context);
+  LossTerms loss_terms(const Shared& shared, Stream& stream);
 
   ModelConfig config;
   const ProcessMesh& mesh;

@@ -86,6 +86,12 @@ bool ModelConfig::is_moe_layer(std::int64_t layer) const {
                                 moe.dense_layers.end();
 }
 
+std::int64_t ModelConfig::moe_layers() const {
+  std::int64_t count = 0;
+  for (std::int64_t layer = 0; layer < layers; ++layer) count += is_moe_layer(layer);
+  return count;
+}
+
 std::vector<std::string> ModelConfig::violations() const {
   Violations check;
   check.in_range("model.layers", layers, 1, max_count);

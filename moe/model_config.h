@@ -65,6 +65,7 @@ struct ModelConfig {
   std::int64_t expert_width() const;
   std::int64_t shared_width() const;
   bool is_moe_layer(std::int64_t layer) const;
+  std::int64_t moe_layers() const;
 
   /// One line per violated field: its key, value and allowed range. Empty if all is well.
   std::vector<std::string> violations() const;

@@ -11,6 +11,7 @@
 #include "moe/experts.h"
 #include "moe/router.h"
 #include "moe/token_exchange.h"
+#include "moe/weight_initializer.h"
 
 namespace polymoe {
 namespace {
@@ -23,30 +24,6 @@ struct MoeSaved final : FeedForward::Saved {
   Tensor pre;      // [received, factor * width], if they are kept
   std::unique_ptr<Saved> shared;
 };
-
-Initializer weight_initializer(const ModelConfig& config) {
-  Initializer initializer;
-  initializer.kind = InitialValues::normal;
-  initializer.scale = config.init_std;
-  initializer.truncation = config.init_truncation;
-  return initializer;
-}
-
-Router::Settings router_settings(const ModelConfig& config) {
-  std::int64_t moe_layers = 0;
-  for (std::int64_t l = 0; l < config.layers; ++l) moe_layers += config.is_moe_layer(l);
-  return {.hidden = config.hidden,
-          .experts = config.moe.experts,
-          .top_k = config.moe.top_k,
-          .scores = config.moe.scores,
-          .normalize = config.moe.normalize,
-          .balance_scope = config.moe.balance_scope,
-          .balance_coefficient = config.moe.balance_loss / static_cast<double>(moe_layers),
-          .z_coefficient = config.moe.z_loss / static_cast<double>(moe_layers),
-          .bias_rate = config.moe.bias_rate,
-          .routing = config.moe.routing,
-          .initializer = weight_initializer(config)};
-}
 
 Experts::Settings experts_settings(const ModelConfig& config, const ProcessMesh& mesh) {
   const std::int64_t experts = config.moe.experts;
@@ -74,7 +51,7 @@ struct MoeLayer::Impl {
       : moe(config.moe),
         hidden(config.hidden),
         experts(experts_settings(config, mesh)),
-        router(store, name + ".router", router_settings(config), mesh.world()),
+        router(store, name + ".router", config, mesh.world()),
         exchange(mesh.expert(), config.moe.experts),
         routed(store, name + ".experts", experts) {
     if (config.moe.shared_experts > 0) {
@@ -216,10 +193,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   layer.exchange.finish_combine(plan, rows, Write::accumulate, d_x, context);
 }
 
-MoeLayer::RouterLosses MoeLayer::take_losses(Stream& stream) {
-  const Router::Losses losses = impl_->router.take_losses(stream);
-  return {.balance = losses.balance, .z = losses.z};
-}
+RouterLosses MoeLayer::take_losses(Stream& stream) { return impl_->router.take_losses(stream); }
 
 std::vector<std::int64_t> MoeLayer::take_counts(Stream& stream) {
   return impl_->router.take_counts(stream);

@@ -26,13 +26,6 @@ namespace polymoe {
 /// spread evenly over the experts, rounded up.
 class MoeLayer final : public FeedForward {
  public:
-  /// Loss terms of the router that this rank's rows add, coefficients and the mean over the
-  /// model's MoE layers included: summed over ranks and micro-batches they are the step's.
-  struct RouterLosses {
-    double balance = 0.0;
-    double z = 0.0;
-  };
-
   /// Declares the parameters in `store`: "layers.L.router.weight" [experts, hidden],
   /// "layers.L.experts.E.up.weight" [factor * width, hidden], "layers.L.experts.E.down.weight"
   /// [hidden, width] with global expert ids, the activation's coefficients
@@ -51,7 +44,9 @@ class MoeLayer final : public FeedForward {
   void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                 ExecutionContext& context) override;
 
-  /// Losses of the backward passes since the last call.
+  /// Losses of the backward passes since the last call: what this rank's rows add, coefficients and
+  /// the mean over the model's MoE layers included. Summed over ranks and micro-batches they are the
+  /// step's.
   RouterLosses take_losses(Stream& stream);
   /// Slots per expert routed by this rank since the last take_counts: [experts], and the dropped
   /// ones last.

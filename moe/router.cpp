@@ -8,33 +8,45 @@
 #include "kernels/convert/convert.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/router/router_balance.h"
+#include "moe/weight_initializer.h"
 #include "parallel/parameters/parameter.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 
 namespace polymoe {
 
-Router::Router(ParameterStore& store, const std::string& name, const Settings& settings,
+namespace {
+
+/// The model's coefficients, each layer's share of them.
+RouterLosses coefficients_of(const ModelConfig& config) {
+  const auto layers = static_cast<double>(config.moe_layers());
+  return {.balance = config.moe.balance_loss / layers, .z = config.moe.z_loss / layers};
+}
+
+}  // namespace
+
+Router::Router(ParameterStore& store, const std::string& name, const ModelConfig& config,
                Communicator& world)
     : store_(store),
       name_(name),
-      settings_(settings),
+      moe_(config.moe),
+      coefficients_(coefficients_of(config)),
       world_(world),
-      weight_(&store.declare(dense_parameter(name + ".weight", {settings.experts, settings.hidden},
-                                             settings.initializer))) {}
+      weight_(&store.declare(dense_parameter(name + ".weight", {config.moe.experts, config.hidden},
+                                             weight_initializer(config)))) {}
 
 RouterShape Router::shape_of(const BatchLayout& layout) const {
-  const bool by_sequence = settings_.balance_scope == BalanceScope::sequence;
+  const bool by_sequence = moe_.balance_scope == BalanceScope::sequence;
   return {.tokens = layout.rows(),
-          .experts = settings_.experts,
-          .top_k = settings_.top_k,
+          .experts = moe_.experts,
+          .top_k = moe_.top_k,
           .segments = by_sequence ? layout.sequences : 1,
           .segment_tokens = by_sequence ? layout.length : layout.rows(),
-          .scores = settings_.scores,
-          .normalize = settings_.normalize};
+          .scores = moe_.scores,
+          .normalize = moe_.normalize};
 }
 
-Router::Scales Router::scales_of(const BatchLayout& layout) const {
+RouterLosses Router::scales_of(const BatchLayout& layout) const {
   if (layout.rows() == 0) return {};
   const auto sequences = static_cast<double>(layout.global.sequences);
   const auto micro_batches = static_cast<double>(layout.global.micro_batches);
@@ -45,7 +57,7 @@ Router::Scales Router::scales_of(const BatchLayout& layout) const {
                           " micro-batches, expected at least 1 of each");
   }
   double segment_weight = 0.0;
-  switch (settings_.balance_scope) {
+  switch (moe_.balance_scope) {
     case BalanceScope::sequence:
       segment_weight = 1.0 / sequences;
       break;
@@ -56,33 +68,33 @@ Router::Scales Router::scales_of(const BatchLayout& layout) const {
       segment_weight = static_cast<double>(world_.size()) / micro_batches;
       break;
   }
-  return {.balance = settings_.balance_coefficient * segment_weight,
-          .z = settings_.z_coefficient / (sequences * static_cast<double>(layout.length))};
+  return {.balance = coefficients_.balance * segment_weight,
+          .z = coefficients_.z / (sequences * static_cast<double>(layout.length))};
 }
 
 bool Router::sums_counts() const {
-  return settings_.balance_scope == BalanceScope::global && settings_.balance_coefficient != 0.0;
+  return moe_.balance_scope == BalanceScope::global && coefficients_.balance != 0.0;
 }
 
 void Router::make_persistent_state() {
   if (losses_->defined()) return;
   const Device device = store_.device();
   losses_ = OwnedTensor({2}, DType::f64, device);
-  counts_ = OwnedTensor({settings_.experts + 1}, DType::i64, device);
-  if (settings_.bias_rate != 0.0) bias_ = OwnedTensor({settings_.experts}, DType::f32, device);
+  counts_ = OwnedTensor({moe_.experts + 1}, DType::i64, device);
+  if (moe_.bias_rate != 0.0) bias_ = OwnedTensor({moe_.experts}, DType::f32, device);
 }
 
 void Router::choose_for(const BatchLayout& layout, const Tensor& logits, Stream& stream) {
   if (stream.device().type == DeviceType::meta) return;
   if (!chosen_->defined() || chosen_->shape() != logits.shape()) {
-    const auto choices = measured_choices(settings_.routing, name_, layout.length,
-                                          settings_.experts, settings_.top_k);
+    const auto choices =
+        measured_choices(moe_.routing, name_, layout.length, moe_.experts, moe_.top_k);
     std::vector<float> values(static_cast<std::size_t>(logits.elements()), 0.0F);
     for (std::int64_t row = 0; row < layout.rows(); ++row) {
-      for (std::int64_t j = 0; j < settings_.top_k; ++j) {
-        const std::int64_t choice = row % layout.length * settings_.top_k + j;
+      for (std::int64_t j = 0; j < moe_.top_k; ++j) {
+        const std::int64_t choice = row % layout.length * moe_.top_k + j;
         const std::int32_t expert = choices[static_cast<std::size_t>(choice)];
-        values[static_cast<std::size_t>(row * settings_.experts + expert)] = 1.0F;
+        values[static_cast<std::size_t>(row * moe_.experts + expert)] = 1.0F;
       }
     }
     const OwnedTensor exact(logits.shape(), DType::f32, stream.device());
@@ -97,18 +109,17 @@ void Router::choose_for(const BatchLayout& layout, const Tensor& logits, Stream&
 void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
                      ExecutionContext& context) {
   Arena& arena = context.arena;
-  const Shape logits_shape{layout.rows(), settings_.experts};
+  const Shape logits_shape{layout.rows(), moe_.experts};
   saved.shape = shape_of(layout);
   const DType dtype = accumulation_dtype(x.dtype());
   saved.state = allocate_router_state(saved.shape, dtype, arena);
-  const bool keep_logits =
-      settings_.scores == RouterScores::sigmoid && settings_.z_coefficient != 0.0;
+  const bool keep_logits = moe_.scores == RouterScores::sigmoid && coefficients_.z != 0.0;
   saved.logits = keep_logits ? arena.allocate(logits_shape, dtype) : Tensor();
   const Arena::Scope scope(arena);
   const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, dtype);
   matmul(x, Transpose::no, weight_->value, Transpose::yes, Write::overwrite, logits,
          context.stream);
-  const bool chooses = settings_.routing == Routing::router;
+  const bool chooses = moe_.routing == Routing::router;
   if (!chooses) choose_for(layout, logits, context.stream);
   const Tensor bias_or_none = chooses ? bias() : Tensor();
   router_forward(saved.shape, logits, bias_or_none, saved.state, arena, context.stream);
@@ -128,17 +139,17 @@ void Router::backward(const Tensor& x, const Tensor& d_weights, const BatchLayou
   Arena& arena = context.arena;
   const Arena::Scope scope(arena);
   const DType dtype = accumulation_dtype(x.dtype());
-  const Tensor balance_gradient = arena.allocate({saved.shape.segments, settings_.experts}, dtype);
-  const Tensor d_logits = arena.allocate({layout.rows(), settings_.experts}, dtype);
+  const Tensor balance_gradient = arena.allocate({saved.shape.segments, moe_.experts}, dtype);
+  const Tensor d_logits = arena.allocate({layout.rows(), moe_.experts}, dtype);
   {
     const Timeline::Scope phase(context.timeline, Phase::exchange);
     counts.wait(context.stream);
   }
-  const Scales scales = scales_of(layout);
+  const RouterLosses scales = scales_of(layout);
   router_losses({.counts = saved.state.segment_counts,
                  .probability_sums = saved.state.segment_probability_sums,
                  .log_sum_exp = saved.state.log_sum_exp,
-                 .top_k = settings_.top_k,
+                 .top_k = moe_.top_k,
                  .balance_scale = scales.balance,
                  .z_scale = scales.z},
                 *losses_, balance_gradient, context.stream);
@@ -155,7 +166,7 @@ void Router::backward(const Tensor& x, const Tensor& d_weights, const BatchLayou
   matmul(factor, Transpose::no, weight_->value, Transpose::no, write, d_x, context.stream);
 }
 
-Router::Losses Router::take_losses(Stream& stream) {
+RouterLosses Router::take_losses(Stream& stream) {
   if (!losses_->defined()) return {};
   const std::vector<double> values = host_values<double>(*losses_, stream);
   set_zero(*losses_, stream);
@@ -164,7 +175,7 @@ Router::Losses Router::take_losses(Stream& stream) {
 
 std::vector<std::int64_t> Router::take_counts(Stream& stream) {
   if (!counts_->defined())
-    return std::vector<std::int64_t>(static_cast<std::size_t>(settings_.experts) + 1);
+    return std::vector<std::int64_t>(static_cast<std::size_t>(moe_.experts) + 1);
   std::vector<std::int64_t> counts = host_values<std::int64_t>(*counts_, stream);
   set_zero(*counts_, stream);
   return counts;
@@ -173,7 +184,7 @@ std::vector<std::int64_t> Router::take_counts(Stream& stream) {
 void Router::update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream) {
   const Tensor values = bias();
   if (!values.defined()) return;
-  move_router_bias(global_counts, settings_.bias_rate, values, stream);
+  move_router_bias(global_counts, moe_.bias_rate, values, stream);
 }
 
 Tensor Router::bias() {

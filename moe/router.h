@@ -9,6 +9,7 @@
 #include "kernels/router/router.h"
 #include "layers/batch.h"
 #include "moe/model_config.h"
+#include "moe/routing_statistics.h"
 #include "parallel/communication/communicator.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/buffer.h"
@@ -27,20 +28,6 @@ namespace polymoe {
 /// micro-batches (each rank then adds its share of P). f is taken as constant in the gradient.
 class Router {
  public:
-  struct Settings {
-    std::int64_t hidden = 0;
-    std::int64_t experts = 0;
-    std::int64_t top_k = 1;
-    RouterScores scores = RouterScores::softmax;
-    bool normalize = false;
-    BalanceScope balance_scope = BalanceScope::sequence;
-    double balance_coefficient = 0.0;  // of this layer
-    double z_coefficient = 0.0;        // of this layer
-    double bias_rate = 0.0;            // 0 = no bias
-    Routing routing = Routing::router;
-    Initializer initializer;
-  };
-
   /// What backward needs from forward.
   struct Saved {
     RouterShape shape;
@@ -48,13 +35,8 @@ class Router {
     Tensor logits;  // [rows, experts] as the state, where the z loss of sigmoid scores needs them
   };
 
-  struct Losses {
-    double balance = 0.0;
-    double z = 0.0;
-  };
-
   /// Declares "NAME.weight" [experts, hidden]. `world` is used with BalanceScope::global only.
-  Router(ParameterStore& store, const std::string& name, const Settings& settings,
+  Router(ParameterStore& store, const std::string& name, const ModelConfig& config,
          Communicator& world);
 
   void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, ExecutionContext& context);
@@ -70,7 +52,7 @@ class Router {
                 ExecutionContext& context);
 
   /// Losses of the backward passes since the last call.
-  Losses take_losses(Stream& stream);
+  RouterLosses take_losses(Stream& stream);
   /// Slots per expert routed in backward passes since the last call, then the dropped ones.
   std::vector<std::int64_t> take_counts(Stream& stream);
   /// bias_e += bias_rate * sign(mean - count_e); nothing without a bias.
@@ -79,12 +61,9 @@ class Router {
   Tensor bias();
 
  private:
-  struct Scales {
-    double balance = 0.0;
-    double z = 0.0;
-  };
   RouterShape shape_of(const BatchLayout& layout) const;
-  Scales scales_of(const BatchLayout& layout) const;
+  /// The factors of a micro-batch's losses.
+  RouterLosses scales_of(const BatchLayout& layout) const;
   bool sums_counts() const;
   void make_persistent_state();
   /// logits = 1 for the experts that are chosen, 0 for the others.
@@ -92,7 +71,8 @@ class Router {
 
   const ParameterStore& store_;
   std::string name_;
-  Settings settings_;
+  MoeConfig moe_;
+  RouterLosses coefficients_;  // of this layer
   Communicator& world_;
   Parameter* weight_;
 

@@ -6,6 +6,18 @@
 
 namespace polymoe {
 
+/// The two losses of a router, or their factors.
+struct RouterLosses {
+  double balance = 0.0;
+  double z = 0.0;
+
+  RouterLosses& operator+=(const RouterLosses& other) {
+    balance += other.balance;
+    z += other.z;
+    return *this;
+  }
+};
+
 /// What one MoE layer's router did in a step, over the global batch.
 struct RoutingStatistics {
   std::int64_t layer = 0;

@@ -48,11 +48,8 @@ LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t pas
         train.micro_batch, length,
         [&](std::int32_t* tokens, std::int32_t* targets) { fill(pass, tokens, targets); }, context);
     const bool last = pass + 1 == count;
-    const LossTerms terms = model_.forward_backward(
-        batch, global, train.recompute, last ? segment_done : std::function<void(int)>(), context);
-    losses.cross_entropy += terms.cross_entropy;
-    losses.balance += terms.balance;
-    losses.z += terms.z;
+    losses += model_.forward_backward(batch, global, train.recompute,
+                                      last ? segment_done : std::function<void(int)>(), context);
   }
   const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
   reducer_.finish(context.stream);

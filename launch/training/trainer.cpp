@@ -93,15 +93,16 @@ LossTerms Trainer::forward_backward() {
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
   // A sum for each request, so that the largest of all ranks can be told from it.
   constexpr std::size_t first_request = 4;
-  std::array<double, first_request + 5> values{losses.cross_entropy, losses.balance, losses.z,
-                                               checkpoints_->failed() ? 1.0 : 0.0};
+  std::array<double, first_request + 5> values{losses.cross_entropy, losses.router.balance,
+                                               losses.router.z, checkpoints_->failed() ? 1.0 : 0.0};
   if (options_.stop_requested)
     values[first_request + static_cast<std::size_t>(options_.stop_requested())] = 1.0;
   mesh_.world().check();  // before what GPUs exchanged is believed
   mesh_.world().all_reduce(Tensor(values.data(), {values.size()}, DType::f64, Device::cpu()),
                            Reduction::sum, execution_.stream());
-  Sums sums{.losses = {.cross_entropy = values[0], .balance = values[1], .z = values[2]},
-            .save_failed = values[3] > 0.0};
+  Sums sums{
+      .losses = {.cross_entropy = values[0], .router = {.balance = values[1], .z = values[2]}},
+      .save_failed = values[3] > 0.0};
   for (std::size_t request = 1; first_request + request < values.size(); ++request)
     if (values[first_request + request] > 0.0) sums.stop = static_cast<StopRequest>(request);
   return sums;
@@ -140,8 +141,8 @@ void Trainer::step(StepMetrics& metrics) {
   if (sums.save_failed) checkpoints_->finish();
   metrics.grad_norm = model_.gradient_norm(execution_.context());
   metrics.loss = sums.losses.cross_entropy;
-  metrics.aux_loss = sums.losses.balance;
-  metrics.z_loss = sums.losses.z;
+  metrics.aux_loss = sums.losses.router.balance;
+  metrics.z_loss = sums.losses.router.z;
   check_finite(metrics);
   metrics.lr = learning_rate_.at(metrics.step);
   model_.update(metrics.grad_norm, metrics.lr, execution_.context());

@@ -91,8 +91,8 @@ TEST_P(WholeModelDevices, LossAndEveryGradientMatchPyTorch) {
     };
     near(result.terms.cross_entropy, "cross_entropy");
     // One expert chosen otherwise changes the loss of a tiny model's routing by much.
-    if (dtype() != DType::bf16) near(result.terms.balance, "balance");
-    near(result.terms.z, "z");
+    if (dtype() != DType::bf16) near(result.terms.router.balance, "balance");
+    near(result.terms.router.z, "z");
     EXPECT_EQ(result.gradients.size(), static_cast<std::size_t>(fixture.scalar("tensors")));
     // Likewise; those gradients are compared where every expert is chosen, below.
     if (dtype() == DType::bf16 && name != "dense") continue;
@@ -145,7 +145,7 @@ TEST_P(WholeModelDevices, RunsRepeatTheirBitsAndRecomputationKeepsThem) {
     ModelRank recomputed(config, alone(), 1, dtype(), device());
     const Step second = step(recomputed, batch, 0, 4, 1, recompute);
     EXPECT_EQ(first.terms.cross_entropy, second.terms.cross_entropy);
-    EXPECT_EQ(first.terms.balance, second.terms.balance);
+    EXPECT_EQ(first.terms.router.balance, second.terms.router.balance);
     EXPECT_EQ(first.gradients, second.gradients);
     EXPECT_LT(recomputed.arena.high_water(), kept.arena.high_water());
   }

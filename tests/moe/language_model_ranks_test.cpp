@@ -45,7 +45,7 @@ StepResult step_of(ModelRank& rank, const ReferenceBatch& batch, std::int64_t be
                                                       recompute, {}, rank.context);
   rank.reduce_gradients();
   StepResult result;
-  result.loss = terms.cross_entropy + terms.balance + terms.z;
+  result.loss = terms.cross_entropy + terms.router.balance + terms.router.z;
   const Tensor sum(&result.loss, {1}, DType::f64, Device::cpu());
   rank.mesh.world().all_reduce(sum, Reduction::sum, rank.stream);
   result.gradients = rank.gradients();

@@ -45,8 +45,8 @@ TEST_P(WholeModel, LossAndEveryGradientMatchPyTorch) {
   const LossTerms terms = rank.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
                                                       Recompute::none, {}, rank.context);
   expect_near_relative(terms.cross_entropy, fixture.scalar("cross_entropy"), tolerance(), "loss");
-  expect_near_relative(terms.balance, fixture.scalar("balance"), tolerance(), "balance");
-  expect_near_relative(terms.z, fixture.scalar("z"), tolerance(), "z");
+  expect_near_relative(terms.router.balance, fixture.scalar("balance"), tolerance(), "balance");
+  expect_near_relative(terms.router.z, fixture.scalar("z"), tolerance(), "z");
 
   std::size_t compared = 0;
   rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor&, const Tensor& gradient) {
@@ -130,10 +130,10 @@ TEST_P(WholeModel, MicroBatchesAddUpToTheWhole) {
   for (const auto& [begin, end] : {std::pair{0, 1}, {1, 1}, {1, 4}}) {
     const LossTerms terms = parts.model.forward_backward(
         batch.slice(begin, end), global_of(batch, 3), Recompute::none, {}, parts.context);
-    loss += terms.cross_entropy + terms.balance + terms.z;
+    loss += terms.cross_entropy + terms.router.balance + terms.router.z;
   }
-  expect_near_relative(loss, expected.cross_entropy + expected.balance + expected.z, tolerance(),
-                       "loss");
+  expect_near_relative(loss, expected.cross_entropy + expected.router.balance + expected.router.z,
+                       tolerance(), "loss");
   const auto gradients = parts.gradients();
   for (const auto& [tensor, values] : whole.gradients()) {
     EXPECT_LT(norm_wise_error(gradients.at(tensor), values), tolerance()) << tensor;

@@ -115,7 +115,7 @@ LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, co
             values_of(part(parameter.gradient, parameter, i));
       }
     }
-    const MoeLayer::RouterLosses losses = rank.layer().take_losses(rank.stream());
+    const RouterLosses losses = rank.layer().take_losses(rank.stream());
     result.balance = losses.balance;
     result.z = losses.z;
     result.counts = rank.layer().take_counts(rank.stream());

@@ -284,7 +284,7 @@ TEST(MoeLayer, GradientsAreCentralDifferences) {
       bool same_routing = true;
       const auto loss = [&] {
         rank.forward_backward(*x, *d_y, layout, *y, *d_x);
-        const MoeLayer::RouterLosses losses = rank.layer().take_losses(rank.stream());
+        const RouterLosses losses = rank.layer().take_losses(rank.stream());
         same_routing = same_routing && rank.layer().take_counts(rank.stream()) == counts;
         return test::inner_product(*d_y, *y) + losses.balance + losses.z;
       };
@@ -306,7 +306,7 @@ TEST(MoeLayer, ForwardAgainChangesNothing) {
         .length = length,
         .global = {.tokens = sequences * length, .sequences = sequences, .micro_batches = 1}};
     OwnedTensor y[2], d_x[2];
-    MoeLayer::RouterLosses losses[2];
+    RouterLosses losses[2];
     std::vector<std::int64_t> counts[2];
     for (const int recompute : {0, 1}) {
       y[recompute] = test::poisoned_tensor(input.x->shape(), DType::f64);
