@@ -11,8 +11,8 @@
 
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

@@ -9,9 +9,9 @@
 
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/ini.h"
 #include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/difference.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/reader.h"

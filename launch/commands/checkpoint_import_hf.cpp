@@ -4,9 +4,9 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/huggingface/interchange.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 

@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
 #include "launch/training/run_directory.h"
 #include "parallel/checkpoint/directory.h"
 #include "parallel/checkpoint/names.h"

@@ -4,8 +4,8 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/verify.h"
 #include "runtime/error.h"
 

@@ -4,12 +4,12 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
 #include "launch/evaluation/task_run.h"
 #include "launch/inference/saved_model.h"
+#include "launch/machine/exit_code.h"
 #include "launch/step/evaluation.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

@@ -7,12 +7,12 @@
 #include <span>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
 #include "launch/inference/sampler.h"
 #include "launch/inference/saved_model.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/violations.h"

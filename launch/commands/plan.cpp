@@ -5,9 +5,9 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
+#include "launch/machine/exit_code.h"
 #include "launch/step/memory_plan.h"
 #include "moe/language_model.h"
 #include "runtime/error.h"

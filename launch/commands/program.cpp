@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "launch/machine/launcher.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"

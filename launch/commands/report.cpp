@@ -6,7 +6,7 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/files/file.h"
 
 namespace polymoe {

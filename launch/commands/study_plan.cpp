@@ -2,9 +2,10 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -18,7 +19,7 @@ int run_study_plan(CommandContext&, const std::vector<std::string>& args) {
   for (const std::string& name : foreign_cells(study))
     std::cout << study.directory.string() << "/" << name << ": no cell of this study any more\n";
   const std::vector<std::string> over = budget_violations(study, costs);
-  if (!over.empty()) throw InvalidArgument(list_violations(study.file.string(), over));
+  refuse_violations(study.file.string(), over);
   return exit_done;
 }
 

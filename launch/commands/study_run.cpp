@@ -4,10 +4,11 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/error.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -22,7 +23,7 @@ int run_study_run(CommandContext&, const std::vector<std::string>& args) {
   Study study = read_study(line.positional().front(), line.overrides());
   if (line.has("rates")) study.flops_per_second = measured_flops_per_second(line.value("rates"));
   const std::vector<std::string> over = budget_violations(study, plan_cells(study));
-  if (!over.empty()) throw InvalidArgument(list_violations(study.file.string(), over));
+  refuse_violations(study.file.string(), over);
   for (const std::string& name : foreign_cells(study))
     std::cerr << "polymoe: warning: " << study.directory.string() << "/" << name
               << ": no cell of this study any more; left as it is\n";

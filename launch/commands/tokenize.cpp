@@ -6,12 +6,12 @@
 #include <span>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/config/values.h"
 #include "launch/data/documents.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/megatron_writer.h"

@@ -2,9 +2,9 @@
 #include <unistd.h>
 
 #include "launch/commands/command.h"
-#include "launch/commands/exit_code.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
+#include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/training/run_directory.h"

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string>
 
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 

@@ -9,12 +9,14 @@
 #include <set>
 #include <utility>
 
+#include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"
 #include "launch/studies/study_file.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/random.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -334,7 +336,7 @@ Study read_study(const fs::path& file, const std::vector<std::string>& overrides
   check_overrides(parsed, overrides, violations);
   // Without a base every cell would only repeat what is wrong with it.
   if (violations.size() == before) CellMaker(parsed, overrides, study).make(violations);
-  if (!violations.empty()) throw InvalidArgument(list_violations(file.string(), violations));
+  refuse_violations(file.string(), violations);
   return study;
 }
 

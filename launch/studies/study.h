@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "launch/config/config.h"
-#include "launch/config/options.h"
+#include "launch/config/ini.h"
 
 namespace polymoe {
 

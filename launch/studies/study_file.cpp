@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/config/options.h"
+#include "launch/config/ini.h"
 #include "launch/studies/study.h"
 
 namespace polymoe {

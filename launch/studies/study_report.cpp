@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-#include "launch/config/options.h"
+#include "launch/config/option_table.h"
 #include "launch/config/values.h"
 #include "launch/reports/page.h"
 #include "launch/studies/study_costs.h"

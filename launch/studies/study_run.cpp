@@ -15,7 +15,7 @@
 #include <thread>
 #include <utility>
 
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "launch/machine/signals.h"
 #include "launch/studies/cell_process.h"
 #include "launch/studies/cell_state.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "launch/step/memory_plan.h"
 #include "runtime/error.h"
 #include "tests/launch/training/tiny_training.h"

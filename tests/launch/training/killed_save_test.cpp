@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/directory.h"
 #include "parallel/checkpoint/names.h"
 #include "tests/launch/training/tiny_training.h"

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <ostream>
 
-#include "launch/commands/exit_code.h"
+#include "launch/machine/exit_code.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/temporary_directory.h"
 
