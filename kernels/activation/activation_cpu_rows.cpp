@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/real_dtype.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/activation/activation_cpu_rows.cpp"
 #include <hwy/cache_control.h>
@@ -88,18 +90,8 @@ void elementwise_backward(const Activation& activation, const ActivationBackward
                               [&]<class Formula>() { backward(Formula(a.coefficients), a); });
 }
 
-void forward_f32(const Activation& activation, const ActivationForwardRows<float>& a) {
-  elementwise_forward(activation, a);
-}
-void forward_f64(const Activation& activation, const ActivationForwardRows<double>& a) {
-  elementwise_forward(activation, a);
-}
-void backward_f32(const Activation& activation, const ActivationBackwardRows<float>& a) {
-  elementwise_backward(activation, a);
-}
-void backward_f64(const Activation& activation, const ActivationBackwardRows<double>& a) {
-  elementwise_backward(activation, a);
-}
+POLYMOE_REAL_VERSIONS(elements_forward, elementwise_forward);
+POLYMOE_REAL_VERSIONS(elements_backward, elementwise_backward);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -108,12 +100,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace polymoe::cpu {
 
-HWY_EXPORT(forward_f32);
-HWY_EXPORT(forward_f64);
-HWY_EXPORT(backward_f32);
-HWY_EXPORT(backward_f64);
-
 namespace {
+
+POLYMOE_DISPATCH_REAL(elements_forward)
+POLYMOE_DISPATCH_REAL(elements_backward)
 
 bool is_row_norm(const Activation& activation) {
   return activation.kind == ActivationKind::polynorm ||
@@ -122,27 +112,21 @@ bool is_row_norm(const Activation& activation) {
 
 }  // namespace
 
-void activation_rows_forward(const Activation& activation, const ActivationForwardRows<float>& a) {
+template <class T>
+void activation_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a) {
   if (is_row_norm(activation)) return poly_norm_rows_forward(activation, a);
-  HWY_DYNAMIC_DISPATCH(forward_f32)(activation, a);
+  elements_forward<T>(activation, a);
 }
+template void activation_rows_forward(const Activation&, const ActivationForwardRows<float>&);
+template void activation_rows_forward(const Activation&, const ActivationForwardRows<double>&);
 
-void activation_rows_forward(const Activation& activation, const ActivationForwardRows<double>& a) {
-  if (is_row_norm(activation)) return poly_norm_rows_forward(activation, a);
-  HWY_DYNAMIC_DISPATCH(forward_f64)(activation, a);
-}
-
-void activation_rows_backward(const Activation& activation,
-                              const ActivationBackwardRows<float>& a) {
+template <class T>
+void activation_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a) {
   if (is_row_norm(activation)) return poly_norm_rows_backward(activation, a);
-  HWY_DYNAMIC_DISPATCH(backward_f32)(activation, a);
+  elements_backward<T>(activation, a);
 }
-
-void activation_rows_backward(const Activation& activation,
-                              const ActivationBackwardRows<double>& a) {
-  if (is_row_norm(activation)) return poly_norm_rows_backward(activation, a);
-  HWY_DYNAMIC_DISPATCH(backward_f64)(activation, a);
-}
+template void activation_rows_backward(const Activation&, const ActivationBackwardRows<float>&);
+template void activation_rows_backward(const Activation&, const ActivationBackwardRows<double>&);
 
 }  // namespace polymoe::cpu
 #endif  // HWY_ONCE

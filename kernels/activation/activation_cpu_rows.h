@@ -40,18 +40,17 @@ struct ActivationBackwardRows {
 };
 
 /// Every activation, on the calling thread alone, with the widest vectors of the machine.
-/// Sums over a row run in lanes of T, sums over rows in double, in row order.
-void activation_rows_forward(const Activation& activation, const ActivationForwardRows<float>& a);
-void activation_rows_forward(const Activation& activation, const ActivationForwardRows<double>& a);
-void activation_rows_backward(const Activation& activation, const ActivationBackwardRows<float>& a);
-void activation_rows_backward(const Activation& activation,
-                              const ActivationBackwardRows<double>& a);
+/// Sums over a row run in lanes of T, sums over rows in double, in row order. T is float or double.
+template <class T>
+void activation_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a);
+template <class T>
+void activation_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a);
 
 /// The same for polynorm and polyrelunorm alone.
-void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<float>& a);
-void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<double>& a);
-void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<float>& a);
-void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<double>& a);
+template <class T>
+void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a);
+template <class T>
+void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a);
 
 /// Adds the tiles' sums [tiles, n] in row order to d_coefficients [1 or groups, n].
 void add_partial_sums(const RowTiles& tiles, const Tensor& partial_sums, Tensor d_coefficients);

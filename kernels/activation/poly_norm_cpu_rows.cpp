@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation/activation_cpu_rows.h"
+#include "kernels/cpu/real_dtype.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/activation/poly_norm_cpu_rows.cpp"
@@ -123,18 +124,8 @@ void poly_norm_backward(const Activation& activation, const ActivationBackwardRo
   backward_of_order<Relu>(activation, a);
 }
 
-void poly_norm_forward_f32(const Activation& activation, const ActivationForwardRows<float>& a) {
-  poly_norm_forward(activation, a);
-}
-void poly_norm_forward_f64(const Activation& activation, const ActivationForwardRows<double>& a) {
-  poly_norm_forward(activation, a);
-}
-void poly_norm_backward_f32(const Activation& activation, const ActivationBackwardRows<float>& a) {
-  poly_norm_backward(activation, a);
-}
-void poly_norm_backward_f64(const Activation& activation, const ActivationBackwardRows<double>& a) {
-  poly_norm_backward(activation, a);
-}
+POLYMOE_REAL_VERSIONS(rows_forward, poly_norm_forward);
+POLYMOE_REAL_VERSIONS(rows_backward, poly_norm_backward);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -143,27 +134,26 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace polymoe::cpu {
 
-HWY_EXPORT(poly_norm_forward_f32);
-HWY_EXPORT(poly_norm_forward_f64);
-HWY_EXPORT(poly_norm_backward_f32);
-HWY_EXPORT(poly_norm_backward_f64);
+namespace {
 
-void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<float>& a) {
-  HWY_DYNAMIC_DISPATCH(poly_norm_forward_f32)(activation, a);
-}
+POLYMOE_DISPATCH_REAL(rows_forward)
+POLYMOE_DISPATCH_REAL(rows_backward)
 
-void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<double>& a) {
-  HWY_DYNAMIC_DISPATCH(poly_norm_forward_f64)(activation, a);
-}
+}  // namespace
 
-void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<float>& a) {
-  HWY_DYNAMIC_DISPATCH(poly_norm_backward_f32)(activation, a);
+template <class T>
+void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a) {
+  rows_forward<T>(activation, a);
 }
+template void poly_norm_rows_forward(const Activation&, const ActivationForwardRows<float>&);
+template void poly_norm_rows_forward(const Activation&, const ActivationForwardRows<double>&);
 
-void poly_norm_rows_backward(const Activation& activation,
-                             const ActivationBackwardRows<double>& a) {
-  HWY_DYNAMIC_DISPATCH(poly_norm_backward_f64)(activation, a);
+template <class T>
+void poly_norm_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a) {
+  rows_backward<T>(activation, a);
 }
+template void poly_norm_rows_backward(const Activation&, const ActivationBackwardRows<float>&);
+template void poly_norm_rows_backward(const Activation&, const ActivationBackwardRows<double>&);
 
 }  // namespace polymoe::cpu
 #endif  // HWY_ONCE

@@ -112,7 +112,7 @@ class Backward {
     const GemmOperand<T> q{q_ + row * dim, dim, false}, d_out{d_out_ + row * dim, dim, false};
     gemm(rows, columns, dim, T{1}, q, {k_, dim, true}, T{0}, p_, columns);
     gemm(rows, columns, dim, T{1}, d_out, {v_, dim, true}, T{0}, d_p_, columns);
-    softmax_gradient_tile(
+    softmax_gradient_tile<T>(
         {rows, columns, layout_.visible(first + row) - begin, score_scale<T>(layout_.shape), p_},
         arguments_.log_sum_exp + at, arguments_.output_dots + at, d_p_);
     gemm(columns, dim, rows, T{1}, {p_, columns, true}, d_out, T{1}, d_v_, dim);
@@ -137,7 +137,7 @@ void multiply_outputs(const AttentionShape& shape, const T* d_out, const T* out,
     const std::int64_t sequence = r / shape.query_length, i = r % shape.query_length;
     for (std::int64_t head = 0; head < shape.heads; ++head) {
       const std::int64_t at = layout.query(sequence, head, i);
-      output_dots[layout.row(sequence, head, i)] = dot(d_out + at, out + at, shape.head_dim);
+      output_dots[layout.row(sequence, head, i)] = dot<T>(d_out + at, out + at, shape.head_dim);
     }
   }
 }

@@ -80,7 +80,7 @@ class Forward {
                        score_tile(row, count, layout_.visible(first + row), begin, seen, maximum);
                      });
     }
-    finish_softmax(rows, state(0, maximum));
+    finish_softmax<T>(rows, state(0, maximum));
     copy_rows(rows, dim, out_, dim, arguments_.out + at, layout_.query_stride);
   }
 
@@ -98,7 +98,7 @@ class Forward {
     gemm(rows, columns, dim, T{1}, {q_ + row * dim, dim, false}, {k_ + begin * dim, dim, true},
          T{0}, scores_, columns);
     const ScoreTile<T> tile{rows, columns, visible - begin, score_scale<T>(layout_.shape), scores_};
-    softmax_tile(tile, state(row, maximum), begin == 0);
+    softmax_tile<T>(tile, state(row, maximum), begin == 0);
     gemm(rows, dim, columns, T{1}, {scores_, columns, false}, {v_ + begin * dim, dim, false},
          begin == 0 ? T{0} : T{1}, out_ + row * dim, dim);
   }
@@ -117,8 +117,9 @@ void decode(const AttentionShape& shape, const Arguments<T>& a, std::int64_t seq
   const AttentionLayout layout(shape);
   const std::int64_t at = layout.query(sequence, head, 0);
   const std::int64_t key = layout.key(sequence, head / (shape.heads / shape.kv_heads), 0);
-  attend({shape.key_length, layout.key_stride, shape.head_dim, score_scale<T>(shape), a.q + at,
-          a.k + key, a.v + key, scores, a.out + at, a.log_sum_exp + layout.row(sequence, head, 0)});
+  attend<T>({shape.key_length, layout.key_stride, shape.head_dim, score_scale<T>(shape), a.q + at,
+             a.k + key, a.v + key, scores, a.out + at,
+             a.log_sum_exp + layout.row(sequence, head, 0)});
 }
 
 template <class T>

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/real_dtype.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention/attention_cpu_tiles.cpp"
 #include <hwy/foreach_target.h>
@@ -113,30 +115,11 @@ void attend_query(const SingleQuery<T>& a) {
   *a.log_sum_exp = maximum + std::log(sum);
 }
 
-void softmax_f32(const ScoreTile<float>& tile, const OnlineSoftmax<float>& state, bool first) {
-  softmax_rows(tile, state, first);
-}
-void softmax_f64(const ScoreTile<double>& tile, const OnlineSoftmax<double>& state, bool first) {
-  softmax_rows(tile, state, first);
-}
-void finish_f32(std::int64_t rows, const OnlineSoftmax<float>& state) { finish_rows(rows, state); }
-void finish_f64(std::int64_t rows, const OnlineSoftmax<double>& state) { finish_rows(rows, state); }
-void gradient_f32(const ScoreTile<float>& tile, const float* log_sum_exp, const float* output_dots,
-                  float* d_probabilities) {
-  gradient_rows(tile, log_sum_exp, output_dots, d_probabilities);
-}
-void gradient_f64(const ScoreTile<double>& tile, const double* log_sum_exp,
-                  const double* output_dots, double* d_probabilities) {
-  gradient_rows(tile, log_sum_exp, output_dots, d_probabilities);
-}
-float dot_f32(const float* a, const float* b, std::int64_t count) {
-  return dot_product(a, b, count);
-}
-double dot_f64(const double* a, const double* b, std::int64_t count) {
-  return dot_product(a, b, count);
-}
-void attend_f32(const SingleQuery<float>& query) { attend_query(query); }
-void attend_f64(const SingleQuery<double>& query) { attend_query(query); }
+POLYMOE_REAL_VERSIONS(softmax, softmax_rows);
+POLYMOE_REAL_VERSIONS(finish, finish_rows);
+POLYMOE_REAL_VERSIONS(gradient, gradient_rows);
+POLYMOE_REAL_VERSIONS(dot_version, dot_product);
+POLYMOE_REAL_VERSIONS(attend_version, attend_query);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -145,45 +128,47 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace polymoe::cpu {
 
-HWY_EXPORT(softmax_f32);
-HWY_EXPORT(softmax_f64);
-HWY_EXPORT(finish_f32);
-HWY_EXPORT(finish_f64);
-HWY_EXPORT(gradient_f32);
-HWY_EXPORT(gradient_f64);
-HWY_EXPORT(dot_f32);
-HWY_EXPORT(dot_f64);
-HWY_EXPORT(attend_f32);
-HWY_EXPORT(attend_f64);
+namespace {
 
-void softmax_tile(const ScoreTile<float>& tile, const OnlineSoftmax<float>& state, bool first) {
-  HWY_DYNAMIC_DISPATCH(softmax_f32)(tile, state, first);
+POLYMOE_DISPATCH_REAL(softmax)
+POLYMOE_DISPATCH_REAL(finish)
+POLYMOE_DISPATCH_REAL(gradient)
+POLYMOE_DISPATCH_REAL(dot_version)
+POLYMOE_DISPATCH_REAL(attend_version)
+
+}  // namespace
+
+template <class T>
+void softmax_tile(const ScoreTile<T>& tile, const OnlineSoftmax<T>& state, bool first) {
+  softmax<T>(tile, state, first);
 }
-void softmax_tile(const ScoreTile<double>& tile, const OnlineSoftmax<double>& state, bool first) {
-  HWY_DYNAMIC_DISPATCH(softmax_f64)(tile, state, first);
+template <class T>
+void finish_softmax(std::int64_t rows, const OnlineSoftmax<T>& state) {
+  finish<T>(rows, state);
 }
-void finish_softmax(std::int64_t rows, const OnlineSoftmax<float>& state) {
-  HWY_DYNAMIC_DISPATCH(finish_f32)(rows, state);
+template <class T>
+void softmax_gradient_tile(const ScoreTile<T>& tile, const T* log_sum_exp, const T* output_dots,
+                           T* d_probabilities) {
+  gradient<T>(tile, log_sum_exp, output_dots, d_probabilities);
 }
-void finish_softmax(std::int64_t rows, const OnlineSoftmax<double>& state) {
-  HWY_DYNAMIC_DISPATCH(finish_f64)(rows, state);
+template <class T>
+T dot(const T* a, const T* b, std::int64_t count) {
+  return dot_version<T>(a, b, count);
 }
-void softmax_gradient_tile(const ScoreTile<float>& tile, const float* log_sum_exp,
-                           const float* output_dots, float* d_probabilities) {
-  HWY_DYNAMIC_DISPATCH(gradient_f32)(tile, log_sum_exp, output_dots, d_probabilities);
+template <class T>
+void attend(const SingleQuery<T>& query) {
+  attend_version<T>(query);
 }
-void softmax_gradient_tile(const ScoreTile<double>& tile, const double* log_sum_exp,
-                           const double* output_dots, double* d_probabilities) {
-  HWY_DYNAMIC_DISPATCH(gradient_f64)(tile, log_sum_exp, output_dots, d_probabilities);
-}
-float dot(const float* a, const float* b, std::int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(dot_f32)(a, b, count);
-}
-double dot(const double* a, const double* b, std::int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(dot_f64)(a, b, count);
-}
-void attend(const SingleQuery<float>& query) { HWY_DYNAMIC_DISPATCH(attend_f32)(query); }
-void attend(const SingleQuery<double>& query) { HWY_DYNAMIC_DISPATCH(attend_f64)(query); }
+
+#define POLYMOE_INSTANTIATE(T)                                                      \
+  template void softmax_tile(const ScoreTile<T>&, const OnlineSoftmax<T>&, bool);   \
+  template void finish_softmax(std::int64_t, const OnlineSoftmax<T>&);              \
+  template void softmax_gradient_tile(const ScoreTile<T>&, const T*, const T*, T*); \
+  template T dot(const T*, const T*, std::int64_t);                                 \
+  template void attend(const SingleQuery<T>&)
+POLYMOE_INSTANTIATE(float);
+POLYMOE_INSTANTIATE(double);
+#undef POLYMOE_INSTANTIATE
 
 }  // namespace polymoe::cpu
 #endif

@@ -26,23 +26,22 @@ struct OnlineSoftmax {
 
 /// scores = exp(scale * scores - maximum), 0 where not visible, after moving the row's maximum, and
 /// its sum and `out` with it. On the `first` tile of a row nothing is read from `state`.
-void softmax_tile(const ScoreTile<float>& tile, const OnlineSoftmax<float>& state, bool first);
-void softmax_tile(const ScoreTile<double>& tile, const OnlineSoftmax<double>& state, bool first);
+template <class T>
+void softmax_tile(const ScoreTile<T>& tile, const OnlineSoftmax<T>& state, bool first);
 
 /// out /= sum; maximum becomes the logarithm of the sum of exponentials.
-void finish_softmax(std::int64_t rows, const OnlineSoftmax<float>& state);
-void finish_softmax(std::int64_t rows, const OnlineSoftmax<double>& state);
+template <class T>
+void finish_softmax(std::int64_t rows, const OnlineSoftmax<T>& state);
 
 /// scores = probabilities p = exp(scale * scores - log_sum_exp);
 /// d_probabilities = scale * p * (d_probabilities - output_dot), the gradient of the products.
-void softmax_gradient_tile(const ScoreTile<float>& tile, const float* log_sum_exp,
-                           const float* output_dots, float* d_probabilities);
-void softmax_gradient_tile(const ScoreTile<double>& tile, const double* log_sum_exp,
-                           const double* output_dots, double* d_probabilities);
+template <class T>
+void softmax_gradient_tile(const ScoreTile<T>& tile, const T* log_sum_exp, const T* output_dots,
+                           T* d_probabilities);
 
 /// sum of a_i b_i.
-float dot(const float* a, const float* b, std::int64_t count);
-double dot(const double* a, const double* b, std::int64_t count);
+template <class T>
+T dot(const T* a, const T* b, std::int64_t count);
 
 /// One query over all keys: a decoding step. Rows of k and v are `stride` apart.
 template <class T>
@@ -56,7 +55,7 @@ struct SingleQuery {
   T* out;     // [head_dim]
   T* log_sum_exp;
 };
-void attend(const SingleQuery<float>& query);
-void attend(const SingleQuery<double>& query);
+template <class T>
+void attend(const SingleQuery<T>& query);
 
 }  // namespace polymoe::cpu

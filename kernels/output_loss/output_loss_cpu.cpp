@@ -36,13 +36,7 @@ T loss_of_row(T* logits, std::int64_t vocab, std::int64_t target, bool gradient,
   return std::log(sum) + (maximum - at_target);
 }
 
-float loss_f32(float* logits, std::int64_t vocab, std::int64_t target, bool gradient, float scale) {
-  return loss_of_row(logits, vocab, target, gradient, scale);
-}
-double loss_f64(double* logits, std::int64_t vocab, std::int64_t target, bool gradient,
-                double scale) {
-  return loss_of_row(logits, vocab, target, gradient, scale);
-}
+POLYMOE_REAL_VERSIONS(row_loss, loss_of_row);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -52,16 +46,7 @@ HWY_AFTER_NAMESPACE();
 namespace polymoe::cpu {
 namespace {
 
-HWY_EXPORT(loss_f32);
-HWY_EXPORT(loss_f64);
-
-float row_loss(float* logits, std::int64_t vocab, std::int64_t target, bool gradient, float scale) {
-  return HWY_DYNAMIC_DISPATCH(loss_f32)(logits, vocab, target, gradient, scale);
-}
-double row_loss(double* logits, std::int64_t vocab, std::int64_t target, bool gradient,
-                double scale) {
-  return HWY_DYNAMIC_DISPATCH(loss_f64)(logits, vocab, target, gradient, scale);
-}
+POLYMOE_DISPATCH_REAL(row_loss)
 
 void check_targets(const char* operation, const Tensor& targets, std::int64_t vocab) {
   const std::int32_t* ids = targets.data<std::int32_t>();
@@ -96,7 +81,7 @@ void chunk_rows(const OutputLoss<T>& a, std::int64_t first, std::int64_t rows) {
     T* logits = a.logits + row * a.vocab;
     const std::int32_t target = a.targets[first + row];
     if (target >= 0) {
-      a.token_loss[first + row] = row_loss(logits, a.vocab, target, a.gradient, a.scale);
+      a.token_loss[first + row] = row_loss<T>(logits, a.vocab, target, a.gradient, a.scale);
     } else {
       a.token_loss[first + row] = 0;
       std::fill_n(logits, a.vocab, T{0});

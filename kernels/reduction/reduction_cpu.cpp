@@ -42,10 +42,16 @@ double block_sum(const T* x, std::int64_t count) {
   return sum_of_lanes(d, hn::Add(even, odd));
 }
 
-double sum_f32(const float* x, std::int64_t count) { return block_sum<false>(x, count); }
-double sum_f64(const double* x, std::int64_t count) { return block_sum<false>(x, count); }
-double squares_f32(const float* x, std::int64_t count) { return block_sum<true>(x, count); }
-double squares_f64(const double* x, std::int64_t count) { return block_sum<true>(x, count); }
+template <class T>
+double plain_sum(const T* x, std::int64_t count) {
+  return block_sum<false>(x, count);
+}
+template <class T>
+double squared_sum(const T* x, std::int64_t count) {
+  return block_sum<true>(x, count);
+}
+POLYMOE_REAL_VERSIONS(sum, plain_sum);
+POLYMOE_REAL_VERSIONS(sum_of_squares, squared_sum);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -55,19 +61,8 @@ HWY_AFTER_NAMESPACE();
 namespace polymoe::cpu {
 namespace {
 
-HWY_EXPORT(sum_f32);
-HWY_EXPORT(sum_f64);
-HWY_EXPORT(squares_f32);
-HWY_EXPORT(squares_f64);
-
-double sum(const float* x, std::int64_t count) { return HWY_DYNAMIC_DISPATCH(sum_f32)(x, count); }
-double sum(const double* x, std::int64_t count) { return HWY_DYNAMIC_DISPATCH(sum_f64)(x, count); }
-double sum_of_squares(const float* x, std::int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(squares_f32)(x, count);
-}
-double sum_of_squares(const double* x, std::int64_t count) {
-  return HWY_DYNAMIC_DISPATCH(squares_f64)(x, count);
-}
+POLYMOE_DISPATCH_REAL(sum)
+POLYMOE_DISPATCH_REAL(sum_of_squares)
 
 template <class T, class BlockSum>
 void reduce(const Tensor& x, std::int64_t elements_per_block, const Tensor& partials,
@@ -94,7 +89,7 @@ void sum(CpuBackend, const Tensor& x, std::int64_t elements_per_block, Tensor pa
          Tensor result, Stream&) {
   cpu::with_real(x.dtype(), [&]<class T>(T) {
     cpu::reduce<T>(x, elements_per_block, partials, result,
-                   [](const T* values, std::int64_t count) { return cpu::sum(values, count); });
+                   [](const T* values, std::int64_t count) { return cpu::sum<T>(values, count); });
   });
 }
 
@@ -103,7 +98,7 @@ void sum_of_squares(CpuBackend, const Tensor& x, std::int64_t elements_per_block
   cpu::with_real(x.dtype(), [&]<class T>(T) {
     cpu::reduce<T>(
         x, elements_per_block, partials, result,
-        [](const T* values, std::int64_t count) { return cpu::sum_of_squares(values, count); });
+        [](const T* values, std::int64_t count) { return cpu::sum_of_squares<T>(values, count); });
   });
 }
 

@@ -86,20 +86,8 @@ void backward_rows(const RmsNormBackward<T>& a, std::int64_t begin, std::int64_t
   }
 }
 
-void forward_f32(const RmsNormForward<float>& a, std::int64_t begin, std::int64_t end) {
-  forward_rows(a, begin, end);
-}
-void forward_f64(const RmsNormForward<double>& a, std::int64_t begin, std::int64_t end) {
-  forward_rows(a, begin, end);
-}
-void backward_f32(const RmsNormBackward<float>& a, std::int64_t begin, std::int64_t end,
-                  float* d_weight) {
-  backward_rows(a, begin, end, d_weight);
-}
-void backward_f64(const RmsNormBackward<double>& a, std::int64_t begin, std::int64_t end,
-                  double* d_weight) {
-  backward_rows(a, begin, end, d_weight);
-}
+POLYMOE_REAL_VERSIONS(forward, forward_rows);
+POLYMOE_REAL_VERSIONS(backward, backward_rows);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -109,33 +97,16 @@ HWY_AFTER_NAMESPACE();
 namespace polymoe::cpu {
 namespace {
 
-HWY_EXPORT(forward_f32);
-HWY_EXPORT(forward_f64);
-HWY_EXPORT(backward_f32);
-HWY_EXPORT(backward_f64);
+POLYMOE_DISPATCH_REAL(forward)
+POLYMOE_DISPATCH_REAL(backward)
 
 constexpr std::int64_t rows_per_task = 16;
-
-void forward(const RmsNormForward<float>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(forward_f32)(a, begin, end);
-}
-void forward(const RmsNormForward<double>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(forward_f64)(a, begin, end);
-}
-void backward(const RmsNormBackward<float>& a, std::int64_t begin, std::int64_t end,
-              float* d_weight) {
-  HWY_DYNAMIC_DISPATCH(backward_f32)(a, begin, end, d_weight);
-}
-void backward(const RmsNormBackward<double>& a, std::int64_t begin, std::int64_t end,
-              double* d_weight) {
-  HWY_DYNAMIC_DISPATCH(backward_f64)(a, begin, end, d_weight);
-}
 
 template <class T>
 void forward_all(const RmsNormForward<T>& a, std::int64_t rows) {
 #pragma omp parallel for schedule(static)
   for (std::int64_t begin = 0; begin < rows; begin += rows_per_task) {
-    forward(a, begin, std::min(begin + rows_per_task, rows));
+    forward<T>(a, begin, std::min(begin + rows_per_task, rows));
   }
 }
 
@@ -144,7 +115,7 @@ void backward_all(const RmsNormBackward<T>& a, std::int64_t rows, std::int64_t b
                   T* d_weight) {
 #pragma omp parallel for schedule(static)
   for (std::int64_t block = 0; block < blocks; ++block) {
-    backward(a, block * rows / blocks, (block + 1) * rows / blocks, partials + block * a.width);
+    backward<T>(a, block * rows / blocks, (block + 1) * rows / blocks, partials + block * a.width);
   }
   add_column_sums(partials, blocks, a.width, d_weight);
 }

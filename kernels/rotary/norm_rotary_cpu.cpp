@@ -120,20 +120,8 @@ void backward_rows(const NormRotaryBackward<T>& a, std::int64_t begin, std::int6
   }
 }
 
-void forward_f32(const NormRotaryForward<float>& a, std::int64_t begin, std::int64_t end) {
-  forward_rows(a, begin, end);
-}
-void forward_f64(const NormRotaryForward<double>& a, std::int64_t begin, std::int64_t end) {
-  forward_rows(a, begin, end);
-}
-void backward_f32(const NormRotaryBackward<float>& a, std::int64_t begin, std::int64_t end,
-                  float* d_weight) {
-  backward_rows(a, begin, end, d_weight);
-}
-void backward_f64(const NormRotaryBackward<double>& a, std::int64_t begin, std::int64_t end,
-                  double* d_weight) {
-  backward_rows(a, begin, end, d_weight);
-}
+POLYMOE_REAL_VERSIONS(forward, forward_rows);
+POLYMOE_REAL_VERSIONS(backward, backward_rows);
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -143,32 +131,15 @@ HWY_AFTER_NAMESPACE();
 namespace polymoe::cpu {
 namespace {
 
-HWY_EXPORT(forward_f32);
-HWY_EXPORT(forward_f64);
-HWY_EXPORT(backward_f32);
-HWY_EXPORT(backward_f64);
-
-void forward(const NormRotaryForward<float>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(forward_f32)(a, begin, end);
-}
-void forward(const NormRotaryForward<double>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(forward_f64)(a, begin, end);
-}
-void backward(const NormRotaryBackward<float>& a, std::int64_t begin, std::int64_t end,
-              float* d_weight) {
-  HWY_DYNAMIC_DISPATCH(backward_f32)(a, begin, end, d_weight);
-}
-void backward(const NormRotaryBackward<double>& a, std::int64_t begin, std::int64_t end,
-              double* d_weight) {
-  HWY_DYNAMIC_DISPATCH(backward_f64)(a, begin, end, d_weight);
-}
+POLYMOE_DISPATCH_REAL(forward)
+POLYMOE_DISPATCH_REAL(backward)
 
 template <class T>
 void forward_all(const NormRotaryForward<T>& a, std::int64_t rows) {
   constexpr std::int64_t tile = norm_rotary_rows;
 #pragma omp parallel for schedule(static)
   for (std::int64_t begin = 0; begin < rows; begin += tile) {
-    forward(a, begin, std::min(begin + tile, rows));
+    forward<T>(a, begin, std::min(begin + tile, rows));
   }
 }
 
@@ -183,7 +154,7 @@ void backward_all(const NormRotaryBackward<T>& a, std::int64_t rows, std::int64_
     std::fill(partial, partial + width, T{0});
     const std::int64_t end = (block + 1) * rows / blocks;
     for (std::int64_t begin = block * rows / blocks; begin < end; begin += tile) {
-      backward(a, begin, std::min(begin + tile, end), partial);
+      backward<T>(a, begin, std::min(begin + tile, end), partial);
     }
   }
   add_column_sums(partials, blocks, width, d_weight);
