@@ -111,6 +111,7 @@ Phase Timeline::switch_to(Phase phase) {
   }
   const Phase outer = current_;
   current_ = phase;
+  if (listener_) listener_(phase);
   return outer;
 }
 

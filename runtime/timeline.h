@@ -4,7 +4,9 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
+#include <utility>
 
 #include "runtime/stream.h"
 
@@ -42,6 +44,8 @@ class Timeline {
   /// Of what has ended by now: the phase under way does not count. On a GPU blocks until the stream
   /// has reached the last change of phase.
   double seconds(Phase phase);
+  /// Tells `listener` of each change of phase as the host comes to it; empty = nobody.
+  void set_listener(std::function<void(Phase)> listener) { listener_ = std::move(listener); }
   /// Sets every phase to zero; the current one goes on from now.
   void reset();
 
@@ -68,6 +72,7 @@ class Timeline {
   Seconds seconds_{};
   Phase current_ = Phase::other;
   Clock::time_point last_;
+  std::function<void(Phase)> listener_;
   std::unique_ptr<StreamMarks> marks_;  // null where the host's clock serves
 };
 

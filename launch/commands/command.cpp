@@ -48,9 +48,9 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
-      &train_command(),      &eval_command(),   &generate_command(),
-      &tokenize_command(),   &plan_command(),   &bench_command(),
-      &checkpoint_command(), &report_command(), &study_command(),
+      &train_command(), &eval_command(),    &generate_command(),   &tokenize_command(),
+      &plan_command(),  &bench_command(),   &checkpoint_command(), &report_command(),
+      &study_command(), &explain_command(),
   };
   return all;
 }
@@ -88,9 +88,11 @@ const Command& take_command(std::vector<std::string>& args) {
   return *found;
 }
 
-std::string serve_device(CommandContext& context, Device device, bool share_gpus) {
+std::string serve_device(CommandContext& context, Device device, bool share_gpus,
+                         double timeout_seconds) {
   DeviceWorld world =
-      make_device_world(std::move(context.world), device, {.share_devices = share_gpus});
+      make_device_world(std::move(context.world), device,
+                        {.share_devices = share_gpus, .timeout_seconds = timeout_seconds});
   context.world = std::move(world.communicator);
   return world.transport;
 }

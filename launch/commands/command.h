@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "launch/config/config.h"
 #include "parallel/checkpoint/save_observer.h"
 #include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
 #include "runtime/device.h"
 
 namespace polymoe {
@@ -24,6 +26,10 @@ struct CommandContext {
   bool by_mpirun = false;  // which may have bound this process to cores
   /// All ranks; for the command to move into a ProcessMesh. Null where Command::ranks is false.
   std::unique_ptr<Communicator> world;
+  /// Another communicator of all ranks, whose operations time out after so many seconds and are
+  /// written down in `ledger`. Collective. Null where Command::ranks is false.
+  std::function<std::unique_ptr<Communicator>(double timeout_seconds)> make_world = {};
+  std::unique_ptr<Ledger> ledger = {};  // of this rank; null where Command::ranks is false
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;
@@ -64,6 +70,7 @@ const Command& checkpoint_inspect_command();
 const Command& checkpoint_prune_command();
 const Command& checkpoint_verify_command();
 const Command& eval_command();
+const Command& explain_command();
 const Command& generate_command();
 const Command& plan_command();
 const Command& report_command();
@@ -84,7 +91,8 @@ const Command& take_command(std::vector<std::string>& args);
 /// Makes context.world serve tensors on `device` too. Collective. Returns how they travel, in the
 /// words of environment.json. Throws InvalidArgument or DeviceError where ranks and GPUs do not
 /// fit.
-std::string serve_device(CommandContext& context, Device device, bool share_gpus);
+std::string serve_device(CommandContext& context, Device device, bool share_gpus,
+                         double timeout_seconds = 600.0);
 
 /// --device of the commands that run a saved model, and the device that it names for this rank,
 /// which context.world then serves. Collective.

@@ -104,8 +104,12 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args, S
                          .ranks_on_node = mpi.ranks_on_node(),
                          .by_mpirun = launcher.by_mpirun,
                          .world = mpi.make_world(),
+                         .ledger = std::make_unique<Ledger>(mpi.rank(), mpi.size()),
                          .step = 0,
                          .saves = saves};
+  context.make_world = [&](double timeout_seconds) {
+    return mpi.make_world(timeout_seconds, context.ledger.get());
+  };
   const Ending ending = run_and_catch(context, true, [&] { return command.run(context, args); });
   context.world.reset();
   if (ending.message.empty()) {
@@ -128,7 +132,13 @@ int run_alone(const Command& command, const std::vector<std::string>& args, Save
   CommandContext context;
   context.by_mpirun = launcher.by_mpirun;
   context.saves = saves;
-  if (command.ranks) context.world = std::move(make_local_communicators(1).front());
+  if (command.ranks) {
+    context.make_world = [](double timeout_seconds) {
+      return std::move(make_local_communicators(1, timeout_seconds).front());
+    };
+    context.world = context.make_world(600.0);
+    context.ledger = std::make_unique<Ledger>(0, 1);
+  }
   const Ending ending = run_and_catch(context, false, [&] { return command.run(context, args); });
   report(ending, context);
   return ending.code;

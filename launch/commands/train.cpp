@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
+
 #include "launch/commands/command.h"
+#include "launch/explaining/monitor.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/training/run_directory.h"
+#include "launch/training/same_on_ranks.h"
 #include "launch/training/trainer.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
@@ -32,12 +38,49 @@ int exit_code_after(StopRequest request) {
   return exit_done;
 }
 
+/// The median of the last steps' times.
+class StepPace {
+ public:
+  /// Returns the median so far; 0 before two steps are known.
+  double step_begins() {
+    const auto now = std::chrono::steady_clock::now();
+    if (steps_++ > 0) seconds_[(steps_ - 2) % seconds_.size()] = (now - last_).count() * 1e-9;
+    last_ = now;
+    const std::size_t known = std::min(steps_ - 1, seconds_.size());
+    if (known < 2) return 0.0;
+    std::array<double, 33> sorted = seconds_;
+    const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(known / 2);
+    std::nth_element(sorted.begin(), middle, sorted.begin() + static_cast<std::ptrdiff_t>(known));
+    return *middle;
+  }
+
+ private:
+  std::array<double, 33> seconds_{};
+  std::size_t steps_ = 0;
+  std::chrono::steady_clock::time_point last_;
+};
+
+/// From here on what this rank does can be read by `polymoe explain`. The run directory is locked,
+/// so the files of a run before are nobody's.
+void keep_ledger(CommandContext& context, const std::string& run_directory, Log& log) {
+  try {
+    if (context.rank == 0) {
+      std::error_code error;
+      std::filesystem::remove_all(std::filesystem::path(run_directory) / "ledger", error);
+    }
+    context.ledger->keep_in(ledger_directory(run_directory) / ledger_name(context.rank));
+  } catch (const OutputFileError& error) {
+    log.warning(std::string(error.what()) + "; going on without a ledger for polymoe explain");
+  }
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = train_command().parse(args);
   const Config config = read_config(line.value("config"), line.overrides());
   refuse_violations("configuration", training_violations(config, context.ranks));
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
+  if (context.ranks > 1) check_same_as_first(facts_of_rank(config, device), *context.world);
   const int share = threads_per_rank(*context.world);
   const int threads = allowed_threads(config.run.threads > 0 ? config.run.threads : share);
   context.log_file = run_log(config.run.dir);
@@ -51,15 +94,24 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     if (!hint.empty() && context.rank == 0) log.warning(hint);
   }
 
-  const std::string transport = serve_device(context, device, config.run.share_gpus);
+  context.world = context.make_world(config.run.timeout);
+  const std::string transport =
+      serve_device(context, device, config.run.share_gpus, config.run.timeout);
 
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
+  StepPace pace;
   Trainer trainer(config, mesh,
                   {.device = device,
                    .device_sharers = device_sharers(device, node),
                    .threads = threads,
                    .stop_requested = stop_request,
-                   .step_begins = [&](std::int64_t step) { context.step = step; },
+                   .step_begins =
+                       [&](std::int64_t step) {
+                         context.step = step;
+                         context.ledger->begin_step(step);
+                         context.ledger->set_median_step_seconds(pace.step_begins());
+                       },
+                   .phase_begins = [&](Phase phase) { context.ledger->set_doing(name_of(phase)); },
                    .progress = progress_on_stdout(),
                    .saves = context.saves,
                    .environment = environment_text(config, {.ranks = context.ranks,
@@ -67,8 +119,22 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                                             .threads_per_rank = threads,
                                                             .device = device,
                                                             .transport = transport})});
-  const RunEnd end = trainer.run();
+  context.ledger->set_device(name_of(device));
+  keep_ledger(context, config.run.dir, log);
+  const RunEnd end = [&] {
+    const RunMonitor monitor(
+        *context.ledger, log,
+        {.run_directory = config.run.dir, .first_on_node = context.rank_on_node == 0});
+    try {
+      return trainer.run();
+    } catch (const CommunicationError&) {
+      const std::string why = last_explanation(*context.ledger, config.run.dir);
+      if (!why.empty()) log.error(why);
+      throw;
+    }
+  }();
   mesh.shutdown();
+  context.ledger->forget_file();
   switch (end) {
     case RunEnd::preempted:
       log.info(std::string("stopped by ") + name_of(trainer.stopped_by()) + " after step " +

@@ -376,6 +376,9 @@ void add_run(std::vector<Option>& table) {
                           FIELD(run.device), "auto = cuda where there is one, else cpu"));
   add(flag("run.share_gpus", FIELD(run.share_gpus),
            "several ranks may work on one GPU: slow, for tests of layouts"));
+  add(real(
+      "run.timeout", "[1, 1e6]", FIELD(run.timeout),
+      "seconds that a rank waits for its peers in one operation, before all end with code 75"));
   add(whole("run.threads", "[0, 4096]", FIELD(run.threads),
             "per rank; 0 = the node's cores shared out among its ranks"));
   add(flag("run.deterministic", FIELD(run.deterministic), "the same bits on every run"));

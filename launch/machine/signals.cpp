@@ -35,6 +35,7 @@ struct State {
   int first_urgent = 0;  // the first SIGINT or SIGTERM
   Clock::time_point urgent_since;
   std::atomic<StopRequest> request = StopRequest::none;
+  std::atomic<int> explanations = 0;
 };
 
 // Signals belong to the process, and so does what became of them. Never destroyed: the thread that
@@ -50,7 +51,7 @@ sigset_t mask_before;
 
 void restore_mask_in_child() { pthread_sigmask(SIG_SETMASK, &mask_before, nullptr); }
 
-constexpr std::array taken_signals = {SIGUSR1, SIGXCPU, SIGHUP, SIGINT, SIGTERM};
+constexpr std::array taken_signals = {SIGUSR1, SIGUSR2, SIGXCPU, SIGHUP, SIGINT, SIGTERM};
 
 sigset_t set_of_taken_signals() {
   sigset_t set;
@@ -108,6 +109,10 @@ void take(int signal) {
   State& now = state();
   const std::lock_guard lock(now.mutex);
   if (now.answer == Answer::end_the_process) end_by(signal);
+  if (signal == SIGUSR2) {
+    ++now.explanations;
+    return;
+  }
   if (is_urgent(signal) && now.answer == Answer::stop_the_work && now.first_urgent != 0 &&
       Clock::now() - now.urgent_since > duplicates_come_within)
     end_by(signal);
@@ -195,6 +200,8 @@ void let_signals_end_the_process() {
   now.answer = Answer::end_the_process;
   if (now.first != 0) end_by(now.first);
 }
+
+int explanations_asked_for() noexcept { return state().explanations; }
 
 StopRequest stop_request() noexcept { return state().request; }
 

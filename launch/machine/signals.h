@@ -43,6 +43,9 @@ void let_signals_stop_the_work(bool speaks);
 /// From here on a signal ends the process at once, by that signal, as does one that has come.
 void let_signals_end_the_process();
 
+/// How often SIGUSR2 has come. Any thread.
+int explanations_asked_for() noexcept;
+
 /// What has been asked for so far. Any thread.
 StopRequest stop_request() noexcept;
 

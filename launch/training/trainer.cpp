@@ -49,6 +49,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       model_(config_, mesh, options.device),
       execution_({.device = options.device, .capacity = arena_bytes_}) {
   omp_set_num_threads(options_.threads);
+  execution_.timeline().set_listener(options_.phase_begins);
   log_start();
   checkpoints_.emplace(RunCheckpoints::Run{config_, mesh_, data_, outputs_}, model_,
                        execution_.stream(), options_.saves);

@@ -33,6 +33,8 @@ struct TrainerOptions {
   std::function<StopRequest()> stop_requested = {};
   /// Told the step under way, from 1. May be empty.
   std::function<void(std::int64_t)> step_begins = {};
+  /// Told what the host turns to within a step. May be empty.
+  std::function<void(Phase)> phase_begins = {};
   ProgressOutput progress = {};   // of rank 0
   SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
   std::string environment = {};   // content of RUN/environment.json

@@ -104,7 +104,10 @@ class QueuedCommunicator::Posted final : public Pending::State {
 };
 
 QueuedCommunicator::QueuedCommunicator(std::unique_ptr<Transport> transport, Options options)
-    : transport_(std::move(transport)), options_(std::move(options)) {}
+    : transport_(std::move(transport)), options_(std::move(options)) {
+  if (options_.ledger != nullptr && size() > 1)
+    ledger_ = options_.ledger->add_group(options_.group);
+}
 
 QueuedCommunicator::~QueuedCommunicator() {
   transport_->interrupt();
@@ -143,7 +146,9 @@ std::optional<std::string> QueuedCommunicator::execute(const Operation& operatio
     Deadline deadline(options_.timeout_seconds);
     deadline.background = background;
     Collectives collectives(*transport_, staging_, deadline);
+    if (ledger_) ledger_->start(operation.sequence);
     operation.work(collectives);
+    if (ledger_) ledger_->finish(operation.sequence);
     return std::nullopt;
   } catch (const std::exception& error) {
     cause = error.what();
@@ -174,7 +179,11 @@ QueuedCommunicator::Operation QueuedCommunicator::make(const Collective& asked,
   const std::string place = where(name);
   for_each_tensor(asked, [&](const Tensor& tensor) { check_host(place, tensor); });
   check_arguments(place, asked, rank(), size());
-  if (!needs_no_peer(asked, size())) return {name, work_of(asked)};
+  if (!needs_no_peer(asked, size())) {
+    Operation operation{name, work_of(asked)};
+    for_each_tensor(asked, [&](const Tensor& tensor) { operation.bytes += tensor.bytes(); });
+    return operation;
+  }
   if (asked.kind == Collective::Kind::all_to_all && !is_meta(asked.values) &&
       !is_meta(asked.receive)) {
     const Tensor part = asked.values.rows(0, asked.send_rows[0]);
@@ -183,9 +192,15 @@ QueuedCommunicator::Operation QueuedCommunicator::make(const Collective& asked,
   return {name, {}};
 }
 
+void QueuedCommunicator::enter_in_ledger(Operation& operation) {
+  if (ledger_ && operation.sequence == 0)
+    operation.sequence = ledger_->post(operation.name, operation.bytes);
+}
+
 Pending QueuedCommunicator::post(Operation operation) {
   check_open(operation.name);
   if (!operation.work) return {};
+  enter_in_ledger(operation);
   auto posted = std::make_shared<Posted>();
   {
     const std::lock_guard lock(mutex_);
@@ -199,6 +214,7 @@ Pending QueuedCommunicator::post(Operation operation) {
 void QueuedCommunicator::run(Operation operation) {
   check_open(operation.name);
   if (!operation.work) return;
+  enter_in_ledger(operation);
   bool idle = false;
   {
     const std::lock_guard lock(mutex_);

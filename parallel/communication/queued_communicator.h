@@ -12,6 +12,7 @@
 
 #include "parallel/communication/collectives.h"
 #include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
 #include "parallel/communication/transport.h"
 #include "runtime/buffer.h"
 
@@ -28,6 +29,7 @@ class QueuedCommunicator final : public Communicator {
   struct Options {
     std::string group = "world";     // its name in error messages
     double timeout_seconds = 600.0;  // per operation, from when its turn comes
+    Ledger* ledger = nullptr;        // where operations are written down; null = nowhere
   };
 
   QueuedCommunicator(std::unique_ptr<Transport> transport, Options options);
@@ -49,6 +51,8 @@ class QueuedCommunicator final : public Communicator {
   struct Operation {
     const char* name;
     std::function<void(Collectives&)> work;
+    std::size_t bytes = 0;      // for the ledger, like
+    std::int64_t sequence = 0;  // its number there
   };
   struct Entry {
     Operation operation;
@@ -63,11 +67,13 @@ class QueuedCommunicator final : public Communicator {
   void run(Operation operation);
   /// What went wrong, if anything did. Remembers it.
   std::optional<std::string> execute(const Operation& operation, bool background);
+  void enter_in_ledger(Operation& operation);
   void work_off_queue();
   void stop_worker();
 
   std::unique_ptr<Transport> transport_;
   Options options_;
+  std::optional<Ledger::Group> ledger_;
   Buffer staging_;
   bool closed_ = false;
 

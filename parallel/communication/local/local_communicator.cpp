@@ -162,7 +162,8 @@ std::vector<std::unique_ptr<Communicator>> make_local_communicators(int size,
   for (int rank = 0; rank < size; ++rank) {
     ranks.push_back(std::make_unique<QueuedCommunicator>(
         std::make_unique<LocalTransport>(group, rank, size),
-        QueuedCommunicator::Options{.group = "world", .timeout_seconds = timeout_seconds}));
+        QueuedCommunicator::Options{
+            .group = "world", .timeout_seconds = timeout_seconds, .ledger = nullptr}));
   }
   return ranks;
 }

@@ -53,10 +53,12 @@ std::string MpiEnvironment::library_version() {
   return text.substr(0, text.find_first_of(std::string("\n\0", 2)));
 }
 
-std::unique_ptr<Communicator> MpiEnvironment::make_world(double timeout_seconds) const {
+std::unique_ptr<Communicator> MpiEnvironment::make_world(double timeout_seconds,
+                                                         Ledger* ledger) const {
   return std::make_unique<QueuedCommunicator>(
       mpi::make_world_transport(),
-      QueuedCommunicator::Options{.group = "world", .timeout_seconds = timeout_seconds});
+      QueuedCommunicator::Options{
+          .group = "world", .timeout_seconds = timeout_seconds, .ledger = ledger});
 }
 
 std::unique_ptr<Communicator> MpiEnvironment::make_world() const {

@@ -131,6 +131,9 @@ class MpiTransport final : public Transport {
   void wait_all(const Deadline& deadline) {
     statuses_.resize(requests_.size());
     Backoff backoff(deadline.background);
+    // Time in which the whole process stood still, as behind Ctrl-Z, does not count.
+    constexpr std::chrono::seconds standstill{2};
+    Deadline::Clock::time_point last = Deadline::Clock::now(), end = deadline.time;
     while (true) {
       int done = 0;
       const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done,
@@ -139,7 +142,10 @@ class MpiTransport final : public Transport {
       check(code, "MPI_Testall");
       if (done != 0) break;
       if (interrupted_) throw CommunicationError("interrupted");
-      if (deadline.passed()) throw_timeout(unanswered(), deadline);
+      const auto now = Deadline::Clock::now();
+      if (now - last > standstill) end += now - last;
+      last = now;
+      if (now >= end) throw_timeout(unanswered(), deadline);
       backoff.pause();
     }
     for (std::size_t i = 0; i < receives_; ++i) {

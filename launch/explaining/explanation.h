@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "parallel/communication/ledger.h"
+
+namespace polymoe {
+
+/// What the system says of a rank's process, where it is one of this machine.
+enum class ProcessState : std::uint8_t { elsewhere, gone, stopped, sleeping, running, in_system };
+
+/// A rank as the explanation sees it.
+struct ExplainedRank {
+  LedgerView ledger;
+  ProcessState state = ProcessState::elsewhere;
+};
+
+/// One paragraph: who waits for whom, in which operation, since when, and of what kind the cause
+/// is. `now` in seconds since 1970. Of ranks whose ledger is not there it says so.
+///
+/// A rank waits in the oldest operation that it has posted and not finished. Others are then behind
+/// (they have not posted it), elsewhere (their operation of that number is another one, or of
+/// another size where sizes must agree), or in it as well: then it is what lies between them.
+std::string explain(const std::vector<ExplainedRank>& ranks, double now);
+
+/// A line per rank: process, what it does, since when, its oldest open operation.
+std::string rank_table(const std::vector<ExplainedRank>& ranks, double now);
+
+/// The ledgers of a run that this node has, and those that were copied to RUN/ledger; of one rank
+/// the one on this node counts. Ordered by rank.
+std::vector<ExplainedRank> read_ranks(const std::filesystem::path& run_directory);
+
+/// Where the threads of a rank's process are, as far as the system tells: a line each.
+std::string thread_lines(int process);
+
+}  // namespace polymoe

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/communication/ledger.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <system_error>
+
+#include "runtime/error.h"
+#include "runtime/random.h"
+#include "runtime/system.h"
+
+namespace polymoe {
+namespace {
+
+constexpr std::uint64_t ledger_mark = 0x3172656764656c70;  // "pledger1", little-endian
+constexpr std::size_t columns = 12, records_per_column = 16;
+
+/// A word that another process may read at any time.
+using Word = std::atomic<std::int64_t>;
+static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
+
+template <std::size_t Words>
+struct Text {
+  std::array<Word, Words> words;
+
+  void store(std::string_view text) {
+    std::array<std::int64_t, Words> padded{};
+    std::memcpy(padded.data(), text.data(), std::min(text.size(), 8 * Words - 1));
+    for (std::size_t i = 0; i < Words; ++i) words[i].store(padded[i], std::memory_order_relaxed);
+  }
+  std::string load() const {
+    std::array<std::int64_t, Words> copied{};
+    for (std::size_t i = 0; i < Words; ++i) copied[i] = words[i].load(std::memory_order_relaxed);
+    const char* begin = reinterpret_cast<const char*>(copied.data());
+    return {begin, strnlen(begin, 8 * Words)};
+  }
+};
+
+struct Record {
+  Word sequence;  // written last: 0 while the rest changes
+  Word bytes, posted, started, done;
+  Text<3> name;
+};
+
+struct Column {
+  Text<6> name;
+  Word used, posted;
+  std::array<Record, records_per_column> records;
+};
+
+std::int64_t now() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
+
+Record& record_of(void* column, std::int64_t sequence) {
+  return static_cast<Column*>(column)
+      ->records[static_cast<std::size_t>(sequence) % records_per_column];
+}
+
+}  // namespace
+
+struct Ledger::Page {
+  Word mark, rank, ranks, process, step, median_step, doing_since, groups;
+  Text<16> host, device;
+  Text<4> doing;
+  std::array<Column, columns> group;
+
+  LedgerView view() const;
+};
+
+LedgerView Ledger::Page::view() const {
+  LedgerView view{.rank = static_cast<int>(rank),
+                  .ranks = static_cast<int>(ranks),
+                  .process = static_cast<int>(process),
+                  .host = host.load(),
+                  .device = device.load(),
+                  .step = step,
+                  .doing = doing.load(),
+                  .doing_since = seconds(doing_since),
+                  .median_step_seconds = seconds(median_step),
+                  .groups = {}};
+  const auto count = std::clamp<std::int64_t>(groups, 0, columns);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    const Column& column = group[i];
+    LedgerView::Group read{.name = column.name.load(), .posted = column.posted, .operations = {}};
+    for (const Record& record : column.records) {
+      const std::int64_t sequence = record.sequence.load(std::memory_order_acquire);
+      LedgerOperation operation{.sequence = sequence,
+                                .name = record.name.load(),
+                                .bytes = record.bytes,
+                                .posted = seconds(record.posted),
+                                .started = seconds(record.started),
+                                .done = seconds(record.done)};
+      std::atomic_thread_fence(std::memory_order_acquire);
+      if (sequence > 0 && record.sequence.load(std::memory_order_relaxed) == sequence)
+        read.operations.push_back(std::move(operation));
+    }
+    std::ranges::sort(read.operations, {}, &LedgerOperation::sequence);
+    view.groups.push_back(std::move(read));
+  }
+  return view;
+}
+
+Ledger::Ledger(int rank, int ranks) {
+  void* memory =
+      mmap(nullptr, sizeof(Page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw DeviceError("out of memory on cpu: no page for the ledger");
+  page_ = new (memory) Page();
+  page_->rank = rank;
+  page_->ranks = ranks;
+  page_->process = getpid();
+  page_->host.store(host_name());
+  page_->mark = static_cast<std::int64_t>(ledger_mark);
+}
+
+Ledger::~Ledger() { munmap(page_, sizeof(Page)); }
+
+void Ledger::keep_in(const std::filesystem::path& file) {
+  const auto fail = [&](const char* action) {
+    throw OutputFileError(file.string(), fmt::format("{}: {}", action, std::strerror(errno)));
+  };
+  std::error_code error;
+  std::filesystem::create_directories(file.parent_path(), error);
+  // A new file each time: whoever reads the one of a run before goes on reading that.
+  std::filesystem::remove(file, error);
+  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (descriptor < 0) fail("cannot be made");
+  // Written, not only made longer: a full file system says so here and not by SIGBUS.
+  const bool written = pwrite(descriptor, static_cast<void*>(page_), sizeof(Page), 0) ==
+                       static_cast<ssize_t>(sizeof(Page));
+  // In the place of the memory before, so that columns stay where they are.
+  void* memory = written ? mmap(page_, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                                descriptor, 0)
+                         : nullptr;
+  const int cause = errno;
+  close(descriptor);
+  errno = cause;
+  if (memory != page_) {
+    std::filesystem::remove(file, error);
+    errno = cause;
+    fail("cannot be written");
+  }
+  file_ = file;
+}
+
+void Ledger::forget_file() {
+  std::error_code error;
+  if (!file_.empty() && std::filesystem::remove(file_, error))
+    std::filesystem::remove(file_.parent_path(), error);  // where it was the last one
+  file_.clear();
+}
+
+void Ledger::set_device(std::string_view device) { page_->device.store(device); }
+void Ledger::begin_step(std::int64_t step) { page_->step = step; }
+void Ledger::set_median_step_seconds(double median) {
+  page_->median_step = static_cast<std::int64_t>(median * 1e9);
+}
+void Ledger::set_doing(std::string_view what) {
+  page_->doing.store(what);
+  page_->doing_since = now();
+}
+
+Ledger::Group Ledger::add_group(std::string_view name) {
+  const std::int64_t taken = page_->groups;
+  if (taken == static_cast<std::int64_t>(columns)) return Group(nullptr);
+  Column& column = page_->group[static_cast<std::size_t>(taken)];
+  column.name.store(name);
+  page_->groups = taken + 1;
+  return Group(&column);
+}
+
+LedgerView Ledger::view() const { return page_->view(); }
+
+std::int64_t Ledger::Group::post(const char* operation, std::size_t bytes) {
+  if (column_ == nullptr) return 0;
+  auto* column = static_cast<Column*>(column_);
+  const std::int64_t sequence = column->posted.load(std::memory_order_relaxed) + 1;
+  Record& record = record_of(column_, sequence);
+  record.sequence.store(0, std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_release);
+  record.name.store(operation);
+  record.bytes.store(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+  record.started.store(0, std::memory_order_relaxed);
+  record.done.store(0, std::memory_order_relaxed);
+  record.posted.store(now(), std::memory_order_relaxed);
+  record.sequence.store(sequence, std::memory_order_release);
+  column->posted.store(sequence, std::memory_order_release);
+  return sequence;
+}
+
+void Ledger::Group::start(std::int64_t sequence) {
+  if (column_ != nullptr && sequence > 0) record_of(column_, sequence).started = now();
+}
+
+void Ledger::Group::finish(std::int64_t sequence) {
+  if (column_ != nullptr && sequence > 0) record_of(column_, sequence).done = now();
+}
+
+std::filesystem::path ledger_directory(const std::filesystem::path& run_directory) {
+  const std::filesystem::path memory = "/dev/shm";
+  const std::filesystem::path root =
+      access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
+  std::error_code error;
+  const auto whole = std::filesystem::weakly_canonical(run_directory, error);
+  return root / fmt::format("polymoe-{}-{:016x}", getuid(),
+                            hash_of(error ? run_directory.string() : whole.string()));
+}
+
+std::string ledger_name(int rank) { return fmt::format("rank-{:05}", rank); }
+
+LedgerView read_ledger(const std::filesystem::path& file) {
+  const int descriptor = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) throw InputFileError(file.string(), std::strerror(errno));
+  const auto page = std::make_unique<Ledger::Page>();
+  const ssize_t count = pread(descriptor, static_cast<void*>(page.get()), sizeof(Ledger::Page), 0);
+  close(descriptor);
+  if (count != static_cast<ssize_t>(sizeof(Ledger::Page)) ||
+      page->mark != static_cast<std::int64_t>(ledger_mark))
+    throw InputFileError(file.string(), "is no ledger of this version");
+  return page->view();
+}
+
+}  // namespace polymoe

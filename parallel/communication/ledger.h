@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a rank is doing, written down where others can read it while it does it, and after its death.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace polymoe {
+
+struct LedgerView;
+/// Throws InputFileError where the file is no ledger of this version.
+LedgerView read_ledger(const std::filesystem::path& file);
+
+/// An operation of a group as its ledger tells it. Times are seconds since 1970; 0 = not yet.
+struct LedgerOperation {
+  std::int64_t sequence = 0;  // from 1, in the order of posting; the same on all ranks of the group
+  std::string name;           // "all_to_all"
+  std::int64_t bytes = 0;     // of the tensors that this rank brought
+  double posted = 0.0;
+  double started = 0.0;
+  double done = 0.0;
+};
+
+/// A ledger, read.
+struct LedgerView {
+  struct Group {
+    std::string name;  // "world", "world/0"
+    std::int64_t posted = 0;
+    std::vector<LedgerOperation> operations;  // the last ones, oldest first
+  };
+
+  int rank = 0;
+  int ranks = 1;
+  int process = 0;
+  std::string host;
+  std::string device;
+  std::int64_t step = 0;  // under way; 0 = before the first
+  std::string doing;      // "forward", "saving"; empty before it said anything
+  double doing_since = 0.0;
+  double median_step_seconds = 0.0;  // 0 = unknown
+  std::vector<Group> groups;
+};
+
+/// A rank's ledger: memory of a fixed size, mapped from a file once it has one, so that it outlives
+/// the process whatever ended it. Writing is a few stores; nothing is allocated and nothing waits.
+class Ledger {
+ public:
+  /// The column of one group. One thread at a time posts; one at a time works.
+  class Group {
+   public:
+    /// Returns the operation's number.
+    std::int64_t post(const char* operation, std::size_t bytes);
+    void start(std::int64_t sequence);
+    void finish(std::int64_t sequence);
+
+   private:
+    friend class Ledger;
+    explicit Group(void* column) : column_(column) {}
+    void* column_;  // null: what is written is forgotten
+  };
+
+  Ledger(int rank, int ranks);
+  ~Ledger();
+  Ledger(const Ledger&) = delete;
+  Ledger& operator=(const Ledger&) = delete;
+
+  /// From here on in that file too, what was written so far included. Before other threads write.
+  /// Throws OutputFileError.
+  void keep_in(const std::filesystem::path& file);
+  /// Removes the file: the work ended in good order.
+  void forget_file();
+  /// Empty until keep_in().
+  const std::filesystem::path& file() const { return file_; }
+
+  void set_device(std::string_view device);
+  void begin_step(std::int64_t step);
+  void set_median_step_seconds(double seconds);
+  /// What the host does from now on.
+  void set_doing(std::string_view what);
+
+  /// A column for a group of that name; further ones than it has room for are forgotten.
+  Group add_group(std::string_view name);
+
+  /// What it holds now; any thread.
+  LedgerView view() const;
+
+ private:
+  friend LedgerView read_ledger(const std::filesystem::path& file);
+  struct Page;
+  Page* page_;
+  std::filesystem::path file_;
+};
+
+/// The ledgers of a run on this node: a directory of memory that survives a process, but not the
+/// machine, named after the run directory.
+std::filesystem::path ledger_directory(const std::filesystem::path& run_directory);
+/// "rank-00003".
+std::string ledger_name(int rank);
+
+}  // namespace polymoe

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel/communication/ledger.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <fstream>
+#include <string>
+
+#include "runtime/error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+TEST(LedgerTest, TellsTheLastOperationsOfEachGroup) {
+  Ledger ledger(3, 8);
+  Ledger::Group world = ledger.add_group("world"), half = ledger.add_group("world/0");
+  for (int i = 1; i <= 40; ++i) {
+    const std::int64_t sequence = world.post("all_reduce", static_cast<std::size_t>(i));
+    EXPECT_EQ(sequence, i);
+    world.start(sequence);
+    if (i < 40) world.finish(sequence);
+  }
+  half.post("all_to_all", 12);
+  ledger.begin_step(7);
+  ledger.set_doing("forward");
+  const LedgerView view = ledger.view();
+  EXPECT_EQ(view.rank, 3);
+  EXPECT_EQ(view.ranks, 8);
+  EXPECT_EQ(view.process, getpid());
+  EXPECT_EQ(view.step, 7);
+  EXPECT_EQ(view.doing, "forward");
+  ASSERT_EQ(view.groups.size(), 2U);
+  EXPECT_EQ(view.groups[0].posted, 40);
+  ASSERT_EQ(view.groups[0].operations.size(), 16U);
+  EXPECT_EQ(view.groups[0].operations.front().sequence, 25);
+  const LedgerOperation& last = view.groups[0].operations.back();
+  EXPECT_EQ(last.sequence, 40);
+  EXPECT_EQ(last.bytes, 40);
+  EXPECT_GT(last.posted, 0.0);
+  EXPECT_GE(last.started, last.posted);
+  EXPECT_EQ(last.done, 0.0);
+  EXPECT_GT(view.groups[0].operations.front().done, 0.0);
+  EXPECT_EQ(view.groups[1].name, "world/0");
+  EXPECT_EQ(view.groups[1].operations.at(0).started, 0.0);
+}
+
+TEST(LedgerTest, OutlivesAProcessThatIsKilled) {
+  const test::TemporaryDirectory directory;
+  const auto file = directory.path() / "sub" / ledger_name(2);
+  const pid_t child = fork();
+  if (child == 0) {
+    Ledger ledger(2, 4);
+    Ledger::Group group = ledger.add_group("world");
+    group.post("barrier", 0);
+    ledger.keep_in(file);
+    group.start(1);
+    group.post("broadcast", 5);
+    ledger.set_doing("saving");
+    raise(SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const LedgerView view = read_ledger(file);
+  EXPECT_EQ(view.process, child);
+  EXPECT_EQ(view.doing, "saving");
+  ASSERT_EQ(view.groups.at(0).operations.size(), 2U);
+  EXPECT_GT(view.groups[0].operations[0].started, 0.0);
+  EXPECT_EQ(view.groups[0].operations[1].name, "broadcast");
+}
+
+TEST(LedgerTest, OtherFilesAreRefusedAndAGoodEndLeavesNone) {
+  const test::TemporaryDirectory directory;
+  EXPECT_THROW(read_ledger(directory.path() / "none"), InputFileError);
+  std::ofstream(directory.path() / "short") << "pledger1";
+  EXPECT_THROW(read_ledger(directory.path() / "short"), InputFileError);
+  Ledger ledger(0, 1);
+  EXPECT_THROW(ledger.keep_in("/proc/none/rank-00000"), OutputFileError);
+  ledger.keep_in(directory.path() / "sub" / ledger_name(0));
+  EXPECT_NO_THROW(read_ledger(directory.path() / "sub" / ledger_name(0)));
+  ledger.forget_file();
+  EXPECT_FALSE(std::filesystem::exists(directory.path() / "sub"));
+}
+
+TEST(LedgerTest, MoreGroupsThanItHasRoomForAreForgotten) {
+  Ledger ledger(0, 1);
+  for (int i = 0; i < 40; ++i) {
+    Ledger::Group group = ledger.add_group("group");
+    const std::int64_t sequence = group.post("barrier", 0);
+    group.start(sequence);
+    group.finish(sequence);
+  }
+  EXPECT_EQ(ledger.view().groups.size(), 12U);
+}
+
+}  // namespace
+}  // namespace polymoe
