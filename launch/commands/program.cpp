@@ -79,7 +79,8 @@ bool all_failed_alike(const Ending& ending, Communicator& ranks) {
 void answer_signals(const Command& command, const Launcher& launcher) {
   if (command.stops_by_itself) {
     std::signal(SIGPIPE, SIG_IGN);  // what nobody reads any more is no reason to lose work
-    let_signals_stop_the_work(launcher.rank == 0);
+    // mpirun sends SIGTERM to the others where one rank has failed: nothing to speak of.
+    let_signals_stop_the_work(launcher.rank == 0, launcher.rank == 0 && !launcher.needs_mpi);
   } else {
     let_signals_end_the_process();
   }

@@ -30,7 +30,7 @@ enum class Answer : std::uint8_t { undecided, stop_the_work, end_the_process };
 struct State {
   std::mutex mutex;  // guards what is no atomic
   Answer answer = Answer::undecided;
-  bool speaks = false;
+  bool speaks_of_preemption = false, speaks_of_others = false;
   int first = 0;         // signal that asked first; 0 = none
   int first_urgent = 0;  // the first SIGINT or SIGTERM
   Clock::time_point urgent_since;
@@ -90,6 +90,7 @@ bool is_urgent(int signal) { return signal == SIGINT || signal == SIGTERM; }
 
 void say_heard(int signal) {
   const bool preempted = request_of(signal) == StopRequest::preempt;
+  if (!(preempted ? state().speaks_of_preemption : state().speaks_of_others)) return;
   const std::string line =
       fmt::format("{}polymoe: {}: the step under way is finished and a checkpoint committed{}\n",
                   isatty(STDERR_FILENO) != 0 ? "\n" : "",
@@ -123,7 +124,7 @@ void take(int signal) {
   if (now.first == 0) {
     now.first = signal;
     now.request = request_of(signal);
-    if (now.answer == Answer::stop_the_work && now.speaks) say_heard(signal);
+    if (now.answer == Answer::stop_the_work) say_heard(signal);
   } else if (is_urgent(signal) && !is_urgent(now.first)) {
     now.request = request_of(signal);
   }
@@ -186,12 +187,13 @@ void start_signal_thread() {
   std::thread(take_signals).detach();
 }
 
-void let_signals_stop_the_work(bool speaks) {
+void let_signals_stop_the_work(bool speaks_of_preemption, bool speaks_of_others) {
   State& now = state();
   const std::lock_guard lock(now.mutex);
   now.answer = Answer::stop_the_work;
-  now.speaks = speaks;
-  if (now.first != 0 && speaks) say_heard(now.first);
+  now.speaks_of_preemption = speaks_of_preemption;
+  now.speaks_of_others = speaks_of_others;
+  if (now.first != 0) say_heard(now.first);
 }
 
 void let_signals_end_the_process() {

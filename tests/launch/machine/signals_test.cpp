@@ -46,7 +46,7 @@ TEST_F(SignalsTest, ARequestIsRememberedFromTheStart) {
                 if (stop_request() != StopRequest::none) return false;
                 send(SIGUSR1);
                 if (!comes(StopRequest::preempt)) return false;
-                let_signals_stop_the_work(true);
+                let_signals_stop_the_work(true, true);
                 return stop_request() == StopRequest::preempt;
               }),
               done, "polymoe: SIGUSR1: .*checkpoint");
@@ -54,7 +54,7 @@ TEST_F(SignalsTest, ARequestIsRememberedFromTheStart) {
 
 TEST_F(SignalsTest, APreemptionIsHeardOnceAndNeverEndsTheProcess) {
   EXPECT_EXIT(run([] {
-                let_signals_stop_the_work(false);
+                let_signals_stop_the_work(false, false);
                 for (int i = 0; i < 200; ++i) {
                   send(SIGUSR1);
                   send(SIGXCPU);
@@ -67,7 +67,7 @@ TEST_F(SignalsTest, APreemptionIsHeardOnceAndNeverEndsTheProcess) {
 
 TEST_F(SignalsTest, ASecondSignalEndsAtOnceButNoDuplicate) {
   EXPECT_EXIT(run([] {
-                let_signals_stop_the_work(true);
+                let_signals_stop_the_work(true, true);
                 send(SIGUSR1);
                 if (!comes(StopRequest::preempt)) return false;
                 send(SIGTERM);
@@ -105,7 +105,7 @@ TEST_F(SignalsTest, NohupIsKept) {
         signal(SIGHUP, SIG_IGN);
         signal(SIGINT, SIG_IGN);
         run([] {
-          let_signals_stop_the_work(false);
+          let_signals_stop_the_work(false, false);
           send(SIGHUP);
           std::this_thread::sleep_for(200ms);
           if (stop_request() != StopRequest::none) return false;
@@ -119,7 +119,7 @@ TEST_F(SignalsTest, NohupIsKept) {
 TEST_F(SignalsTest, ChildrenStartWithTheMaskOfBefore) {
   EXPECT_EXIT(
       run([] {
-        let_signals_stop_the_work(false);
+        let_signals_stop_the_work(false, false);
         const pid_t child = fork();
         if (child == 0) {
           sigset_t mask;
