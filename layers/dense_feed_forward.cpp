@@ -68,6 +68,15 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
   compute(saved, y, context);
 }
 
+FeedForward::View DenseFeedForward::view(const Saved& saved, ExecutionContext& context) const {
+  const auto& kept = static_cast<const DenseSaved&>(saved);
+  View result{.expert_ids = Tensor(), .pre = kept.pre, .activated = Tensor()};
+  result.activated = context.arena.allocate({kept.pre.dim(0), down_->shape[1]}, kept.pre.dtype());
+  activation_forward(activation_, kept.pre, weights().coefficients, kept.offsets, Tensor(),
+                     result.activated, context.stream);
+  return result;
+}
+
 void DenseFeedForward::prepare(const Tensor& x, Saved& saved, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
   kept.x = x;

@@ -32,6 +32,15 @@ class FeedForward {
   virtual void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                        ExecutionContext& context) = 0;
 
+  /// What a forward pass shows to who looks inside a model.
+  struct View {
+    Tensor expert_ids;  // [rows, top_k] i32; undefined where there are no experts
+    Tensor pre;         // [rows that arrived, factor * width], of the routed experts
+    Tensor activated;   // [rows that arrived, width], in the arena
+  };
+  /// Of a forward pass that kept its pre-activations, before anything else runs in its memory.
+  virtual View view(const Saved& saved, ExecutionContext& context) const = 0;
+
   /// Overwrites d_x, adds to the parameters' gradients. d_x may not alias d_y.
   virtual void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                         ExecutionContext& context) = 0;

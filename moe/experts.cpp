@@ -71,6 +71,14 @@ void Experts::pre_activations(const Tensor& x, const ExpertOffsets& offsets, Ten
                                context.stream);
 }
 
+Tensor Experts::activated(const Tensor& pre, const ExpertOffsets& offsets,
+                          ExecutionContext& context) const {
+  const Tensor result = context.arena.allocate({pre.dim(0), settings_.width}, pre.dtype());
+  activation_forward(settings_.activation, pre, tensors(&Parameter::value).coefficients, offsets,
+                     Tensor(), result, context.stream);
+  return result;
+}
+
 void Experts::backward(const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                        const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
                        ExecutionContext& context) const {

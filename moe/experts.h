@@ -38,6 +38,9 @@ class Experts {
   /// `pre` alone, in the bits of forward.
   void pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
                        ExecutionContext& context) const;
+  /// The activation of `pre`, [rows, width] in the arena.
+  Tensor activated(const Tensor& pre, const ExpertOffsets& offsets,
+                   ExecutionContext& context) const;
   /// Overwrites d_x and d_row_weights, adds to the parameters' gradients, destroys `pre`.
   void backward(const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                 const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "layers/batch.h"
+#include "layers/feed_forward.h"
 #include "moe/decoding_cache.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
@@ -34,6 +35,14 @@ struct LossTerms {
   }
 };
 
+/// What a forward pass shows of one layer: the residual stream behind it, x + branch (an undefined
+/// branch is zero), and its feed-forward.
+struct LayerObservation {
+  std::int64_t layer = -1;  // -1: the embedding
+  Tensor x, branch;         // [tokens, hidden]
+  FeedForward::View feed_forward = {};
+};
+
 /// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.
 ///
 /// Segments of the parameter store: 0 the embedding, 1 + l block l, 1 + layers the final norm and
@@ -59,6 +68,11 @@ class LanguageModel {
   /// the arena.
   /// Collective over `expert`.
   Tensor token_losses(const TokenBatch& batch, ExecutionContext& context);
+
+  /// The same, and shows each layer's inside to `look` while it is there: first the embedding, then
+  /// every block.
+  Tensor observe(const TokenBatch& batch, const std::function<void(const LayerObservation&)>& look,
+                 ExecutionContext& context);
 
   /// Sums the routing counts of the step over `world`, moves the router biases, and starts counting
   /// anew. Collective over `world`. One entry per MoE layer.

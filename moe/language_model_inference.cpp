@@ -22,6 +22,12 @@ struct ForwardMemory {
 }  // namespace
 
 Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& context) {
+  return observe(batch, {}, context);
+}
+
+Tensor LanguageModel::observe(const TokenBatch& batch,
+                              const std::function<void(const LayerObservation&)>& look,
+                              ExecutionContext& context) {
   Impl& model = *impl_;
   model.check(batch);
   Arena& arena = context.arena;
@@ -37,12 +43,18 @@ Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& co
   const ForwardMemory memory({layout.rows(), model.config.hidden}, dtype, arena);
   model.embedding->forward(batch.tokens, memory.x, context);
   ResidualStream stream{memory.x, Tensor()};
+  if (look) look({.layer = -1, .x = stream.x, .branch = stream.branch});
   for (std::size_t l = 0; l < model.blocks.size(); ++l) {
     Arena::Scope block(arena);
     TransformerBlock::Saved& saved = model.saved[l];
     saved.x = memory.x;
     saved.middle = memory.middle;
     stream = model.blocks[l].forward(stream, layout, memory.workspace, saved, context);
+    if (look)
+      look({.layer = static_cast<std::int64_t>(l),
+            .x = stream.x,
+            .branch = stream.branch,
+            .feed_forward = model.feed_forwards[l]->view(*saved.feed_forward, context)});
   }
   model.output->loss(stream, batch.targets, losses, context);
   return losses;

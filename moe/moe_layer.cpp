@@ -142,6 +142,13 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
                                 context);
 }
 
+FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) const {
+  const auto& kept = static_cast<const MoeSaved&>(saved);
+  return {.expert_ids = kept.routing.state.expert_ids,
+          .pre = kept.pre,
+          .activated = impl_->routed.activated(kept.pre, kept.plan.offsets, context)};
+}
+
 void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                         ExecutionContext& context) {
   Impl& layer = *impl_;

@@ -60,6 +60,7 @@ struct Command {
 };
 
 /// Each is defined in its own file of this folder.
+const Command& analyze_command();
 const Command& bench_command();
 const Command& checkpoint_command();
 const Command& checkpoint_convert_command();

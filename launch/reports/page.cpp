@@ -83,11 +83,11 @@ void Page::figure(const HeatMap& map, const std::string& caption, PictureSize si
   add_figure(draw(map, next_name(), size), map.title, caption);
 }
 
-std::string Page::next_name() { return fmt::format("figure-{}", figures_ + 1); }
+std::string Page::next_name() { return fmt::format("figure-{}", figures() + 1); }
 
 void Page::add_figure(const std::string& svg, const std::string& title,
                       const std::string& caption) {
-  ++figures_;
+  pictures_.push_back(svg);
   // Figures that follow each other share a grid.
   const std::string grid_end = "</div><!--figures-->\n";
   if (body_.ends_with(grid_end))

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "launch/reports/drawing.h"
 #include "launch/reports/figure.h"
@@ -21,7 +22,9 @@ class Page {
   void figure(const Chart& chart, const std::string& caption = "", PictureSize size = {});
   void figure(const HeatMap& map, const std::string& caption = "", PictureSize size = {});
 
-  int figures() const { return figures_; }
+  int figures() const { return static_cast<int>(pictures_.size()); }
+  /// The figures' <svg> elements, for svg_file().
+  const std::vector<std::string>& pictures() const { return pictures_; }
   std::string html() const;
 
  private:
@@ -30,7 +33,7 @@ class Page {
 
   std::string title_;
   std::string body_;
-  int figures_ = 0;
+  std::vector<std::string> pictures_;
 };
 
 }  // namespace polymoe
