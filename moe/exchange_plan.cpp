@@ -27,8 +27,11 @@ struct ExchangePlanner::HostCounts {
   Counts expert_rows;        // of this rank's experts
 };
 
-ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts)
-    : group_(group), experts_(experts), experts_per_rank_(experts / group.size()) {}
+ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double planned_skew)
+    : group_(group),
+      experts_(experts),
+      experts_per_rank_(experts / group.size()),
+      planned_skew_(planned_skew) {}
 
 ExchangePlanner::HostCounts ExchangePlanner::planned_counts(std::int64_t tokens,
                                                             std::int64_t top_k) const {
@@ -41,12 +44,16 @@ ExchangePlanner::HostCounts ExchangePlanner::planned_counts(std::int64_t tokens,
   counts.leaving.assign(static_cast<std::size_t>(ranks), leaving);
   counts.leaving[static_cast<std::size_t>(group_.rank())] = 0;
   counts.arriving = counts.leaving;
+  const auto skewed = [&](std::int64_t rows) {
+    return static_cast<std::int64_t>(std::ceil(static_cast<double>(rows) * planned_skew_));
+  };
+  for (std::int64_t& rows : counts.arriving) rows = std::min(skewed(rows), tokens);
   const std::int64_t slots = tokens * top_k;
   for (std::int64_t e = 0; e < experts_per_rank_; ++e) {
     // Alone: exactly as many as there are.
-    counts.expert_rows.push_back(ranks == 1 ? slots * (e + 1) / experts_ - slots * e / experts_
-                                            : static_cast<std::int64_t>(ranks) *
-                                                  cpu::divide_up(slots, experts_));
+    counts.expert_rows.push_back(
+        ranks == 1 ? slots * (e + 1) / experts_ - slots * e / experts_
+                   : skewed(static_cast<std::int64_t>(ranks) * cpu::divide_up(slots, experts_)));
   }
   return counts;
 }

@@ -48,13 +48,13 @@ class ExchangePlanner {
     Pending experts_pending, weights_pending;
   };
 
-  /// `experts` of the whole group.
-  ExchangePlanner(Communicator& group, std::int64_t experts);
+  /// `experts` of the whole group; `planned_skew` as in MoeConfig.
+  ExchangePlanner(Communicator& group, std::int64_t experts, double planned_skew = 1.0);
 
   /// Counts, sizes and what leaves. All tensors of the plan are there afterwards and outlive the
   /// call in the arena; row_slots, slot_rows, row_weights and home_* are filled by the second part.
   /// On the meta device the slots are taken as spread evenly and at random over the experts,
-  /// rounded up. Collective; waits for the device.
+  /// rounded up, and planned_skew times as many at this rank. Collective; waits for the device.
   void begin(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
              ExchangePlan& plan, ExecutionContext& context) const;
 
@@ -72,6 +72,7 @@ class ExchangePlanner {
   Communicator& group_;
   std::int64_t experts_;
   std::int64_t experts_per_rank_;
+  double planned_skew_;
 };
 
 }  // namespace polymoe

@@ -11,12 +11,6 @@ namespace {
 constexpr std::int64_t max_extent = std::int64_t{1} << 24;  // products of two fit far into 64 bits
 constexpr std::int64_t max_count = std::int64_t{1} << 16;
 
-/// Equal parameter counts: a feed-forward of 2 matrices is 1.5 times as wide as one of 3.
-std::int64_t widen(std::int64_t width_of_three_matrices, ActivationKind activation) {
-  return activation == ActivationKind::swiglu ? width_of_three_matrices
-                                              : width_of_three_matrices * 3 / 2;
-}
-
 bool has_order(ActivationKind kind) {
   switch (kind) {
     case ActivationKind::polyrelu:
@@ -68,15 +62,23 @@ void check_moe(const ModelConfig& config, Violations& check) {
 
 }  // namespace
 
+std::int64_t width_of_equal_parameters(std::int64_t width_of_three_matrices,
+                                       ActivationKind activation) {
+  return activation == ActivationKind::swiglu ? width_of_three_matrices
+                                              : width_of_three_matrices * 3 / 2;
+}
+
 std::int64_t ModelConfig::dense_width() const {
   if (ffn > 0) return ffn;
   constexpr std::int64_t multiple = 128;
   const std::int64_t eight_thirds = (8 * hidden + 2) / 3;
-  return widen((eight_thirds + multiple - 1) / multiple * multiple, activation.kind);
+  return width_of_equal_parameters((eight_thirds + multiple - 1) / multiple * multiple,
+                                   activation.kind);
 }
 
 std::int64_t ModelConfig::expert_width() const {
-  return moe.expert_ffn > 0 ? moe.expert_ffn : widen(hidden / 2, activation.kind);
+  return moe.expert_ffn > 0 ? moe.expert_ffn
+                            : width_of_equal_parameters(hidden / 2, activation.kind);
 }
 
 std::int64_t ModelConfig::shared_width() const { return moe.shared_experts * expert_width(); }

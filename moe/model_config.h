@@ -37,7 +37,14 @@ struct MoeConfig {
   double capacity_factor = 0.0;  // slots per expert and sequence / mean load; 0 = nothing dropped
   DropPolicy drop = DropPolicy::position;
   Routing routing = Routing::router;  // without a key: `bench` sets it
+  /// For plans, without a key: rows that this rank's experts get over the mean of the ranks.
+  double planned_skew = 1.0;
 };
+
+/// The width with which a feed-forward of that activation has as many parameters as one of three
+/// matrices: half as much again for two matrices.
+std::int64_t width_of_equal_parameters(std::int64_t width_of_three_matrices,
+                                       ActivationKind activation);
 
 /// A decoder language model.
 struct ModelConfig {

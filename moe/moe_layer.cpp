@@ -52,7 +52,7 @@ struct MoeLayer::Impl {
         hidden(config.hidden),
         experts(experts_settings(config, mesh)),
         router(store, name + ".router", config, mesh.world()),
-        exchange(mesh.expert(), config.moe.experts),
+        exchange(mesh.expert(), config.moe.experts, config.moe.planned_skew),
         routed(store, name + ".experts", experts) {
     if (config.moe.shared_experts > 0) {
       shared.emplace(

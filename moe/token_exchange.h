@@ -33,8 +33,8 @@ class TokenExchange {
   };
 
   /// `experts` of the whole group.
-  TokenExchange(Communicator& group, std::int64_t experts)
-      : group_(group), planner_(group, experts) {}
+  TokenExchange(Communicator& group, std::int64_t experts, double planned_skew = 1.0)
+      : group_(group), planner_(group, experts, planned_skew) {}
 
   /// See ExchangePlanner, whose parts these are.
   void begin_plan(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,

@@ -36,11 +36,11 @@ bool append_dated_line(const std::filesystem::path& file, std::string_view text)
 
 struct Log::Destinations {
   Destinations(int log_rank, std::filesystem::path log_file)
-      : name("rank " + std::to_string(log_rank)),
-        first(log_rank == 0),
+      : name(log_rank == alone ? std::string() : "rank " + std::to_string(log_rank) + ": "),
+        first(log_rank == 0 || log_rank == alone),
         file(std::move(log_file)),
         terminal(name, std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
-    terminal.set_pattern("%H:%M:%S %n: %v");
+    terminal.set_pattern("%H:%M:%S %n%v");
     terminal.set_level(first ? spdlog::level::info : spdlog::level::warn);
     terminal.flush_on(spdlog::level::info);
   }
@@ -48,7 +48,7 @@ struct Log::Destinations {
   void say(spdlog::level::level_enum level, const std::string& line) {
     terminal.log(level, line);
     if (file.empty() || (level < spdlog::level::warn && !first)) return;
-    if (append_dated_line(file, name + ": " + line)) return;
+    if (append_dated_line(file, name + line)) return;
     const std::string cause = std::strerror(errno);
     std::error_code error;
     // A run that is refused has no directory, and makes none to say so.

@@ -13,6 +13,7 @@
 #include "kernels/rotary/norm_rotary.h"
 #include "kernels/rotary/rotary.h"
 #include "launch/bench/kernel_case_builder.h"
+#include "launch/config/step_shares.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/memory_plan.h"
 #include "runtime/copy.h"
@@ -67,8 +68,8 @@ KernelCases::KernelCases(const Config& config, const PlannedLayout& layout)
       moments_(config.optimizer.adamw.moment_dtype),
       value_bytes_(static_cast<double>(size_of(dtype_))),
       wide_bytes_(static_cast<double>(size_of(wide_))),
-      tokens_(config.train.micro_batch * config.model.context),
-      sequences_(config.train.micro_batch),
+      tokens_(shares_of(config, layout.ranks).largest() * config.model.context),
+      sequences_(shares_of(config, layout.ranks).largest()),
       expert_parallel_(config.parallel.expert),
       owned_(owned_elements(config, layout)) {}
 

@@ -79,8 +79,9 @@ ModelBench::ModelBench(const Config& config, const ProcessMesh& mesh, const Memo
 void ModelBench::step(ExecutionContext& context) {
   const std::int64_t vocab = config_.model.vocab;
   const auto rank = static_cast<std::uint64_t>(mesh_.world().rank());
-  const std::int64_t rows = config_.train.micro_batch * config_.model.context;
-  const auto fill = [&](std::int64_t, std::int32_t* tokens, std::int32_t* targets) {
+  const StepShares& shares = training_.shares();
+  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+    const std::int64_t rows = shares.of(pass, mesh_.world().rank()).count * config_.model.context;
     // Each rank draws from a range of its own.
     const std::uint64_t begin = (rank << 40) + drawn_;
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -89,7 +90,7 @@ void ModelBench::step(ExecutionContext& context) {
     }
     drawn_ += static_cast<std::uint64_t>(rows);
   };
-  training_.step(fill, training_.passes_per_step(), context);
+  training_.step(fill, shares.passes, context);
 }
 
 BenchResult ModelBench::time_steps(ExecutionContext& context) {

@@ -14,6 +14,7 @@
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/arena_size.h"
+#include "launch/step/micro_batch.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
@@ -141,6 +142,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
   omp_set_num_threads(allowed_threads(threads));
   const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
+  choose_micro_batch(
+      config, layout,
+      memory_of_rank(device, device.type == DeviceType::cuda ? device_sharers(device, node)
+                                                             : context.ranks_on_node));
   const MemoryPlan plan = plan_memory(config, layout);
   const Selection selection = select(line.value("filter"), config, layout);
   if (device.type == DeviceType::cpu && (selection.step || selection.generation))

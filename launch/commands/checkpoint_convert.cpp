@@ -44,7 +44,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   const std::optional<DType> parameters = dtype_of_parameters(line);
   std::vector<std::string> notes;
   const std::filesystem::path from = resolve_checkpoint(line.positional()[0], notes);
-  Log log(0);
+  Log log(Log::alone);
   for (const std::string& note : notes) log.warning(note);
   std::filesystem::path to = std::filesystem::path(line.positional()[1]).lexically_normal();
   if (!to.has_filename()) to = to.parent_path();  // a slash at the end

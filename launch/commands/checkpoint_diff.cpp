@@ -24,7 +24,7 @@ namespace {
 std::filesystem::path chosen(const std::string& path) {
   std::vector<std::string> notes;
   const std::filesystem::path checkpoint = resolve_checkpoint(path, notes);
-  Log log(0);
+  Log log(Log::alone);
   for (const std::string& note : notes) log.warning(note);
   return checkpoint;
 }

@@ -25,7 +25,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
       export_huggingface({.from = line.value("from"),
                           .to = line.value("to"),
                           .dtype = parse_dtype(line.value("dtype", "f32"))});
-  Log log(0);
+  Log log(Log::alone);
   for (const std::string& note : report.notes) log.warning(note);
   std::cout << fmt::format("checkpoint  {}\nwritten     {}\nmodel       {}, {} parameters\n",
                            report.checkpoint.string(), line.value("to"), report.architecture,

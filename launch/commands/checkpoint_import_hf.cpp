@@ -27,9 +27,9 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   const InterchangeReport report = import_huggingface(
       {.from = line.value("from"),
        .to = line.value("to"),
-       .ranks = parse_ranks("ranks", line.value("ranks")),
+       .ranks = parse_ranks("ranks", line.value("ranks", "1")),
        .expert_parallel = parse_ranks("expert-parallel", line.value("expert-parallel", "1"))});
-  Log log(0);
+  Log log(Log::alone);
   for (const std::string& note : report.notes) log.warning(note);
   std::cout << fmt::format("checkpoint  {}\nmodel       {}, {} parameters\n",
                            report.checkpoint.string(), report.architecture,
@@ -53,8 +53,7 @@ const Command& checkpoint_import_hf_command() {
            {.name = "to", .value = "OUT", .help = "a new or an empty directory", .required = true},
            {.name = "ranks",
             .value = "N",
-            .help = "shards of the checkpoint; any number of ranks reads it",
-            .required = true},
+            .help = "shards of the checkpoint; any number of ranks reads it; default 1"},
            {.name = "expert-parallel",
             .value = "M",
             .help = "ranks that hold the experts together; default 1"}},

@@ -147,7 +147,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_inspect_command().parse(args);
   std::vector<std::string> notes;
   const std::filesystem::path path = resolve_checkpoint(line.positional().front(), notes);
-  Log log(0);
+  Log log(Log::alone);
   for (const std::string& note : notes) log.warning(note);
   const CheckpointReader checkpoint(path);
   const Inspection inspection{

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <iostream>
 
 #include "launch/commands/command.h"
@@ -12,9 +13,24 @@
 namespace polymoe {
 namespace {
 
+namespace fs = std::filesystem;
+
+/// The path itself, or of a run directory its newest checkpoint, be it valid or not.
+std::string checkpoint_of(const std::string& path) {
+  std::error_code error;
+  std::string newest;
+  for (fs::directory_iterator entry(fs::path(path) / "checkpoints", error), end;
+       !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    const bool committed = name.starts_with("step-") && name.find('.') == std::string::npos;
+    if (committed && name > newest) newest = name;
+  }
+  return newest.empty() ? path : (fs::path(path) / "checkpoints" / newest).string();
+}
+
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_verify_command().parse(args);
-  const std::string& path = line.positional().front();
+  const std::string path = checkpoint_of(line.positional().front());
   const CheckpointVerdict verdict = verify_checkpoint(path);
   for (const std::string& finding : verdict.findings) std::cout << finding << '\n';
   if (!verdict.findings.empty()) {
@@ -33,14 +49,15 @@ int run(CommandContext&, const std::vector<std::string>& args) {
 }  // namespace
 
 const Command& checkpoint_verify_command() {
-  static const Command command = {
-      .name = "checkpoint verify",
-      .summary =
-          "Checks sizes, hashes, cover and values; a line for everything wrong, then exit 65",
-      .arguments = "DIR",
-      .positional = 1,
-      .options = {},
-      .run = run};
+  static const Command command = {.name = "checkpoint verify",
+                                  .summary =
+                                      "Checks sizes, hashes, cover and values of a checkpoint, or "
+                                      "of a run directory's newest; a "
+                                      "line for everything wrong, then exit 65",
+                                  .arguments = "DIR",
+                                  .positional = 1,
+                                  .options = {},
+                                  .run = run};
   return command;
 }
 

@@ -12,10 +12,9 @@
 namespace polymoe {
 namespace {
 
-constexpr std::size_t help_width = 100;
-
 // `left` in a column, `right` wrapped beside it.
-std::string two_columns(const std::string& left, const std::string& right, std::size_t column) {
+std::string two_columns(const std::string& left, const std::string& right, std::size_t column,
+                        std::size_t width) {
   std::string text = "  " + left;
   std::size_t position = text.size();
   const auto next_line = [&] {
@@ -25,7 +24,7 @@ std::string two_columns(const std::string& left, const std::string& right, std::
   if (position + 1 > column) next_line();
   bool first = true;
   for (const std::string& word : split_words(right)) {
-    if (!first && position + 1 + word.size() > help_width) {
+    if (!first && position + 1 + word.size() > width) {
       next_line();
       first = true;
     }
@@ -76,9 +75,12 @@ const Command& take_command(std::vector<std::string>& args) {
       names.push_back(command->name.substr(family.size()));
       if (names.back() == word) next = command;
     }
-    if (next == nullptr)
-      throw InvalidArgument("'" + family + word + "': unknown command; did you mean '" + family +
-                            nearest(word, names) + "'? (polymoe " + family + "--help lists them)");
+    if (next == nullptr) {
+      const std::string meant = nearest(word, names);
+      throw InvalidArgument("'" + family + word + "': unknown command" +
+                            (meant.empty() ? "" : "; did you mean '" + family + meant + "'?") +
+                            " (polymoe " + family + "--help lists them)");
+    }
     args.erase(args.begin());
     found = next;
     family = found->name + " ";
@@ -117,24 +119,53 @@ Device inference_device(const CommandLine& line, CommandContext& context) {
 
 bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }
 
-std::string program_help() {
+std::string program_help(std::size_t width) {
   std::string text =
       "Trains mixture-of-experts language models.\n\n"
       "  polymoe COMMAND [OPTION...]\n"
       "  mpirun -n RANKS polymoe COMMAND [OPTION...]\n\n";
   for (const Command* command : commands())
-    text += two_columns(command->name, command->summary, 14);
+    text += two_columns(command->name, command->summary, 14, width);
   return text +
-         "\npolymoe COMMAND --help   its options\n"
-         "polymoe --version        revision and libraries\n";
+         "\npolymoe help COMMAND     its options, as COMMAND --help\n"
+         "polymoe --version        revision, libraries and processors\n";
 }
 
-std::string command_help(const Command& command) {
+namespace {
+
+/// The keys of a section, or those that have `topic` in their name; all for an empty one.
+std::string keys_help(const std::string& topic, std::size_t width) {
+  const Config defaults;
+  std::string text, section;
+  for (const Option& option : options()) {
+    const std::string of = option.key.substr(0, option.key.find('.'));
+    if (option.key.find(topic) == std::string::npos) continue;
+    if (of != section && !section.empty()) text += "\n";
+    section = of;
+    const std::string value = option.print(defaults);
+    text += two_columns(
+        option.key,
+        option.help + "; " + option.allowed + "; default " + (value.empty() ? "empty" : value), 28,
+        width);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string command_help(const Command& command, std::size_t width, const std::string& topic) {
+  if (!topic.empty()) {
+    const std::string keys = command.overrides ? keys_help(topic, width) : "";
+    if (keys.empty())
+      throw InvalidArgument("--help " + topic + ": no key of polymoe " + command.name +
+                            " has that in its name");
+    return keys;
+  }
   std::string text = command.summary + ".\n\n  polymoe " + command.name;
   if (!command.subcommands.empty()) {
     text += " COMMAND [OPTION...]\n\n";
     for (const Command* member : command.subcommands)
-      text += two_columns(member->name.substr(command.name.size() + 1), member->summary, 14);
+      text += two_columns(member->name.substr(command.name.size() + 1), member->summary, 14, width);
     return text + "\npolymoe " + command.name + " COMMAND --help   its options\n";
   }
   if (!command.arguments.empty()) text.append(" ").append(command.arguments);
@@ -146,25 +177,15 @@ std::string command_help(const Command& command) {
   if (command.overrides) text += " [--section.key=value...]";
   text += "\n\n";
   for (const CommandOption& option : command.options)
-    text += two_columns(spelling(option), option.help, 28);
+    text += two_columns(spelling(option), option.help, 28, width);
   if (!command.overrides) return text;
 
   text +=
-      "\nKeys of the configuration: in the file as `key = value` under [section], on the command "
-      "line "
-      "as\n--section.key=value, which wins. Counts may be written 1e6, 4k, 2M, 1.5B.\n";
-  const Config defaults;
-  std::string section;
-  for (const Option& option : options()) {
-    const std::string of = option.key.substr(0, option.key.find('.'));
-    if (of != section) text += "\n";
-    section = of;
-    const std::string value = option.print(defaults);
-    text += two_columns(
-        option.key,
-        option.help + "; " + option.allowed + "; default " + (value.empty() ? "empty" : value), 28);
-  }
-  return text;
+      "\nKeys of the configuration, in the file `key = value` under [section], on the command "
+      "line\n"
+      "--section.key=value, which wins. Counts may be written 1e6, 4k, 2M, 1.5B. `polymoe " +
+      command.name + "\n--help optimizer` shows those of a section.\n\n";
+  return text + keys_help("", width);
 }
 
 }  // namespace polymoe

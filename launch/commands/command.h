@@ -102,10 +102,11 @@ Device inference_device(const CommandLine& line, CommandContext& context);
 
 /// Whether an argument is --help or -h.
 bool asks_for_help(const std::string& argument);
-/// "polymoe --help".
-std::string program_help();
+/// "polymoe --help", for a terminal of that many columns.
+std::string program_help(std::size_t width);
 /// "polymoe NAME --help": its options, and every key of the configuration where it takes them; of a
-/// family its commands.
-std::string command_help(const Command& command);
+/// family its commands. With a `topic`, a section or part of a key, the keys of that alone. Throws
+/// InvalidArgument where no key has it.
+std::string command_help(const Command& command, std::size_t width, const std::string& topic = {});
 
 }  // namespace polymoe

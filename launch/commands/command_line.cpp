@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "launch/config/suggestion.h"
 #include "launch/config/values.h"
 #include "runtime/violations.h"
 
@@ -69,7 +70,11 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
         if (is_value) continue;
         positional_.insert(positional_.end(), given.value.begin(), given.value.end());
       } else if (given.unregistered) {
-        const std::string best = nearest(given.string_key, names);
+        std::string best = nearest(given.string_key, names);
+        if (best.empty() && overrides) {
+          best = suggested_key(given.string_key);
+          if (!best.empty()) best += "=VALUE";
+        }
         lines.push_back("--" + given.string_key + ": unknown option" +
                         (best.empty() ? "" : "; did you mean --" + best + "?"));
       } else if (!seen.insert(given.string_key).second) {

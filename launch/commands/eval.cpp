@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "launch/commands/command.h"
+#include "launch/config/step_shares.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
@@ -30,7 +31,8 @@ void evaluate_tokens(SavedModel& saved, const std::string& path, int token_bytes
                                            written->text(), identity_of_tokenizer(*spoken).text()));
   const Evaluation result =
       evaluate(saved.model(), file,
-               {.context = model.context, .per_batch = saved.config().train.micro_batch},
+               {.context = model.context,
+                .per_batch = shares_of(saved.config(), saved.mesh().world().size()).largest()},
                saved.mesh(), saved.context());
   report.set("loss", result.loss());
   report.set("perplexity", result.perplexity());
@@ -51,7 +53,8 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer,
       .mesh = saved.mesh(),
       .context = saved.context(),
       .dtype = saved.dtype(),
-      .tokens_per_batch = config.train.micro_batch * config.model.context};
+      .tokens_per_batch =
+          shares_of(config, saved.mesh().world().size()).largest() * config.model.context};
   std::vector<TaskScores> scores;
   std::string items;
   for (const Task& task : tasks) {

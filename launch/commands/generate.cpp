@@ -2,29 +2,32 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
+#include <array>
 #include <iostream>
-#include <span>
+#include <iterator>
+#include <optional>
 
 #include "launch/commands/command.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
-#include "launch/inference/sampler.h"
+#include "launch/inference/generation.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
-#include "runtime/copy.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
+#include "runtime/files/file.h"
+#include "runtime/files/json.h"
+#include "runtime/progress.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
 
-struct Request {
-  std::string prompt;
-  std::int64_t tokens = 0;  // at most that many new ones; 0 = as many as fit, up to 128
+struct Settings {
+  GenerationRequest request = {};  // tokens: 0 = as many as fit, up to 128
+  int samples = 1;
   int threads = 0;
-  SamplingOptions sampling = {};
 };
 
 /// Collects what is wrong with the numbers of a command line.
@@ -53,87 +56,142 @@ class Numbers {
   const CommandLine& line_;
 };
 
-Request read_request(const CommandLine& line) {
+Settings read_settings(const CommandLine& line) {
   Numbers numbers(line);
-  Request request{.prompt = line.value("prompt"), .tokens = numbers.whole("tokens", 0)};
-  request.threads = static_cast<int>(std::min<std::int64_t>(numbers.whole("threads", 0), 65536));
+  Settings settings;
+  settings.threads = static_cast<int>(std::min<std::int64_t>(numbers.whole("threads", 0), 65536));
+  settings.samples = static_cast<int>(std::min<std::int64_t>(numbers.whole("samples", 1), 1 << 20));
+  GenerationRequest& request = settings.request;
+  request.tokens = numbers.whole("tokens", 0);
+  request.beyond_context = line.has("beyond-context");
+  request.stops = line.values("stop");
   request.sampling = {.temperature = numbers.real("temperature", 1.0),
                       .top_k = numbers.whole("top-k", 0),
                       .top_p = numbers.real("top-p", 1.0),
                       .seed = static_cast<std::uint64_t>(numbers.whole("seed", 0))};
   for (const std::string& violation : request.sampling.violations())
     numbers.violations.push_back(violation);
+  if (std::any_of(request.stops.begin(), request.stops.end(),
+                  [](const std::string& stop) { return stop.empty(); }))
+    numbers.violations.emplace_back("--stop: must not be empty");
+  if (settings.samples < 1) numbers.violations.emplace_back("--samples 0: must be at least 1");
+  const int given = line.has("prompt") + line.has("prompt-file") + line.has("interactive");
+  if (given != 1)
+    numbers.violations.emplace_back(
+        "--prompt TEXT, --prompt-file FILE or --interactive: one of them must be given");
   refuse_violations("generate", numbers.violations);
-  return request;
+  return settings;
 }
 
-/// The ids that generation starts from: the prompt's, or the end of the document before.
-std::vector<std::int32_t> first_ids(const Request& request, const Tokenizer& tokenizer) {
-  std::vector<std::int32_t> ids;
-  tokenizer.encode(request.prompt, ids);
-  if (ids.empty()) ids.push_back(tokenizer.end_of_document());
-  return ids;
+/// Standard input or a file, on every rank: mpirun gives standard input to rank 0 alone.
+std::string read_text(const std::string& path, Communicator& world) {
+  return on_first_rank(world, [&] {
+    constexpr std::int64_t most_bytes = 64 << 20;
+    if (path != "-") return read_file(path, most_bytes);
+    const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
+    if (std::cin.bad()) throw InputFileError("standard input", "cannot be read");
+    return text;
+  });
 }
 
-std::int64_t new_tokens(const Request& request, std::int64_t prompt, std::int64_t context) {
+/// A line of standard input, on every rank; nothing at its end.
+std::optional<std::string> read_line(Communicator& world) {
+  const std::string answer = on_first_rank(world, [&] {
+    std::string line;
+    return std::getline(std::cin, line) ? "+" + line : std::string();
+  });
+  return answer.empty() ? std::nullopt : std::optional(answer.substr(1));
+}
+
+/// How many tokens are drawn: what was asked for, else 128 or what fits.
+std::int64_t new_tokens(const Settings& settings, std::int64_t prompt, std::int64_t context) {
   constexpr std::int64_t usual = 128;
-  const std::int64_t room = context - prompt;
-  if (room < 1 || request.tokens > room)
-    throw InvalidArgument(
-        fmt::format("--prompt of {} tokens and --tokens {}: together at most model.context = {}",
-                    prompt, request.tokens > 0 ? request.tokens : 1, context));
-  return request.tokens > 0 ? request.tokens : std::min(usual, room);
+  if (settings.request.tokens > 0 || settings.request.beyond_context)
+    return settings.request.tokens > 0 ? settings.request.tokens : usual;
+  return std::min(usual, std::max<std::int64_t>(context - prompt, 1));
 }
 
-/// Draws token after token and hands each to `show` until it returns false. Every rank runs the
-/// model; rank 0 draws.
-void generate(SavedModel& saved, const Request& request, std::vector<std::int32_t> ids,
-              std::int64_t count, std::int64_t vocab,
-              const std::function<bool(std::int32_t)>& show) {
-  const ModelConfig& model = saved.config().model;
-  ExecutionContext& context = saved.context();
-  Communicator& world = saved.mesh().world();
-  DecodingCache cache(model, model.context, saved.dtype(), context.stream.device());
-  Sampler sampler(request.sampling);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const Arena::Scope scope(context.arena);
-    const Tensor tokens =
-        context.arena.allocate({static_cast<std::int64_t>(ids.size())}, DType::i32);
-    set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
-    const Tensor logits = saved.model().next_token_logits(tokens, cache, context);
-    const std::vector<float> values = host_values<float>(logits, context.stream);
-    // A vocabulary that was padded has ids that stand for nothing.
-    const auto choices = std::span(values).first(static_cast<std::size_t>(vocab));
-    std::int32_t id = 0;
-    if (world.rank() == 0) id = static_cast<std::int32_t>(sampler.draw(choices));
-    world.broadcast(Tensor(&id, {1}, DType::i32, Device::cpu()), 0, context.stream);
-    if (!show(id)) return;
-    ids.assign(1, id);
+/// Where samples go; only rank 0 has an output.
+class SampleOutput {
+ public:
+  SampleOutput(bool shows, bool json) : text_(shows && !json), json_(shows && json) {}
+
+  void begin(const GenerationRequest& request, int sample, int samples) {
+    if (!text_) return;
+    if (samples > 1)
+      std::cout << fmt::format("----- sample {} of {}, --seed {}\n", sample, samples,
+                               request.sampling.seed);
+    std::cout << request.prompt << std::flush;
   }
-}
+  void show(const std::string& text) {
+    if (text_) std::cout << text << std::flush;
+  }
+  void end(const GenerationRequest& request, const Generation& result) {
+    if (text_) {
+      std::cout << std::endl;
+      std::cerr << fmt::format("[{} token{}; stopped at {}]\n", result.tokens,
+                               result.tokens == 1 ? "" : "s", end_text(result));
+    }
+    if (!json_) return;
+    constexpr std::array ends = {"document", "stop", "tokens"};
+    Json row = Json::object();
+    row.set("prompt", request.prompt)
+        .set("text", result.text)
+        .set("prompt_tokens", result.prompt_tokens)
+        .set("tokens", result.tokens)
+        .set("seed", static_cast<std::int64_t>(request.sampling.seed))
+        .set("stopped_at", ends[static_cast<std::size_t>(result.end)]);
+    if (result.end == GenerationEnd::stop_text) row.set("stop", result.stop);
+    std::cout << row.dump() << std::endl;
+  }
+
+ private:
+  bool text_, json_;
+};
 
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = generate_command().parse(args);
-  const Request request = read_request(line);
+  Settings settings = read_settings(line);
   const Device device = inference_device(line, context);
+  const bool shows = context.rank == 0;
+  std::optional<StatusLine> loading;
+  if (const ProgressOutput output = progress_on_stderr(); shows && output.terminal) {
+    loading.emplace(output);
+    loading->show("loading " + line.value("checkpoint"));
+  }
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = request.threads, .device = device});
+                   {.threads = settings.threads, .device = device});
   const ModelConfig& model = saved.config().model;
+  Communicator& world = saved.mesh().world();
   const auto tokenizer =
       load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"), model.vocab);
-  std::vector<std::int32_t> ids = first_ids(request, *tokenizer);
-  const std::int64_t count =
-      new_tokens(request, static_cast<std::int64_t>(ids.size()), model.context);
+  if (loading) loading->clear();
+  loading.reset();
 
-  const bool shows = context.rank == 0;
-  TextStream text(*tokenizer);
-  if (shows) std::cout << request.prompt << std::flush;
-  generate(saved, request, std::move(ids), count, tokenizer->vocab(), [&](std::int32_t id) {
-    if (id == tokenizer->end_of_document()) return false;
-    if (shows) std::cout << text.add(id) << std::flush;
-    return true;
-  });
-  if (shows) std::cout << text.finish() << std::endl;
+  SampleOutput output(shows, line.has("json"));
+  const auto answer = [&](const std::string& prompt) {
+    GenerationRequest request = settings.request;
+    request.prompt = prompt;
+    std::vector<std::int32_t> ids;
+    tokenizer->encode(prompt, ids);
+    request.tokens = new_tokens(settings, static_cast<std::int64_t>(ids.size()), model.context);
+    for (int sample = 1; sample <= settings.samples; ++sample, ++request.sampling.seed) {
+      output.begin(request, sample, settings.samples);
+      output.end(request, generate(saved, *tokenizer, request,
+                                   [&](const std::string& text) { output.show(text); }));
+    }
+  };
+  if (line.has("interactive")) {
+    const auto ask = [&] {
+      if (shows) std::cerr << "> " << std::flush;
+      return read_line(world);
+    };
+    if (shows) std::cerr << "a line is continued; an empty one or Ctrl-D ends\n";
+    for (auto prompt = ask(); prompt && !prompt->empty(); prompt = ask()) answer(*prompt);
+  } else {
+    answer(line.has("prompt-file") ? read_text(line.value("prompt-file"), world)
+                                   : line.value("prompt"));
+  }
   saved.shutdown();
   return exit_done;
 }
@@ -151,8 +209,19 @@ const Command& generate_command() {
                    .required = true},
                   {.name = "prompt",
                    .value = "TEXT",
-                   .help = "what to continue; empty: a new document",
-                   .required = true},
+                   .help = "what to continue; empty: a new document"},
+                  {.name = "prompt-file",
+                   .value = "FILE",
+                   .help = "the same from a file; - is standard input"},
+                  {.name = "interactive", .value = "", .help = "asks for prompts, line by line"},
+                  {.name = "samples",
+                   .value = "N",
+                   .help = "continuations, with the seeds that follow one another; default 1"},
+                  {.name = "stop", .value = "TEXT...", .help = "texts at which to end"},
+                  {.name = "beyond-context",
+                   .value = "",
+                   .help = "when the context is full, go on from its last half"},
+                  {.name = "json", .value = "", .help = "an object a line for each sample"},
                   {.name = "tokens",
                    .value = "N",
                    .help = "at most that many new ones; default: 128, or what fits the context"},

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/reference.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/launcher.h"
 #include "launch/machine/node_threads.h"
@@ -21,6 +22,7 @@
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/mpi/environment.h"
 #include "runtime/log.h"
+#include "runtime/progress.h"
 #include "runtime/random.h"
 
 namespace polymoe {
@@ -54,7 +56,8 @@ Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
   } catch (const std::exception& error) {
     std::string message;
     if (name_rank) message = "rank " + std::to_string(context.rank);
-    if (context.step > 0) message += ", step " + std::to_string(context.step);
+    if (context.step > 0)
+      message += (message.empty() ? "step " : ", step ") + std::to_string(context.step);
     if (!message.empty()) message += ": ";
     if (dynamic_cast<const Error*>(&error) == nullptr) message += "internal error: ";
     return {exit_code_of(error), message + error.what()};
@@ -111,7 +114,8 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args, S
   context.make_world = [&](double timeout_seconds) {
     return mpi.make_world(timeout_seconds, context.ledger.get());
   };
-  const Ending ending = run_and_catch(context, true, [&] { return command.run(context, args); });
+  const Ending ending =
+      run_and_catch(context, mpi.size() > 1, [&] { return command.run(context, args); });
   context.world.reset();
   if (ending.message.empty()) {
     // A peer that fails after all ends this rank while it waits here, and must not find it in
@@ -157,18 +161,47 @@ int run_command(const Command& command, const std::vector<std::string>& args, Sa
                             : run_alone(command, args, saves, launcher);
 }
 
+/// Help is as wide as the terminal.
+std::size_t help_width() {
+  constexpr int usual = 100, least = 50, most = 140;
+  const ProgressOutput output = progress_on_stdout();
+  return static_cast<std::size_t>(output.terminal ? std::clamp(columns_of(output), least, most)
+                                                  : usual);
+}
+
+/// `COMMAND ... --help [TOPIC]`; nothing where no argument asks for help.
+bool show_help(const Command& command, const std::vector<std::string>& args) {
+  const auto asked = std::find_if(args.begin(), args.end(), asks_for_help);
+  if (asked == args.end()) return false;
+  const bool topic = asked + 1 != args.end() && !(asked + 1)->starts_with("-");
+  std::cout << command_help(command, help_width(), topic ? *(asked + 1) : "");
+  return true;
+}
+
 int run(std::vector<std::string> args, SaveObserver* saves) {
+  // "help COMMAND [TOPIC]" is "COMMAND --help [TOPIC]".
+  if (!args.empty() && args.front() == "help") {
+    args.erase(args.begin());
+    if (args.size() == 2 && args.front() == "--reference") {
+      write_reference(args.back());
+      return exit_done;
+    }
+    if (args.empty()) {
+      args.emplace_back("--help");
+    } else {
+      const Command& command = take_command(args);
+      args.insert(args.begin(), "--help");
+      show_help(command, args);
+      return exit_done;
+    }
+  }
   if (!args.empty() && asks_for_help(args.front())) {
-    std::cout << program_help();
+    std::cout << program_help(help_width());
   } else if (!args.empty() && args.front() == "--version") {
     std::cout << version_text();
   } else {
     const Command& command = take_command(args);
-    for (const std::string& argument : args) {
-      if (!asks_for_help(argument)) continue;
-      std::cout << command_help(command);
-      return exit_done;
-    }
+    if (show_help(command, args)) return exit_done;
     if (!command.subcommands.empty())
       throw InvalidArgument("'" + command.name + "' needs a command; polymoe " + command.name +
                             " --help lists them");

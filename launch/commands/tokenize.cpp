@@ -28,6 +28,7 @@ struct Settings {
   std::string separator;
   double held_out = 0.0;
   std::uint64_t seed = 0;
+  bool force = false;
 };
 
 Settings settings_of(const CommandLine& line) {
@@ -39,6 +40,7 @@ Settings settings_of(const CommandLine& line) {
   settings.tokenizer = line.value("tokenizer");
   settings.inputs = line.values("input");
   settings.output = line.value("output");
+  settings.force = line.has("force");
   settings.separator = line.value("document-separator");
   if (line.has("train-vocabulary")) {
     settings.train_vocabulary = parse_count(line.value("train-vocabulary")).value_or(0);
@@ -102,8 +104,18 @@ void write_tokens(const Tokenizer& tokenizer, const TokenizerIdentity& identity,
             << with_separators(writer.tokens()) << " tokens\n";
 }
 
+/// What an earlier call left at the prefix, of which a trained vocabulary cannot be made again.
+void refuse_to_overwrite(const std::string& prefix) {
+  for (const char* end : {".model", ".tokenizer", ".tokenizer.json", ".bin", ".idx", "-train.bin",
+                          "-train.idx", "-valid.bin", "-valid.idx"})
+    if (std::filesystem::exists(prefix + end))
+      throw InvalidArgument("--output " + prefix + ": " + prefix + end +
+                            " exists; choose another prefix, or --force to overwrite it");
+}
+
 int run_tokenize(CommandContext&, const std::vector<std::string>& args) {
   const Settings settings = settings_of(tokenize_command().parse(args));
+  if (!settings.force) refuse_to_overwrite(settings.output);
   Documents documents(settings.inputs, settings.separator);
   std::vector<bool> held_out(documents.size(), false);
   if (settings.held_out > 0.0 && documents.size() == 1) {
@@ -166,6 +178,7 @@ const Command& tokenize_command() {
            {"held-out", "FRACTION",
             "share of the documents that goes to PREFIX-valid; of a single document its end"},
            {"document-separator", "LINE", "lines equal to this one end a document within a file"},
+           {"force", "", "overwrite what is there at the prefix, a trained vocabulary too"},
            {"seed", "N", "of the choice of held-out documents; default 0"}},
       .overrides = false,
       .ranks = false,

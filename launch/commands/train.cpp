@@ -4,19 +4,25 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <iostream>
 
 #include "launch/commands/command.h"
+#include "launch/data/run_tokenizer.h"
 #include "launch/explaining/monitor.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
+#include "launch/step/micro_batch.h"
+#include "launch/training/introduction.h"
 #include "launch/training/run_directory.h"
 #include "launch/training/same_on_ranks.h"
 #include "launch/training/trainer.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/system.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
@@ -74,6 +80,28 @@ void keep_ledger(CommandContext& context, const std::string& run_directory, Log&
   }
 }
 
+std::size_t least_of_ranks(std::size_t value, Communicator& world) {
+  std::int64_t negative = -static_cast<std::int64_t>(value);
+  Stream stream(Device::cpu());
+  world.all_reduce(Tensor(&negative, {1}, DType::i64, Device::cpu()), Reduction::max, stream);
+  return static_cast<std::size_t>(-negative);
+}
+
+/// On the terminal, and in the run's log.
+void show(const std::vector<std::string>& lines, const std::filesystem::path& log) {
+  for (const std::string& line : lines) {
+    std::cout << line << '\n';
+    append_dated_line(log, line);
+  }
+  std::cout << std::flush;
+}
+
+/// Adds the tokenizer, which the run has taken over by now, and shows it all.
+void introduce(RunIntroduction& run) {
+  run.tokenizer = remembered_tokenizer(run.config.run.dir).value_or("");
+  show(introduction(run), run_log(run.config.run.dir));
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = train_command().parse(args);
   const Config config = read_config(line.value("config"), line.overrides());
@@ -84,7 +112,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const int share = threads_per_rank(*context.world);
   const int threads = allowed_threads(config.run.threads > 0 ? config.run.threads : share);
   context.log_file = run_log(config.run.dir);
-  Log log(context.rank, context.log_file);
+  Log log(context.ranks == 1 ? Log::alone : context.rank, context.log_file);
   if (config.run.threads > threads)
     log.info("run.threads = " + std::to_string(config.run.threads) + ": OMP_THREAD_LIMIT allows " +
              std::to_string(threads));
@@ -95,6 +123,17 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   }
 
   context.world = context.make_world(config.run.timeout);
+
+  // All ranks choose alike, by the one that has least.
+  const bool on_gpu = device.type == DeviceType::cuda;
+  const std::size_t memory = least_of_ranks(
+      memory_of_rank(device, on_gpu ? device_sharers(device, node) : context.ranks_on_node),
+      *context.world);
+  const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
+  choose_micro_batch(config, layout, memory);
+  const MemoryPlan plan = plan_memory(config, layout);
+  if (!on_gpu) require_host_memory(plan, memory);
+
   const std::string transport =
       serve_device(context, device, config.run.share_gpus, config.run.timeout);
 
@@ -119,6 +158,17 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                                             .threads_per_rank = threads,
                                                             .device = device,
                                                             .transport = transport})});
+  RunIntroduction described{
+      .config = config,
+      .layout = layout,
+      .plan = plan,
+      .memory = memory,
+      .device = on_gpu ? cuda::describe_device(device.index) : processor_name(),
+      .precision = name_of(compute_dtype(config.train.precision, device.type)),
+      .steps_done = trainer.steps_done(),
+      .resumed_from = trainer.resumed_from()};
+  if (context.rank == 0) introduce(described);
+  const auto begin = std::chrono::steady_clock::now();
   context.ledger->set_device(name_of(device));
   keep_ledger(context, config.run.dir, log);
   const RunEnd end = [&] {
@@ -135,6 +185,22 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   }();
   mesh.shutdown();
   context.ledger->forget_file();
+  if (context.rank == 0)
+    show(summary(
+             {.directory = config.run.dir,
+              .steps_done = trainer.steps_done(),
+              .steps = config.train.steps,
+              .tokens = trainer.tokens_done(),
+              .seconds =
+                  std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(),
+              .steps_here = trainer.steps_done() - described.steps_done,
+              .tokens_here = (trainer.steps_done() - described.steps_done) *
+                             config.train.global_batch * config.model.context,
+              .loss = trainer.recent_loss(),
+              .valid_loss = trainer.valid_loss(),
+              .tokens_to_evaluate = config.data.valid.empty() ? "" : config.data.valid.front().path,
+              .has_tokenizer = !described.tokenizer.empty()}),
+         context.log_file);
   switch (end) {
     case RunEnd::preempted:
       log.info(std::string("stopped by ") + name_of(trainer.stopped_by()) + " after step " +

@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/config/config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "launch/config/ini.h"
 #include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
+#include "launch/config/suggestion.h"
 #include "launch/config/values.h"
 #include "runtime/error.h"
 #include "runtime/violations.h"
@@ -34,8 +42,10 @@ class Reader {
       const std::string given = assignment.key + " = " + assignment.value + " (" + origin + ")";
       const Option* option = find_option(assignment.key);
       if (option == nullptr) {
-        lines_.push_back(given + ": unknown key; did you mean " + nearest_key(assignment.key) +
-                         "?");
+        const std::string meant = suggested_key(assignment.key);
+        lines_.push_back(given + ": unknown key" +
+                         (meant.empty() ? "; polymoe train --help lists them"
+                                        : "; did you mean " + meant + "?"));
       } else if (!option->read(assignment.value, config_)) {
         lines_.push_back(given + ": must be " + option->allowed);
         refused_.insert(assignment.key);
@@ -52,12 +62,6 @@ class Reader {
   const std::vector<std::string>& lines() const { return lines_; }
 
  private:
-  static std::string nearest_key(const std::string& key) {
-    std::vector<std::string> keys;
-    for (const Option& option : options()) keys.push_back(option.key);
-    return nearest(key, keys);
-  }
-
   Config& config_;
   std::vector<std::string> lines_;
   std::set<std::string> refused_;
@@ -80,7 +84,7 @@ std::vector<std::string> cross_violations(const Config& config) {
   if (config.model.moe.experts % config.parallel.expert != 0)
     found.must_be("parallel.expert", config.parallel.expert,
                   "a divisor of moe.experts (" + std::to_string(config.model.moe.experts) + ")");
-  if (train.global_batch % train.micro_batch != 0)
+  if (train.micro_batch > 0 && train.global_batch % train.micro_batch != 0)
     found.must_be("train.global_batch", train.global_batch,
                   "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) + ")");
   for (const WeightedFile& cap : config.data.max_epochs)
@@ -105,6 +109,16 @@ bool has_dense_layers(const ModelConfig& model) {
   for (std::int64_t layer = 0; layer < model.layers; ++layer)
     if (!model.is_moe_layer(layer)) return true;
   return false;
+}
+
+/// Makes "N gated" a number, for the activation that was chosen.
+void resolve_gated_widths(Config& config) {
+  const auto resolve = [&](bool& gated, std::int64_t& width) {
+    if (std::exchange(gated, false))
+      width = width_of_equal_parameters(width, config.model.activation.kind);
+  };
+  resolve(config.gated.ffn, config.model.ffn);
+  resolve(config.gated.expert_ffn, config.model.moe.expert_ffn);
 }
 
 void resolve_widths(ModelConfig& model) {
@@ -139,6 +153,7 @@ Config build(const std::vector<Assignment>& file, const std::string& origin,
   Reader reader(config);
   reader.apply(file, origin);
   reader.apply(given, command_line);
+  resolve_gated_widths(config);
   reader.add(cross_violations(config));
   refuse_violations("configuration", reader.lines());
   resolve_widths(config.model);
@@ -156,8 +171,11 @@ Config read_config(const std::string& path, const std::vector<std::string>& over
   if (path.empty()) return build({}, path, overrides);
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
-  if (!file || !(text << file.rdbuf()))
-    throw InputFileError(path, "cannot be read as a configuration file");
+  // An empty file has nothing to insert, which is no failure to read it.
+  const bool is_directory = std::filesystem::is_directory(path);
+  if (!file || is_directory || (file.peek() != EOF && !(text << file.rdbuf())))
+    throw InputFileError(path, std::string("cannot be read as a configuration file: ") +
+                                   std::strerror(is_directory ? EISDIR : errno));
   return parse_config(text.str(), path, overrides);
 }
 
@@ -179,13 +197,25 @@ std::string to_ini(const Config& config) {
 std::vector<std::string> layout_violations(const Config& config, int ranks) {
   Violations found;
   const TrainConfig& train = config.train;
-  if (ranks % config.parallel.expert != 0)
-    found.must_be("parallel.expert", config.parallel.expert,
-                  "a divisor of the number of ranks (" + std::to_string(ranks) + ")");
-  if (train.global_batch % (train.micro_batch * ranks) != 0)
+  // What would do: more ranks, or a smaller group of experts.
+  const int expert = config.parallel.expert;
+  const int enough = (ranks + expert - 1) / expert * expert;
+  const auto counted = [](std::int64_t count) {
+    return std::to_string(count) + (count == 1 ? " rank" : " ranks");
+  };
+  if (ranks % expert != 0)
+    found.must_be("parallel.expert", expert,
+                  fmt::format("a divisor of the number of ranks ({}): {} as it is; {} are started "
+                              "by launch/mpirun/train {}, or by mpirun -n {}",
+                              ranks, std::gcd(expert, ranks), counted(enough), enough, enough));
+  if (train.micro_batch > 0 && train.global_batch % (train.micro_batch * ranks) != 0)
     found.must_be("train.global_batch", train.global_batch,
                   "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) +
-                      ") times " + std::to_string(ranks) + " ranks");
+                      ") times " + counted(ranks) + "; without train.micro_batch any number from " +
+                      std::to_string(ranks) + " on will do");
+  if (train.micro_batch == 0 && train.global_batch < ranks)
+    found.must_be("train.global_batch", train.global_batch,
+                  "at least the number of ranks (" + std::to_string(ranks) + ")");
   return found.take();
 }
 

@@ -52,7 +52,9 @@ struct TrainConfig {
   std::int64_t steps = 0;
   std::int64_t stop_after = 0;    // end this invocation after that many of its steps; 0 = never
   std::int64_t global_batch = 8;  // sequences per step, over all ranks
-  std::int64_t micro_batch = 1;   // sequences per rank and pass
+  std::int64_t micro_batch = 0;   // sequences per rank and pass; 0 = automatic
+  // Most sequences of an automatic one, by memory: no key, see choose_micro_batch. 0 = not found.
+  std::int64_t micro_batch_limit = 0;
   std::uint64_t seed = 0;
   std::int64_t valid_every = 0;    // steps; 0 = never
   std::int64_t valid_batches = 0;  // global batches of validation; 0 = the whole files
@@ -96,6 +98,13 @@ struct RunConfig {
   bool deterministic = true;
 };
 
+/// Widths that were given as "256 gated": as of a gated feed-forward, whose three matrices have as
+/// many parameters as two that are half as wide again. Reading resolves them.
+struct GatedWidths {
+  bool ffn = false;
+  bool expert_ffn = false;
+};
+
 /// Everything a run is told. Sections and keys of the INI file are the members' names.
 struct Config {
   ModelConfig model;
@@ -105,6 +114,7 @@ struct Config {
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
   RunConfig run;
+  GatedWidths gated;  // no section
 };
 
 /// Defaults < file < overrides ("--section.key=value"). An empty path means no file.
@@ -117,7 +127,7 @@ Config parse_config(const std::string& text, const std::string& origin,
                     const std::vector<std::string>& overrides);
 
 /// Every key as INI text; parse_config gives a configuration that was read back. Reading resolves
-/// the automatic widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text holds them.
+/// the automatic and the gated widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text holds them.
 std::string to_ini(const Config& config);
 
 /// Why `ranks` ranks cannot share out the work: one line per violation. Empty if they can.

@@ -1,26 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/config/ini.h"
 
-#include <boost/program_options.hpp>
 #include <sstream>
+#include <string_view>
 
-#include "runtime/error.h"
+#include "launch/config/values.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
-namespace po = boost::program_options;
 
 std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin) {
-  std::istringstream stream(text);
+  // Some editors mark a file as UTF-8 by three bytes.
+  constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  std::istringstream stream(text.starts_with(byte_order_mark) ? text.substr(byte_order_mark.size())
+                                                              : text);
+  // Unknown keys, duplicates and values are judged against our own table, so that all violations
+  // are found at once.
   std::vector<Assignment> assignments;
-  try {
-    // Nothing is registered: unknown keys, duplicates and values are judged against our own table,
-    // so that all violations are found at once.
-    const po::options_description nothing;
-    for (const auto& given : po::parse_config_file(stream, nothing, true).options)
-      assignments.push_back({given.string_key, given.value.empty() ? "" : given.value.front()});
-  } catch (const po::error& error) {
-    throw InvalidArgument(origin + ": " + error.what());
+  Violations found;
+  std::string section, whole;
+  for (int number = 1; std::getline(stream, whole); ++number) {
+    const std::string_view line = trim(std::string_view(whole).substr(0, whole.find('#')));
+    const std::size_t equals = line.find('=');
+    if (line.empty()) continue;
+    if (line.front() == '[' && line.back() == ']') {
+      section = std::string(trim(line.substr(1, line.size() - 2))) + ".";
+    } else if (equals != std::string_view::npos && !trim(line.substr(0, equals)).empty()) {
+      assignments.push_back({section + std::string(trim(line.substr(0, equals))),
+                             std::string(trim(line.substr(equals + 1)))});
+    } else {
+      found.add("line " + std::to_string(number) + ": '" + std::string(line) +
+                "': must be [section], key = value, or a comment behind #");
+    }
   }
+  refuse_violations(origin, found.lines());
   return assignments;
 }
 

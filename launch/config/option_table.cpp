@@ -41,6 +41,22 @@ Option real(std::string key, const char* range, Field field, std::string help) {
   return option;
 }
 
+/// A width, or "256 gated"; see GatedWidths.
+template <class Field, class Gated>
+Option width(std::string key, Field field, Gated gated, std::string help) {
+  Option option = whole(std::move(key), "[0, 16777216]", field, std::move(help));
+  option.allowed += ", or an even one and `gated`";
+  const auto read_number = option.read;
+  option.read = [read_number, field, gated](const std::string& text, Config& config) {
+    constexpr std::string_view mark = "gated";
+    gated(config) = text.ends_with(mark);
+    if (!gated(config)) return read_number(text, config);
+    return read_number(text.substr(0, text.size() - mark.size()), config) && field(config) > 0 &&
+           field(config) % 2 == 0;
+  };
+  return option;
+}
+
 template <class Value, class Field>
 Option choice(std::string key, std::vector<std::pair<std::string, Value>> names, Field field,
               std::string help) {
@@ -215,9 +231,10 @@ void add_model(std::vector<Option>& table) {
             "attention heads; hidden is a multiple of 2 * heads"));
   add(whole("model.kv_heads", "[0, 65536]", FIELD(model.kv_heads),
             "heads of keys and values, a divisor of heads; 0 = heads"));
-  add(whole("model.ffn", "[0, 16777216]", FIELD(model.ffn),
+  add(width("model.ffn", FIELD(model.ffn), FIELD(gated.ffn),
             "width of the dense feed-forward; 0 = 8/3 hidden rounded up to a multiple of 128, "
-            "times 1.5 with a 2-matrix activation"));
+            "times 1.5 with a 2-matrix activation; `N gated` = N with a 3-matrix activation, 1.5 N "
+            "with a 2-matrix one: as many parameters"));
   add(whole("model.vocab", "[2, 16777216]", FIELD(model.vocab), "token ids"));
   add(whole("model.context", "[1, 16777216]", FIELD(model.context), "tokens of a sequence"));
   add(choice<ActivationKind>("model.activation", activations, FIELD(model.activation.kind),
@@ -241,8 +258,9 @@ void add_moe(std::vector<Option>& table) {
             "per layer, over all ranks; 0 = a dense model"));
   add(whole("moe.top_k", "[1, 65536]", FIELD(model.moe.top_k),
             "experts per token, at most moe.experts"));
-  add(whole("moe.expert_ffn", "[0, 16777216]", FIELD(model.moe.expert_ffn),
-            "width of one expert; 0 = hidden / 2, times 1.5 with a 2-matrix activation"));
+  add(width("moe.expert_ffn", FIELD(model.moe.expert_ffn), FIELD(gated.expert_ffn),
+            "width of one expert; 0 = hidden / 2, times 1.5 with a 2-matrix activation; `N gated` "
+            "as for model.ffn"));
   add(whole("moe.shared_experts", "[0, 65536]", FIELD(model.moe.shared_experts),
             "experts that see every token, beside the routed ones"));
   add(layer_list("moe.dense_layers", FIELD(model.moe.dense_layers),
@@ -301,10 +319,12 @@ void add_data_and_train(std::vector<Option>& table) {
   add(whole("train.steps", "[0, inf)", FIELD(train.steps), "optimizer steps of the whole run"));
   add(whole("train.stop_after", "[0, inf)", FIELD(train.stop_after),
             "steps of this invocation, then a checkpoint and the end; 0 = up to train.steps"));
-  add(whole("train.global_batch", "[1, 16777216]", FIELD(train.global_batch),
-            "sequences per step over all ranks, a multiple of micro_batch * ranks"));
-  add(whole("train.micro_batch", "[1, 16777216]", FIELD(train.micro_batch),
-            "sequences per rank and pass"));
+  add(whole(
+      "train.global_batch", "[1, 16777216]", FIELD(train.global_batch),
+      "sequences per step over all ranks; a multiple of micro_batch * ranks where that is given"));
+  add(whole(
+      "train.micro_batch", "[0, 16777216]", FIELD(train.micro_batch),
+      "sequences per rank and pass; 0 = as many as the batch, the ranks and the memory allow"));
   add(whole("train.seed", "[0, inf)", FIELD(train.seed), "of initial weights and sample order"));
   add(whole("train.valid_every", "[0, inf)", FIELD(train.valid_every),
             "steps between validations; 0 = never"));

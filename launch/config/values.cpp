@@ -173,12 +173,21 @@ std::string nearest(std::string_view name, const std::vector<std::string>& candi
     const std::size_t dot = full.find('.');
     return dot == std::string_view::npos ? full : full.substr(dot + 1);
   };
+  // Beyond any distance: not near.
+  constexpr std::size_t never = std::numeric_limits<std::size_t>::max();
+  const auto slip = [](std::string_view given, std::string_view meant) {
+    if (given.size() >= 3 && meant.starts_with(given)) return std::size_t{1};
+    const std::size_t distance = edit_distance(given, meant);
+    return 3 * distance <= std::max<std::size_t>(given.size(), 3) ? distance : never;
+  };
   std::string best;
-  std::size_t best_distance = std::numeric_limits<std::size_t>::max();
+  std::size_t best_distance = never;
   for (const std::string& candidate : candidates) {
-    std::size_t distance = edit_distance(name, candidate);
-    if (candidate.find('.') != std::string::npos)
-      distance = std::min(distance, edit_distance(key_of(name), key_of(candidate)) + 1);
+    std::size_t distance = slip(name, candidate);
+    if (candidate.find('.') != std::string::npos) {
+      const std::size_t of_key = slip(key_of(name), key_of(candidate));
+      if (of_key != never) distance = std::min(distance, of_key + 1);
+    }
     if (distance < best_distance) {
       best_distance = distance;
       best = candidate;

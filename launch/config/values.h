@@ -45,9 +45,9 @@ class Interval {
 /// text into the other.
 std::size_t edit_distance(std::string_view a, std::string_view b);
 
-/// The candidate with the least edit distance to `name`, the first of equals; empty if there are
-/// no candidates. With names of the form "section.key" the key alone is tried as well, so that a
-/// key in the wrong section is found.
+/// The candidate with the least edit distance to `name`, the first of equals; empty if none is
+/// near: a slip changes at most a third of a name, or leaves out its end. With names of the form
+/// "section.key" the key alone is tried as well, so that a key in the wrong section is found.
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace polymoe

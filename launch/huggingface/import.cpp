@@ -123,7 +123,7 @@ Config read_config_json(const fs::path& path) {
 /// The configuration as reading it back resolves it.
 Config resolved(Config config, const HuggingFaceImport& options) {
   config.parallel.expert = options.expert_parallel;
-  config.train.global_batch = config.train.micro_batch * options.ranks;
+  config.train.global_batch = options.ranks;
   refuse_violations("layout", layout_violations(config, options.ranks));
   return parse_config(to_ini(config), "the imported model", {});
 }

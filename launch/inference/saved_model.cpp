@@ -23,7 +23,7 @@ CheckpointReader choose_checkpoint(const fs::path& path, Communicator& world) {
   std::vector<std::string> notes;
   CheckpointReader checkpoint = open_checkpoint(path, notes, world);
   if (world.rank() == 0) {
-    Log log(0);
+    Log log(Log::alone);
     for (const std::string& note : notes) log.warning(note);
   }
   return checkpoint;

@@ -5,6 +5,7 @@
 
 #include <ctime>
 
+#include "launch/config/step_shares.h"
 #include "launch/machine/version.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/files/json.h"
@@ -20,9 +21,9 @@ std::string environment_text(const Config& config, const RunLayout& layout) {
   shape.set("ranks_on_node", layout.ranks_on_node);
   shape.set("threads_per_rank", layout.threads_per_rank);
   shape.set("expert_parallel", config.parallel.expert);
-  shape.set("micro_batch", config.train.micro_batch);
-  shape.set("micro_batches_per_step",
-            config.train.global_batch / (config.train.micro_batch * layout.ranks));
+  const StepShares shares = shares_of(config, layout.ranks);
+  shape.set("micro_batch", shares.largest());
+  shape.set("micro_batches_per_step", shares.passes);
   Json environment = Json::object();
   environment.set("polymoe", version());
   environment.set("git_revision", git_revision());

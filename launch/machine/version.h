@@ -14,7 +14,7 @@ std::string version();
 std::string git_revision();
 /// Compiler and libraries by name, with the versions it was built with.
 std::vector<std::pair<std::string, std::string>> library_versions();
-/// "polymoe --version".
+/// "polymoe --version": these, the instruction set in use, and the GPUs.
 std::string version_text();
 
 }  // namespace polymoe

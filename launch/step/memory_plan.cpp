@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "launch/checkpoints/layout_pieces.h"
+#include "launch/config/step_shares.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/token_batch.h"
 #include "launch/step/training_model.h"
@@ -39,10 +40,10 @@ class ThreadCount {
   int outer_;
 };
 
-void measure_losses(LanguageModel& model, const Config& config, ExecutionContext& context) {
+void measure_losses(LanguageModel& model, const Config& config, std::int64_t sequences,
+                    ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
-  model.token_losses(make_batch(config.train.micro_batch, config.model.context, {}, context),
-                     context);
+  model.token_losses(make_batch(sequences, config.model.context, {}, context), context);
 }
 
 }  // namespace
@@ -59,13 +60,19 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
   const ProcessMesh mesh(make_planning_world(0, layout.ranks, config.parallel.expert),
                          config.parallel.expert);
   const Device device = Device::meta(layout.backend);
-  TrainingModel training(config, mesh, device);
+  // Every pass as large as the largest, which some rank's second one may be.
+  Config planned = config;
+  planned.model.moe.planned_skew = layout.skew;
+  const StepShares shares = shares_of(config, layout.ranks);
+  planned.train.micro_batch = shares.largest();
+  planned.train.global_batch = shares.largest() * shares.ranks * shares.passes;
+  TrainingModel training(planned, mesh, device);
   Execution execution({.device = device});
   ExecutionContext& context = execution.context();
   // Later micro-batches need what the second one needs.
   training.step({}, 2, context);
   if (!config.data.valid.empty() && config.train.valid_every > 0)
-    measure_losses(training.model(), config, context);
+    measure_losses(training.model(), config, shares.largest(), context);
 
   MemoryPlan plan;
   plan.total_parameters = training.parameters().total_elements();
@@ -114,7 +121,7 @@ std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
   store.allocate(dtype, device);
   Execution execution({.device = device});
   ExecutionContext& context = execution.context();
-  measure_losses(model, config, context);
+  measure_losses(model, config, shares_of(config, ranks).largest(), context);
   const Arena::Scope scope(context.arena);
   DecodingCache cache(config.model, config.model.context, dtype, device);
   model.next_token_logits(context.arena.allocate({config.model.context}, DType::i32), cache,

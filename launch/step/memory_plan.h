@@ -40,11 +40,12 @@ struct PlannedLayout {
   int ranks = 1;
   int threads = 1;  // per rank: the CPU's kernels have scratch per thread
   DeviceType backend = DeviceType::cpu;
+  double skew = 1.0;  // rows of the rank with the most over the mean, where ranks exchange rows
 };
 
 /// Runs one optimizer step of the real program on the meta device, as one rank of the layout, and
-/// reads off what it would have allocated; nothing is. Experts are taken as loaded evenly, which
-/// the activations of an uneven load exceed where ranks exchange rows.
+/// reads off what it would have allocated; nothing is. The rows
+/// that a rank's experts get are layout.skew times the mean; its single experts are loaded evenly.
 /// Throws InvalidArgument listing the layout's violations.
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
 
@@ -54,7 +55,7 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
 std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free);
 
 /// The most that lives at once in the arena of a rank that only evaluates or generates: batches of
-/// train.micro_batch sequences, prompts of the whole context.
+/// the largest share of a step, prompts of the whole context.
 std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
                            DeviceType backend);
 

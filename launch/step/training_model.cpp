@@ -19,14 +19,11 @@ ParameterStore& allocated(ParameterStore& store, const TrainConfig& train, Devic
 TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Device device)
     : config_(config),
       mesh_(mesh),
+      shares_(shares_of(config, mesh.world().size())),
       store_(mesh),
       model_(config.model, mesh, store_),
       optimizer_(allocated(store_, config.train, device), config.optimizer.adamw),
       reducer_(store_) {}
-
-std::int64_t TrainingModel::passes_per_step() const {
-  return config_.train.global_batch / (config_.train.micro_batch * mesh_.world().size());
-}
 
 LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,
                                           ExecutionContext& context) {
@@ -34,18 +31,18 @@ LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t pas
   const std::int64_t length = config_.model.context;
   const GlobalBatch global{.tokens = train.global_batch * length,
                            .sequences = train.global_batch,
-                           .micro_batches = passes_per_step() * mesh_.world().size()};
+                           .micro_batches = shares_.passes * shares_.ranks};
   const auto segment_done = [&](int segment) {
     const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
     reducer_.start(segment, context.stream);
   };
   store_.zero_gradients(context.stream);
   LossTerms losses;
-  const std::int64_t count = std::min(passes, passes_per_step());
+  const std::int64_t count = std::min(passes, shares_.passes);
   for (std::int64_t pass = 0; pass < count; ++pass) {
     const Arena::Scope scope(context.arena);
     const TokenBatch batch = make_batch(
-        train.micro_batch, length,
+        shares_.of(pass, mesh_.world().rank()).count, length,
         [&](std::int32_t* tokens, std::int32_t* targets) { fill(pass, tokens, targets); }, context);
     const bool last = pass + 1 == count;
     losses += model_.forward_backward(batch, global, train.recompute,

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "launch/config/config.h"
+#include "launch/config/step_shares.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/gradient_reducer.h"
@@ -22,7 +23,7 @@ class TrainingModel {
   TrainingModel(const Config& config, const ProcessMesh& mesh, Device device);
 
   /// Forward and backward of this rank's micro-batches and the reduction of the gradients, which
-  /// start at zero. `fill` writes micro-batch `pass` of the rank; it may be empty on the meta
+  /// start at zero. `fill` writes the rank's share of pass `pass`; it may be empty on the meta
   /// device. With `passes` less than the step has, only the first ones run. Returns the rank's
   /// share of the loss. Collective over the mesh.
   using FillPass =
@@ -36,8 +37,8 @@ class TrainingModel {
   /// A whole optimizer step: the above with optimizer.lr, and the statistics.
   LossTerms step(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
 
-  /// Of a whole step on one rank.
-  std::int64_t passes_per_step() const;
+  /// Which sequences of a step each pass of each rank takes.
+  const StepShares& shares() const { return shares_; }
 
   ParameterStore& parameters() { return store_; }
   const ParameterStore& parameters() const { return store_; }
@@ -47,6 +48,7 @@ class TrainingModel {
  private:
   const Config config_;
   const ProcessMesh& mesh_;
+  const StepShares shares_;
   ParameterStore store_;
   LanguageModel model_;
   ShardedOptimizer optimizer_;

@@ -37,6 +37,8 @@ class TrainingProgress {
   void step_done(const StepMetrics& metrics, double seconds);
   /// A line that stays, e.g. of a validation.
   void note(const std::string& line) { line_.note(line); }
+  /// Mean over the last steps.
+  double recent_loss() const { return loss_; }
 
  private:
   StatusLine line_;

@@ -32,7 +32,8 @@ RunCheckpoints::RunCheckpoints(const Run& run, TrainingModel& model, Stream& str
     : run_(run),
       model_(model),
       stream_(stream),
-      log_(run.mesh.world().rank(), run_log(run.config.run.dir)) {
+      log_(run.mesh.world().size() == 1 ? Log::alone : run.mesh.world().rank(),
+           run_log(run.config.run.dir)) {
   const Config& config = run.config;
   const ProcessMesh& mesh = run.mesh;
   const StartPoint chosen = choose_start(config.checkpoint, config.run.dir, mesh.world());
@@ -62,8 +63,9 @@ void RunCheckpoints::load(const CheckpointReader& reader) {
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
       fs::weakly_canonical(folder_of(run_.config)))
     saved_ = found_ = info.step;
-  log_.info(fmt::format("resumed from {} (step {}, {} ranks, expert parallelism {})",
-                        checkpoint.string(), info.step, info.ranks, info.expert_parallel));
+  resumed_from_ = fmt::format("{} (step {}, {} ranks, expert parallelism {})", checkpoint.string(),
+                              info.step, info.ranks, info.expert_parallel);
+  log_.info("resumed from " + resumed_from_);
   for (const std::string& line :
        run_.data.go_on(state.data, state.next_sample, info.tokens, run_.mesh.world()))
     log_.info("data: " + line);
@@ -113,6 +115,12 @@ void RunCheckpoints::finish() {
 }
 
 std::int64_t RunCheckpoints::newest() const { return std::max(found_, saver_->committed()); }
+
+std::optional<CheckpointSaver::Committed> RunCheckpoints::take_committed() {
+  if (saver_->committed() <= told_) return std::nullopt;
+  told_ = saver_->committed();
+  return saver_->last();
+}
 
 double RunCheckpoints::take_seconds() { return std::exchange(seconds_, 0.0); }
 

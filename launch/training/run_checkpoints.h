@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "launch/checkpoints/resume.h"
@@ -57,6 +59,10 @@ class RunCheckpoints {
   bool failed() const { return saver_->failed(); }
   /// Step of the newest checkpoint of this run, found or committed; -1 = none.
   std::int64_t newest() const;
+  /// What was committed since this was last asked. Not collective.
+  std::optional<CheckpointSaver::Committed> take_committed();
+  /// The checkpoint that the run goes on from; empty = from the beginning.
+  const std::string& resumed_from() const { return resumed_from_; }
   /// That save() and save_last() took since this was last asked.
   double take_seconds();
   /// The orderly end, with no checkpoint under way.
@@ -75,6 +81,8 @@ class RunCheckpoints {
   RunPosition start_;
   std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
   std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
+  std::int64_t told_ = -1;   // step of the newest one that take_committed() has told of
+  std::string resumed_from_;
   double seconds_ = 0.0;
   std::unique_ptr<CheckpointSaver> saver_;
 };

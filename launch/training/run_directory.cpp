@@ -39,7 +39,7 @@ bool has_no_locks(int error) {
 
 }  // namespace
 
-RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
+RunDirectory::RunDirectory(const fs::path& path) : path_(path), made_here_(!fs::exists(path)) {
   make_directories(path);
   const fs::path lock = path / "lock";
   lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
@@ -74,27 +74,36 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path) {
       fs::remove(probe);
     }
   } catch (...) {
-    close(lock_);
+    leave();
     throw;
   }
 }
 
 fs::path run_log(const fs::path& run_directory) { return run_directory / "run.log"; }
 
-void RunDirectory::check_in_place() const {
+bool RunDirectory::in_place() const {
   const fs::path lock = path_ / "lock";
   struct stat held {
   }, named{};
-  if (fstat(lock_, &held) == 0 && stat(lock.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
-      held.st_dev == named.st_dev)
-    return;
+  return fstat(lock_, &held) == 0 && stat(lock.c_str(), &named) == 0 &&
+         held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+}
+
+void RunDirectory::check_in_place() const {
+  if (in_place()) return;
   throw OutputFileError(path_.string(),
                         "run.dir was moved, removed or replaced while the run went on");
 }
 
 RunDirectory::~RunDirectory() {
-  if (lock_ >= 0)
-    close(lock_);  // unlocks; the file stays, so that a waiting run locks the same one
+  if (lock_ >= 0) leave();
+}
+
+void RunDirectory::leave() {
+  std::error_code ignored;
+  if (made_here_ && !begun_ && in_place()) fs::remove_all(path_, ignored);
+  // Unlocks. The file of a run that began stays, so that a waiting run locks the same one.
+  close(lock_);
 }
 
 }  // namespace polymoe

@@ -13,11 +13,14 @@ class RunDirectory {
   /// Creates the directory where it is missing, locks it and proves that it can be written. On a
   /// file system without locks it is not locked, and warning() says so.
   /// Throws OutputFileError when it cannot be, InvalidArgument naming host and process when
-  /// another run holds it.
+  /// another run holds it. One that was made here is removed again unless the run begins.
   explicit RunDirectory(const std::filesystem::path& path);
   ~RunDirectory();
   RunDirectory(const RunDirectory&) = delete;
   RunDirectory& operator=(const RunDirectory&) = delete;
+
+  /// Nothing was refused: from here on the directory stays.
+  void begin() { begun_ = true; }
 
   const std::filesystem::path& path() const { return path_; }
   /// What the log should say; empty for a locked directory.
@@ -27,8 +30,13 @@ class RunDirectory {
   void check_in_place() const;
 
  private:
+  bool in_place() const;
+  void leave();
+
   std::filesystem::path path_;
   std::string warning_;
+  bool made_here_;
+  bool begun_ = false;
   int lock_ = -1;  // open file descriptor of RUN/lock
 };
 

@@ -51,6 +51,13 @@ void RunOutputs::validated(std::int64_t step, double loss) {
                                 std::exp(loss)));
 }
 
+void RunOutputs::committed(const CheckpointSaver::Committed& checkpoint) {
+  if (progress_)
+    progress_->note(fmt::format("checkpoint {}  {}  {:.1f} s", checkpoint.path.string(),
+                                short_bytes(static_cast<double>(checkpoint.bytes)),
+                                checkpoint.seconds));
+}
+
 void RunOutputs::report(const StepMetrics& metrics) {
   if (metrics_) metrics_->write(metrics_row(metrics));
   if (scalars_) scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));

@@ -10,6 +10,7 @@
 #include "launch/training/progress.h"
 #include "launch/training/run_directory.h"
 #include "launch/training/step_metrics.h"
+#include "parallel/checkpoint/saver.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/files/metrics_writer.h"
 #include "runtime/files/tensorboard_writer.h"
@@ -28,6 +29,11 @@ class RunOutputs {
   /// tensorboard/ go on behind step `steps_done`. Collective; throws OutputFileError alike.
   void open(const std::string& environment, std::int64_t steps_done, Communicator& world);
 
+  /// Nothing was refused: from here on the directory stays.
+  void begin() {
+    if (directory_) directory_->begin();
+  }
+
   /// What the log should say of the directory; empty where all is well.
   std::string warning() const { return directory_ ? directory_->warning() : std::string(); }
   /// Throws OutputFileError, on every rank, where run.dir is not the directory that was locked any
@@ -41,6 +47,10 @@ class RunOutputs {
   void validated(std::int64_t step, double loss);
   /// A row of metrics.jsonl and the scalars of TensorBoard.
   void report(const StepMetrics& metrics);
+  /// A checkpoint was committed.
+  void committed(const CheckpointSaver::Committed& checkpoint);
+  /// Mean loss over the last steps; 0 on other ranks than the first.
+  double recent_loss() const { return progress_ ? progress_->recent_loss() : 0.0; }
   /// That step took `seconds`, all its work included.
   void step_done(const StepMetrics& metrics, double seconds);
   /// Ends the progress line.

@@ -37,7 +37,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
     : config_(config),
       mesh_(mesh),
       options_(options),
-      log_(mesh.world().rank(), run_log(config.run.dir)),
+      log_(mesh.world().size() == 1 ? Log::alone : mesh.world().rank(), run_log(config.run.dir)),
       outputs_(config_, mesh.world()),
       data_(config_, mesh.world()),
       learning_rate_(config_.optimizer, config_.train.steps,
@@ -61,6 +61,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
                                                                : filling_extent(execution_.arena()),
                             .dtype = model_.parameters().dtype()},
                            execution_.context());
+  outputs_.begin();
 }
 
 Trainer::~Trainer() = default;
@@ -77,18 +78,14 @@ void Trainer::log_start() {
 }
 
 LossTerms Trainer::forward_backward() {
-  const std::int64_t batch = config_.train.micro_batch;
   const std::int64_t length = config_.model.context;
-  const std::int64_t ranks = mesh_.world().size();
   const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
-    // The ranks' micro-batches follow one another, so that the samples which all ranks work on at
-    // the same time are the same wherever ranks * micro_batch is.
-    const std::int64_t first =
-        position_.next_sample + (pass * ranks + mesh_.world().rank()) * batch;
-    for (std::int64_t i = 0; i < batch; ++i)
-      data_.train().sample(first + i, tokens + i * length, targets + i * length);
+    const SequenceRange share = model_.shares().of(pass, mesh_.world().rank());
+    for (std::int64_t i = 0; i < share.count; ++i)
+      data_.train().sample(position_.next_sample + share.first + i, tokens + i * length,
+                           targets + i * length);
   };
-  return model_.forward_backward(fill, model_.passes_per_step(), execution_.context());
+  return model_.forward_backward(fill, model_.shares().passes, execution_.context());
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
@@ -174,7 +171,7 @@ double Trainer::validate() {
     const Evaluation result =
         evaluate(model_.model(), data_.valid()[i],
                  {.context = config_.model.context,
-                  .per_batch = train.micro_batch,
+                  .per_batch = model_.shares().largest(),
                   .max_windows = static_cast<std::int64_t>(std::ceil(windows))},
                  mesh_, execution_.context());
     loss += share * result.loss();
@@ -197,7 +194,7 @@ RunEnd Trainer::run() {
     step(metrics);
     if (!data_.valid().empty() && train.valid_every > 0 &&
         (done % train.valid_every == 0 || done == train.steps)) {
-      metrics.valid_loss = validate();
+      metrics.valid_loss = valid_loss_ = validate();
       outputs_.validated(done, *metrics.valid_loss);
     }
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
@@ -208,8 +205,11 @@ RunEnd Trainer::run() {
       checkpoints_->save(position_);
     }
     outputs_.step_done(metrics, seconds_since(begin));
+    if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   }
   checkpoints_->shutdown();
+  if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
+  recent_loss_ = outputs_.recent_loss();
   outputs_.close_progress();
   if (done >= train.steps) return RunEnd::finished;
   return stopped_by_ != StopRequest::none ? RunEnd::preempted : RunEnd::stopped;

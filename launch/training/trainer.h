@@ -68,6 +68,13 @@ class Trainer {
   RunEnd run();
 
   std::int64_t steps_done() const { return position_.step; }
+  /// Predicted since the beginning of training.
+  std::int64_t tokens_done() const { return position_.tokens; }
+  /// The checkpoint that the run goes on from; empty = from the beginning.
+  const std::string& resumed_from() const { return checkpoints_->resumed_from(); }
+  /// Of the last steps of run(), and of its last validation; nothing where there was none.
+  double recent_loss() const { return recent_loss_; }
+  std::optional<double> valid_loss() const { return valid_loss_; }
   /// What ended a preempted run, the same on every rank.
   StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }
@@ -104,6 +111,8 @@ class Trainer {
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
   double product_rate_ = 0.0;
+  double recent_loss_ = 0.0;
+  std::optional<double> valid_loss_;
 };
 
 }  // namespace polymoe

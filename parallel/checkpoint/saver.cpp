@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/names.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 
@@ -58,6 +59,7 @@ void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPi
                           const SaveOptions& options) {
   try {
     save_checkpoint(options_.root, info, pieces, *ranks_, options);
+    seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
     committed_ = info.step;
     prune_checkpoints(options_.root, options_.keep, *ranks_, options_.observer);
   } catch (...) {
@@ -69,6 +71,7 @@ void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPi
 void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
                             Stream& stream) {
   wait();
+  begin_ = std::chrono::steady_clock::now();
   if (options_.staging_bytes == 0) {
     return run(info, pieces, {.stream = &stream, .observer = options_.observer});
   }
@@ -95,6 +98,17 @@ void CheckpointSaver::wait() {
   if (thread_.joinable()) thread_.join();
   failed_ = false;
   if (auto failure = std::exchange(failure_, nullptr)) std::rethrow_exception(failure);
+}
+
+CheckpointSaver::Committed CheckpointSaver::last() const {
+  Committed last{.path = options_.root / checkpoint_name(committed_), .seconds = seconds_};
+  std::error_code error;
+  for (std::filesystem::directory_iterator entry(last.path, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const auto bytes = entry->file_size(error);
+    if (!error) last.bytes += static_cast<std::int64_t>(bytes);
+  }
+  return last;
 }
 
 void CheckpointSaver::shutdown() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -55,6 +56,14 @@ class CheckpointSaver {
   void wait();
   /// Step of the newest checkpoint that it committed; -1 before the first.
   std::int64_t committed() const { return committed_; }
+  /// What committed() is: on the rank whose files are counted, those of the whole checkpoint.
+  struct Committed {
+    std::filesystem::path path;
+    std::int64_t bytes = 0;  // 0 where the directory cannot be listed, as on another node
+    double seconds = 0.0;    // from start() on
+  };
+  /// With no save between committed() and this; see start().
+  Committed last() const;
   /// The orderly, collective end, with no save under way.
   void shutdown();
 
@@ -70,6 +79,8 @@ class CheckpointSaver {
   std::exception_ptr failure_;  // written by the thread before it ends
   std::atomic<bool> failed_ = false;
   std::atomic<std::int64_t> committed_ = -1;
+  std::chrono::steady_clock::time_point begin_;  // of the newest save
+  std::atomic<double> seconds_ = 0.0;            // that the newest committed one took
 };
 
 }  // namespace polymoe

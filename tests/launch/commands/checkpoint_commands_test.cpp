@@ -143,6 +143,14 @@ TEST_F(CheckpointCommands, VerifyAndEveryLoadFindAFlippedBitInAnyFile) {
   expect_refusal(run({"verify", path("absent")}), 65, "absent");
 }
 
+TEST_F(CheckpointCommands, VerifyTakesTheNewestOfARun) {
+  EXPECT_NE(succeed({"verify", path("run")}).standard_output.find(checkpoint() + ": valid"),
+            std::string::npos);
+  // The newest it is, be it valid or not.
+  fs::create_directory(path("run/checkpoints/step-00000009"));
+  expect_refusal(run({"verify", path("run")}), 65, "step-00000009");
+}
+
 TEST_F(CheckpointCommands, ConvertAndDiff) {
   EXPECT_NE(
       succeed({"convert", checkpoint(), path("four/"), "--ranks", "4", "--expert-parallel", "2"})

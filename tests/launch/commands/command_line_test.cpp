@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -103,9 +104,17 @@ TEST_F(CommandLineTest, HelpAndVersion) {
   const std::string keys = run({"train", "--help"}).standard_output;
   for (const char* key : {"model.activation", "moe.top_k", "optimizer.warmup", "run.threads"})
     EXPECT_NE(keys.find(key), std::string::npos) << key;
+  EXPECT_EQ(run({"help", "train"}).standard_output, keys);
+  const std::string section = run({"train", "--help", "optimizer"}).standard_output;
+  EXPECT_NE(section.find("optimizer.warmup"), std::string::npos) << section;
+  EXPECT_EQ(section.find("model.layers"), std::string::npos) << section;
+  EXPECT_EQ(run({"help", "train", "optimizer"}).standard_output, section);
+  EXPECT_EQ(run({"help"}).standard_output, help.standard_output);
+  expect_line(run({"train", "--help", "nothing"}), 64, {"--help nothing", "no key"});
   const ProcessResult version = run({"--version"});
   EXPECT_EQ(version.exit_code, 0);
-  for (const char* library : {"polymoe ", "MPI", "HDF5", "oneDNN", "Boost"})
+  for (const char* library :
+       {"polymoe ", "MPI", "HDF5", "oneDNN", "Boost", "CUDA ", "vectors of this processor ", "GPU"})
     EXPECT_NE(version.standard_output.find(library), std::string::npos) << library;
 }
 
@@ -120,6 +129,8 @@ TEST_F(CommandLineTest, UsageErrors) {
   expect_line(run({"checkpoint", "inspect", path("absent")}), 65, {"absent"});
   expect_line(run({"plan", "--confg", "x"}), 64, {"--confg", "did you mean --config?"});
   expect_line(run({"plan", "--conf", "x"}), 64, {"--conf: unknown option"});
+  expect_line(run({"train", "--steps", "5"}), 64, {"--steps", "did you mean --train.steps=VALUE?"});
+  expect_line(run({"frobnicate"}), 64, {"'frobnicate': unknown command (polymoe --help"});
   expect_line(run({"plan", "stray"}), 64, {"'stray'"});
   expect_line(run({"plan", "--config"}), 64, {"config"});
   expect_line(run({"plan", "--config", "a", "--config", "b"}), 64, {"--config", "more than once"});
@@ -143,11 +154,16 @@ TEST_F(CommandLineTest, ConfigurationErrors) {
   expect_line(plan({"--moe.experts=6", "--parallel.expert=4"}), 64,
               {"parallel.expert = 4", "a divisor of moe.experts (6)"});
   expect_line(plan({"--ranks", "3"}), 64, {"train.global_batch = 4", "3 ranks"});
+  expect_line(plan({"--train.micro_batch=0", "--ranks", "5"}), 64,
+              {"train.global_batch = 4", "at least the number of ranks (5)"});
+  expect_line(plan({"--skew", "1.5"}), 64, {"--skew 1.5", "[1, 1]"});
+  expect_line(plan({"--memory", "0"}), 64, {"--memory 0"});
   expect_line(run({"plan", "--config", path("absent.ini")}), 65, {"absent.ini"});
   write_bytes(path("twice.ini"), "[model]\nlayers = 1\nlayers = 2\n");
   expect_line(run({"plan", "--config", path("twice.ini")}), 64, {"model.layers", "twice.ini"});
   write_bytes(path("broken.ini"), "[model]\nlayers 1\n");
-  expect_line(run({"plan", "--config", path("broken.ini")}), 64, {"broken.ini", "layers 1"});
+  expect_line(run({"plan", "--config", path("broken.ini")}), 64,
+              {"broken.ini", "line 2", "layers 1"});
 
   const ProcessResult several = plan({"--moe.topk=2", "--model.heads=0", "--train.steps=x"});
   EXPECT_EQ(several.exit_code, 64);
@@ -173,11 +189,45 @@ TEST_F(CommandLineTest, PlanPrintsTheCounts) {
   EXPECT_NE(json.standard_output.find("\"ranks\": 4"), std::string::npos);
 }
 
+TEST_F(CommandLineTest, PlanSetsABaselineBesideIt) {
+  const ProcessResult text = run({"plan", "--config", POLYMOE_CONFIGS "/quickstart.ini",
+                                  "--against", "--model.activation=swiglu"});
+  EXPECT_EQ(text.exit_code, 0) << text.standard_error;
+  for (const char* part : {"polynorm, 8 experts of 384", "swiglu, 8 experts of 256", "1.0000 of"})
+    EXPECT_NE(text.standard_output.find(part), std::string::npos) << text.standard_output;
+}
+
+TEST_F(CommandLineTest, PlanCountsTheMemoryOfADeviceWhateverItPrints) {
+  const std::vector<std::string> plan = {
+      "plan",    "--config", POLYMOE_CONFIGS "/moe-7b.ini", "--run.device=cuda",
+      "--ranks", "8",        "--parallel.expert=8",         "--memory",
+      "80"};
+  std::vector<std::string> with_json = plan;
+  with_json.emplace_back("--json");
+  const std::string json = run(with_json).standard_output;
+  const std::string text = run(plan).standard_output;
+  EXPECT_NE(json.find("\"device\": \"cuda\""), std::string::npos) << json;
+  EXPECT_NE(text.find("routing     even"), std::string::npos) << text;
+  // The total of the text is that of the JSON, which has no separators.
+  const std::size_t at = text.find("total ", text.find("memory of a rank's GPU"));
+  std::string total = text.substr(at + 6, text.find(" bytes", at) - at - 6);
+  std::erase_if(total, [](char c) { return c == ',' || c == ' '; });
+  EXPECT_NE(json.find("\"total\": " + total), std::string::npos) << total << "\n" << json;
+}
+
 TEST_F(CommandLineTest, TrainingIsRefusedBeforeItStarts) {
   expect_line(run(training({"--run.device=cuda"})), 64, {"run.device = cuda", "cpu"});
   expect_line(run(training({"--train.steps=0"})), 64, {"train.steps = 0", "at least 1"});
-  expect_line(run(training({"--parallel.expert=2"})), 64, {"parallel.expert = 2", "ranks (1)"});
+  expect_line(run(training({"--parallel.expert=2"})), 64,
+              {"parallel.expert = 2", "ranks (1)", "launch/mpirun/train 2"});
+  expect_line(
+      run(training({"--model.context=16000000", "--model.layers=64", "--train.micro_batch=0"})), 64,
+      {"a rank needs", "model.context"});
   expect_line(run(training({"--run.dir="})), 64, {"run.dir", "a directory"});
+  // Whatever it is refused for: no directory is left.
+  expect_line(run(training({"--data.train=" + path("absent.bin")})), 65, {"absent.bin"});
+  expect_line(run(training({"--checkpoint.resume=" + path("nowhere")})), 65, {"nowhere"});
+  EXPECT_FALSE(std::filesystem::exists(path("run")));
   write_bytes(path("file"), "");
   expect_line(run(training({"--run.dir=" + path("file") + "/run"})), 74, {"/file"});
 }
@@ -248,18 +298,29 @@ TEST_F(CommandLineTest, TokenizeWritesAndRefuses) {
   const std::vector<std::uint16_t> expected = {'a', 'b', 'c', '\n', 256, 'd', 'e', 256};
   EXPECT_EQ(read_bytes(path("out/t.bin")),
             std::string(reinterpret_cast<const char*>(expected.data()), 2 * expected.size()));
-  EXPECT_EQ(tokenize({"--tokenizer=bytes", "--held-out=0.5", "--input", a, b}).exit_code, 0);
+  // What is there is not overwritten without a word.
+  expect_line(tokenize({"--tokenizer=bytes", "--input", a}), 64, {"t.tokenizer exists", "--force"});
+  const auto anew = [&](std::vector<std::string> arguments) {
+    arguments.emplace_back("--force");
+    return tokenize(arguments);
+  };
+  EXPECT_EQ(anew({"--tokenizer=bytes", "--held-out=0.5", "--input", a, b}).exit_code, 0);
   EXPECT_TRUE(std::filesystem::exists(path("out/t-train.idx")));
   EXPECT_TRUE(std::filesystem::exists(path("out/t-valid.idx")));
 
   expect_line(tokenize({"--input", a}), 64, {"--tokenizer", "--train-vocabulary"});
-  expect_line(tokenize({"--tokenizer=bytes", "--input", path("absent")}), 65, {"absent"});
-  expect_line(tokenize({"--tokenizer", a, "--input", a}), 65, {"a.txt", "sentencepiece"});
-  expect_line(tokenize({"--tokenizer=bytes", "--held-out=0.5", "--input", a}), 64,
-              {"--held-out", "2 documents"});
+  expect_line(anew({"--tokenizer=bytes", "--input", path("absent")}), 65, {"absent"});
+  expect_line(anew({"--tokenizer", a, "--input", a}), 65, {"a.txt", "sentencepiece"});
+  // Of a single document the end is held out, if it has one.
+  EXPECT_NE(anew({"--tokenizer=bytes", "--held-out=0.5", "--input", a})
+                .standard_output.find("its last 2 bytes are held out"),
+            std::string::npos);
+  write_bytes(path("letter.txt"), "x");
+  expect_line(anew({"--tokenizer=bytes", "--held-out=0.5", "--input", path("letter.txt")}), 64,
+              {"--held-out", "too short"});
   expect_line(tokenize({"--tokenizer=bytes", "--held-out=1.5", "--input", a}), 64,
               {"--held-out 1.5", "(0, 1)"});
-  expect_line(tokenize({"--train-vocabulary=300", "--input", a}), 64, {"--train-vocabulary 300"});
+  expect_line(anew({"--train-vocabulary=300", "--input", a}), 64, {"--train-vocabulary 300"});
   expect_line(tokenize({"--train-vocabulary=1.5", "--input", a}), 64, {"--train-vocabulary 1.5"});
   expect_line(run({"tokenize", "--tokenizer=bytes", "--input", a, "--output", a + "/t"}), 74,
               {"a.txt"});

@@ -247,6 +247,33 @@ TEST(ConfigTest, StagesAndCapsAreOfTheFilesAndInOrder) {
                              "--data.max_epochs=b.bin:2"}));
 }
 
+TEST(ConfigTest, GatedWidthsGiveEveryActivationAsManyParameters) {
+  const auto width = [](const char* given, const char* activation) {
+    return parse("", {"--moe.experts=4", "--moe.expert_ffn=" + std::string(given),
+                      "--model.activation=" + std::string(activation)})
+        .model.moe.expert_ffn;
+  };
+  EXPECT_EQ(width("256 gated", "swiglu"), 256);
+  EXPECT_EQ(width("256gated", "polynorm"), 384);
+  EXPECT_EQ(width("256", "polynorm"), 256);
+  EXPECT_NE(refusal("", {"--model.ffn=255 gated"}).find("or an even one and `gated`"),
+            std::string::npos);
+  EXPECT_NE(refusal("", {"--model.ffn=gated"}).find("model.ffn = gated"), std::string::npos);
+  // What was read is a number from then on.
+  const Config config = parse("[model]\nffn = 64 gated\n");
+  EXPECT_NE(to_ini(config).find("\nffn = 96\n"), std::string::npos);
+}
+
+TEST(ConfigTest, AFileMayBeginWithAByteOrderMarkAndBadLinesAreNumbered) {
+  EXPECT_EQ(parse("\xEF\xBB\xBF[model]\nlayers = 3 # three\n\n").model.layers, 3);
+  const std::string message = refusal("[model]\nlayers = 2\nheads 4\n = 5\n");
+  EXPECT_NE(message.find("file.ini: 2 errors\n  line 3: 'heads 4'"), std::string::npos) << message;
+  EXPECT_NE(message.find("line 4: '= 5'"), std::string::npos) << message;
+  const std::string absent =
+      test::message_of<InputFileError>([] { read_config("/no/such/file.ini", {}); });
+  EXPECT_NE(absent.find("No such file"), std::string::npos) << absent;
+}
+
 TEST(ConfigTest, UnreadableFilesAndLines) {
   EXPECT_NE(refusal("[model]\nlayers\n").find("file.ini: "), std::string::npos);
   EXPECT_THROW(read_config("/no/such/file.ini", {}), InputFileError);
@@ -262,7 +289,15 @@ TEST(ConfigTest, LayoutAndTrainingChecks) {
   Config config = parse("", {"--moe.experts=8", "--parallel.expert=4"});
   EXPECT_EQ(layout_violations(config, 4).size(), 0U);
   EXPECT_EQ(layout_violations(config, 2).size(), 1U);
-  EXPECT_EQ(layout_violations(config, 3).size(), 2U);
+  ASSERT_EQ(layout_violations(config, 3).size(), 1U);
+  EXPECT_NE(layout_violations(config, 3).front().find(
+                "(3): 1 as it is; 4 ranks are started by launch/mpirun/train 4, or by mpirun -n 4"),
+            std::string::npos)
+      << layout_violations(config, 3).front();
+  const Config given = parse("", {"--train.micro_batch=8"});
+  ASSERT_EQ(layout_violations(given, 3).size(), 1U);
+  EXPECT_NE(layout_violations(given, 3).front().find("without train.micro_batch any number from 3"),
+            std::string::npos);
   EXPECT_NE(layout_violations(config, 2).front().find("divisor of the number of ranks (2)"),
             std::string::npos);
   EXPECT_EQ(training_violations(config, 4).size(), 3U);

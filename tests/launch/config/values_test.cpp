@@ -117,6 +117,9 @@ TEST(Nearest, FindsSlipsAndKeysOfTheWrongSection) {
   EXPECT_EQ(nearest("optimizer.micro_batch", keys), "train.micro_batch");
   EXPECT_EQ(nearest("layers", keys), "model.layers");
   EXPECT_EQ(nearest("x", {}), "");
+  EXPECT_EQ(nearest("conf", {"config", "ranks"}), "config");  // its end is missing
+  EXPECT_EQ(nearest("steps", {"config", "ranks"}), "");       // nothing is near
+  EXPECT_EQ(nearest("trian", {"train", "eval"}), "train");
 }
 
 }  // namespace

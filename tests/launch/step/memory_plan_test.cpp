@@ -116,7 +116,32 @@ TEST(PlanTest, RefusesLayoutsThatDoNotDivide) {
   EXPECT_NE(message.find("parallel.expert = 2: must be a divisor of the number of ranks (3)"),
             std::string::npos)
       << message;
-  EXPECT_NE(message.find("train.global_batch"), std::string::npos) << message;
+}
+
+TEST(PlanTest, EveryShippedConfigurationHasABaselineOfEqualParameters) {
+  for (const char* name :
+       {"bench-dense", "bench-moe", "bench-small-experts", "dense-1b", "moe-7b", "quickstart"}) {
+    const auto total = [&](const char* activation) {
+      const Config config = shipped(name, {"--model.activation=" + std::string(activation)});
+      return plan_memory(config, {.ranks = config.parallel.expert}).total_parameters;
+    };
+    // Coefficients aside.
+    EXPECT_NEAR(static_cast<double>(total("swiglu")), static_cast<double>(total("relu")), 0.5)
+        << name;
+  }
+}
+
+TEST(PlanTest, SkewAddsTheRowsOfTheFullestRank) {
+  const Config config = shipped("quickstart", {"--parallel.expert=2"});
+  const auto activations = [&](double skew) {
+    return plan_memory(config, {.ranks = 2, .skew = skew}).activations;
+  };
+  EXPECT_GT(activations(1.5), activations(1.0));
+  EXPECT_LT(activations(1.5), activations(2.0));
+  // Alone, a rank has all rows whatever the router does.
+  const Config alone = shipped("quickstart", {"--parallel.expert=1"});
+  EXPECT_EQ(plan_memory(alone, {.ranks = 1, .skew = 1.5}).activations,
+            plan_memory(alone, {.ranks = 1}).activations);
 }
 
 }  // namespace

@@ -18,7 +18,8 @@ TEST(RunDirectoryTest, IsCreatedAndHeldByOneRun) {
   const test::TemporaryDirectory temporary;
   const auto path = temporary.path() / "a" / "run";
   {
-    const RunDirectory first(path);
+    RunDirectory first(path);
+    first.begin();
     EXPECT_TRUE(std::filesystem::is_directory(path / "checkpoints"));
     EXPECT_EQ(first.warning(), "");
     const std::string message =
@@ -28,7 +29,7 @@ TEST(RunDirectoryTest, IsCreatedAndHeldByOneRun) {
               std::string::npos)
         << message;
   }
-  const RunDirectory again(path);  // free once its holder has gone
+  RunDirectory again(path);  // free once its holder has gone
   EXPECT_EQ(again.path(), path);
 }
 
@@ -63,6 +64,17 @@ TEST_F(WithoutLocks, ADirectoryIsUsedWithAWarning) {
   EXPECT_NE(directory.warning().find("no locks"), std::string::npos) << directory.warning();
   answer = EIO;
   EXPECT_THROW(RunDirectory(temporary.path() / "other"), OutputFileError);
+}
+
+TEST(RunDirectoryTest, OfARunThatDoesNotBeginNothingIsLeft) {
+  const test::TemporaryDirectory temporary;
+  const auto path = temporary.path() / "run";
+  { const RunDirectory refused(path); }
+  EXPECT_FALSE(std::filesystem::exists(path));
+  { RunDirectory(path).begin(); }
+  EXPECT_TRUE(std::filesystem::exists(path / "lock"));
+  { const RunDirectory refused(path); }  // it was there before
+  EXPECT_TRUE(std::filesystem::exists(path / "lock"));
 }
 
 TEST(RunDirectoryTest, RefusesWhatCannotBeWritten) {

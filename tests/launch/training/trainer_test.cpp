@@ -117,6 +117,24 @@ TEST_F(TrainerTest, EveryLayoutTakesTheSameCourse) {
   }
 }
 
+TEST_F(TrainerTest, SharesThatAreNotEvenTakeTheSameCourse) {
+  ASSERT_EQ(train(config("reference"), {.ranks = 1}), RunEnd::finished);
+  const auto reference = metrics_of(path("reference"));
+  Config settings = config("three");
+  settings.train.micro_batch = 0;  // 8 sequences: 3, 3 and 2
+  ASSERT_EQ(train(settings, {.ranks = 3}), RunEnd::finished);
+  expect_same_course(metrics_of(path("three")), reference);
+  settings = config("passes");
+  settings.train.micro_batch = 0;
+  settings.train.micro_batch_limit = 1;  // three passes, in which one share is empty
+  ASSERT_EQ(train(settings, {.ranks = 3}), RunEnd::finished);
+  expect_same_course(metrics_of(path("passes")), reference);
+  settings.train.micro_batch_limit = 2;
+  settings.run.dir = path("four").string();
+  settings.train.global_batch = 7;
+  EXPECT_EQ(train(settings, {.ranks = 4, .expert_parallel = 4}), RunEnd::finished);
+}
+
 TEST_F(TrainerTest, GlobalBalanceTakesTheSameCourseAtTheSameMicroStep) {
   const auto run = [&](const std::string& name, Layout layout) {
     Config settings = config(name);
