@@ -104,7 +104,7 @@ void introduce(RunIntroduction& run) {
 
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = train_command().parse(args);
-  const Config config = read_config(line.value("config"), line.overrides());
+  Config config = read_config(line.value("config"), line.overrides());
   refuse_violations("configuration", training_violations(config, context.ranks));
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
