@@ -5,6 +5,7 @@
 
 #include "launch/machine/device_choice.h"
 #include "launch/step/token_batch.h"
+#include "runtime/violations.h"
 
 namespace polymoe {
 namespace {
@@ -14,12 +15,17 @@ ParameterStore& allocated(ParameterStore& store, const TrainConfig& train, Devic
   return store;
 }
 
+StepShares shares_of_run(const Config& config, int ranks) {
+  refuse_violations("configuration", layout_violations(config, ranks));
+  return shares_of(config, ranks);
+}
+
 }  // namespace
 
 TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Device device)
     : config_(config),
       mesh_(mesh),
-      shares_(shares_of(config, mesh.world().size())),
+      shares_(shares_of_run(config, mesh.world().size())),
       store_(mesh),
       model_(config.model, mesh, store_),
       optimizer_(allocated(store_, config.train, device), config.optimizer.adamw),

@@ -92,6 +92,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"run.dir", "runs/x"},
     {"run.device", "cpu"},
     {"run.share_gpus", "true"},
+    {"run.timeout", "30"},
     {"run.threads", "3"},
     {"run.deterministic", "false"}};
 
