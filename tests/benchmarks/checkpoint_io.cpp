@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/saver.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "runtime/random.h"

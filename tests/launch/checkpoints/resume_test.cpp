@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/run_ranks.h"

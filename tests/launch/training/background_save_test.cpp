@@ -7,6 +7,8 @@
 
 #include "launch/machine/exit_code.h"
 #include "launch/step/memory_plan.h"
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "runtime/error.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/parallel/checkpoint/save_fault.h"

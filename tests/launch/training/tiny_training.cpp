@@ -3,6 +3,7 @@
 
 #include <sstream>
 
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/device_world.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/random.h"

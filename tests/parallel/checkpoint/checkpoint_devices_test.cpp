@@ -11,8 +11,11 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/saver.h"
 #include "parallel/checkpoint/stored_values.h"
+#include "parallel/checkpoint/writer.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/float16.h"

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/saver.h"
 #include "runtime/error.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"

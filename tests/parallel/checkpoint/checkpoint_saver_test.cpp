@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"
 #include "tests/parallel/checkpoint/save_fault.h"
