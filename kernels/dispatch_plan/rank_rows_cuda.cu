@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A thread per token.
-#include "kernels/cuda/device/launch.cuh"
+#include "kernels/cuda/launch.cuh"
 #include "kernels/dispatch_plan/rank_rows_backends.h"
 #include "kernels/dispatch_plan/rank_rows_token.h"
 #include "runtime/cuda/check.h"
