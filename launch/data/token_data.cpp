@@ -83,6 +83,10 @@ void TokenData::begin(const DataPosition& position) {
   mixture_ = Mixture(std::move(mixture));
 }
 
+bool TokenData::masked() const {
+  return std::any_of(files_.begin(), files_.end(), [](const auto& file) { return file.masked(); });
+}
+
 std::int64_t TokenData::tokens() const {
   std::int64_t total = 0;
   for (const TokenFile& file : files_) total += file.tokens();
@@ -94,10 +98,9 @@ void TokenData::sample(std::int64_t index, std::int32_t* tokens, std::int32_t* t
   const std::int64_t windows = windows_[source];
   const Permutation order(windows, keys_[source], static_cast<std::uint64_t>(ordinal / windows));
   const std::int64_t begin = order(ordinal % windows) * context();
-  std::vector<std::int32_t> window(static_cast<std::size_t>(context()) + 1);
-  files_[source].read(begin, context() + 1, window.data(), settings_.vocab);
-  std::copy_n(window.begin(), context(), tokens);
-  std::copy_n(window.begin() + 1, context(), targets);
+  const TokenFile& file = files_[source];
+  file.read(begin, context(), tokens, settings_.vocab);
+  file.read_targets(begin + 1, context(), targets, settings_.vocab);
 }
 
 }  // namespace polymoe

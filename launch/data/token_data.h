@@ -58,7 +58,11 @@ class TokenData {
     return mixture_.drawn(sample);
   }
 
-  /// tokens[j] = window[j], targets[j] = window[j + 1], j in [0, context). Thread-safe.
+  /// Whether some tokens are no targets, so that samples differ in how many they have.
+  bool masked() const;
+
+  /// tokens[j] = window[j], targets[j] = window[j + 1], j in [0, context), or -1 where the file's
+  /// mask says that it does not count. Thread-safe.
   /// Throws InputFileError with file, position and id of a token outside [0, vocab).
   void sample(std::int64_t index, std::int32_t* tokens, std::int32_t* targets) const;
 

@@ -17,6 +17,7 @@ class ByteTokenizer final : public Tokenizer {
     ids.reserve(ids.size() + text.size());
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
   }
+  PieceKind kind_of(std::int32_t) const override { return PieceKind::text; }
   std::string bytes_of(std::int32_t id) const override {
     if (id < 0 || id > end_id)
       throw InvalidArgument("token " + std::to_string(id) + ": the byte tokenizer has ids 0 to " +

@@ -11,6 +11,13 @@
 
 namespace polymoe {
 
+/// What an id is for.
+enum class PieceKind : std::uint8_t {
+  text,
+  unknown,  // text that the tokenizer does not have
+  byte,     // of a character that it does not have
+};
+
 /// Text to token ids and back.
 class Tokenizer {
  public:
@@ -21,6 +28,8 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
   /// Appends the ids of `text`. Thread-safe.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& ids) const = 0;
+  /// Of an id in [0, vocab()).
+  virtual PieceKind kind_of(std::int32_t id) const = 0;
   /// The bytes that an id stands for: text, or part of one character; nothing for ids that stand
   /// for no text. Throws InvalidArgument for an id outside [0, vocab()).
   virtual std::string bytes_of(std::int32_t id) const = 0;

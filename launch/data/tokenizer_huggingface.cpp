@@ -97,6 +97,13 @@ class HuggingFaceTokenizer final : public Tokenizer {
     });
   }
 
+  PieceKind kind_of(std::int32_t id) const override {
+    const std::string* piece = model_->piece_of(id);
+    if (piece == nullptr || added_text_.contains(id)) return PieceKind::text;
+    if (fallback_byte(*piece) >= 0) return PieceKind::byte;
+    return *piece == "<unk>" || *piece == "[UNK]" ? PieceKind::unknown : PieceKind::text;
+  }
+
   std::string bytes_of(std::int32_t id) const override {
     std::vector<std::string> pieces;
     add_piece(id, pieces);

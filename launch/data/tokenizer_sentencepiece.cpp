@@ -8,6 +8,7 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "launch/data/document_stream.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -23,10 +24,17 @@ void load(const std::string& path, sentencepiece::SentencePieceProcessor& proces
     throw InputFileError(path, "is not a sentencepiece model");
 }
 
+bool puts_blank_before(const sentencepiece::SentencePieceProcessor& processor) {
+  std::vector<std::string> pieces;
+  return processor.Encode("a", &pieces).ok() && !pieces.empty() &&
+         pieces.front().starts_with(space_mark);
+}
+
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   explicit SentencePieceTokenizer(const std::string& path) {
     load(path, processor_);
+    prefix_blank_ = puts_blank_before(processor_);
     end_id_ = processor_.eos_id() >= 0 ? processor_.eos_id() : processor_.bos_id();
     if (end_id_ < 0)
       throw InputFileError(path, "has no end-of-sentence or begin-of-sentence id to end documents");
@@ -36,24 +44,30 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::int32_t end_of_document() const override { return end_id_; }
 
   void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
-    // The cost of an encoding grows faster than its text: long ones go in parts that end a line.
-    constexpr std::size_t part_bytes = std::size_t{1} << 20;
+    // The cost of an encoding grows faster than its text, and so does its memory: long ones go in
+    // parts.
+    constexpr std::size_t part_bytes = std::size_t{1} << 14;
+    bool first = true;
     while (!text.empty()) {
       std::size_t length = text.size();
-      if (length > part_bytes) {
-        const std::size_t line_end = text.rfind('\n', part_bytes - 1);
-        const std::size_t blank = text.rfind(' ', part_bytes - 1);
-        if (line_end != std::string_view::npos)
-          length = line_end + 1;
-        else if (blank != std::string_view::npos && blank > 0)
-          length = blank;
+      if (length > part_bytes) length = part_length(text, part_bytes);
+      // A model that puts a blank before a text takes it for the one that the text was cut at.
+      if (!first && prefix_blank_ && length > 1 && text.front() == ' ') {
+        text.remove_prefix(1);
+        --length;
       }
+      first = false;
       std::vector<int> part;
       const auto status = processor_.Encode(text.substr(0, length), &part);
       if (!status.ok()) throw Error("sentencepiece: " + status.ToString());
       ids.insert(ids.end(), part.begin(), part.end());
       text.remove_prefix(length);
     }
+  }
+
+  PieceKind kind_of(std::int32_t id) const override {
+    if (processor_.IsUnknown(id)) return PieceKind::unknown;
+    return processor_.IsByte(id) ? PieceKind::byte : PieceKind::text;
   }
 
   std::string bytes_of(std::int32_t id) const override {
@@ -80,6 +94,7 @@ class SentencePieceTokenizer final : public Tokenizer {
  private:
   sentencepiece::SentencePieceProcessor processor_;
   std::int32_t end_id_ = -1;
+  bool prefix_blank_ = false;
 };
 
 // The texts in parts of whole lines that sentencepiece does not pass over for their length.
@@ -174,9 +189,7 @@ SentencepieceTraits sentencepiece_traits(const std::string& path) {
   // A merge's score is its rank, a whole number; a unigram's is a logarithm.
   for (int id = 0; id < processor.GetPieceSize() && traits.byte_pairs; ++id)
     traits.byte_pairs = processor.GetScore(id) == std::trunc(processor.GetScore(id));
-  std::vector<std::string> pieces;
-  if (processor.Encode("a", &pieces).ok() && !pieces.empty())
-    traits.prefix_blank = pieces.front().starts_with(space_mark);
+  traits.prefix_blank = puts_blank_before(processor);
   return traits;
 }
 

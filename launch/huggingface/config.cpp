@@ -81,15 +81,21 @@ double rope_theta(const Keys& keys) {
   return old;
 }
 
-void read_widths(const Keys& keys, ModelConfig& model) {
+/// What transformers takes where a config.json of the family leaves a key out.
+struct FamilyDefaults {
+  std::int64_t context;
+  double norm_epsilon;
+};
+
+void read_widths(const Keys& keys, const FamilyDefaults& defaults, ModelConfig& model) {
   model.layers = keys.extent("num_hidden_layers");
   model.hidden = keys.extent("hidden_size");
   model.heads = keys.extent("num_attention_heads");
   model.kv_heads = keys.extent("num_key_value_heads", model.heads);
   model.vocab = keys.extent("vocab_size");
-  model.context = keys.extent("max_position_embeddings");
+  model.context = keys.extent("max_position_embeddings", defaults.context);
   model.tied = keys.flag("tie_word_embeddings", false);
-  model.norm_epsilon = keys.number("rms_norm_eps");
+  model.norm_epsilon = keys.number("rms_norm_eps", defaults.norm_epsilon);
   model.rope_theta = rope_theta(keys);
   model.init_std = keys.number("initializer_range", model.init_std);
   keys.require("attention_bias", false);
@@ -153,7 +159,9 @@ void read_polymoe(const Keys& keys, ModelConfig& model) {
 ModelConfig read_model(const Keys& keys) {
   const std::string type = keys.text("model_type");
   ModelConfig model;
+  FamilyDefaults defaults{.context = 4096, .norm_epsilon = 1e-5};
   if (type == model_types[0]) {
+    defaults = {.context = 2048, .norm_epsilon = 1e-6};
     read_llama(keys, model);
   } else if (type == model_types[1]) {
     read_olmoe(keys, model);
@@ -163,7 +171,7 @@ ModelConfig read_model(const Keys& keys) {
     throw InvalidArgument(fmt::format("model_type = {}: must be {}", Json(type).dump(),
                                       fmt::join(model_types, ", ")));
   }
-  read_widths(keys, model);
+  read_widths(keys, defaults, model);
   refuse_violations("its model", model.violations());
   return model;
 }

@@ -26,7 +26,7 @@ class PolymoeConfig(PretrainedConfig):
                  num_experts_per_tok=1, moe_intermediate_size=0, num_shared_experts=0,
                  dense_layers=(), router_scores="softmax", norm_topk_prob=False, router_bias_rate=0.0,
                  router_aux_loss_coef=0.01, router_z_loss_coef=0.001, coefficients_per_expert=False,
-                 **kwargs):
+                 use_cache=True, **kwargs):
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.intermediate_size = intermediate_size
@@ -52,6 +52,6 @@ class PolymoeConfig(PretrainedConfig):
         self.router_aux_loss_coef = router_aux_loss_coef
         self.router_z_loss_coef = router_z_loss_coef
         self.coefficients_per_expert = coefficients_per_expert
+        self.use_cache = use_cache
         kwargs.setdefault("tie_word_embeddings", False)
-        kwargs.setdefault("use_cache", True)
         super().__init__(**kwargs)

@@ -112,6 +112,49 @@ class StoredTensors {
   std::int64_t elements_ = 0;
 };
 
+/// Whether two stored tensors hold the same values, of which one block is in memory at a time.
+bool same_values(const SafetensorsModel::Source& a, const SafetensorsModel::Source& b) {
+  constexpr std::int64_t block = 1 << 20;
+  if (a.entry->extents != b.entry->extents) return false;
+  const OwnedTensor left({block}, DType::f32, Device::cpu()),
+      right({block}, DType::f32, Device::cpu());
+  for (std::int64_t begin = 0; begin < a.entry->elements; begin += block) {
+    const std::int64_t count = std::min(block, a.entry->elements - begin);
+    a.file->read(*a.entry, begin, left->rows(0, count));
+    b.file->read(*b.entry, begin, right->rows(0, count));
+    if (!std::equal(left->data<float>(), left->data<float>() + count, right->data<float>()))
+      return false;
+  }
+  return true;
+}
+
+/// config.json may tie the output projection to the embedding although the files hold one of its
+/// own: that is the model, as transformers takes it too.
+void untie_if_apart(const fs::path& from, ModelConfig& model, InterchangeReport& report) {
+  if (!model.tied) return;
+  const SafetensorsModel files(from);
+  const auto* head = files.find("lm_head.weight");
+  const auto* embedding = files.find("model.embed_tokens.weight");
+  if (head == nullptr || embedding == nullptr || same_values(*head, *embedding)) return;
+  model.tied = false;
+  report.notes.push_back(
+      "config.json says tie_word_embeddings, but lm_head.weight is not the embedding: they are "
+      "kept apart (model.tied = false)");
+}
+
+/// What the files hold and a run does not.
+void note_what_is_dropped(const fs::path& from, InterchangeReport& report) {
+  const SafetensorsModel files(from);
+  const auto frequencies = std::count_if(
+      files.tensors().begin(), files.tensors().end(),
+      [](const auto& tensor) { return tensor.first.ends_with(".rotary_emb.inv_freq"); });
+  if (frequencies > 0)
+    report.notes.push_back(fmt::format(
+        "{} tensors rotary_emb.inv_freq are left out: they follow from rope_theta", frequencies));
+  if (fs::exists(from / "generation_config.json"))
+    report.notes.push_back("generation_config.json is left out: generate takes options");
+}
+
 Config read_config_json(const fs::path& path) {
   const Json json = parse_json(read_file(path, max_config_bytes), path.string());
   if (!json.is_object()) throw InputFileError(path.string(), "is no JSON object");
@@ -155,15 +198,15 @@ void import_tokenizer(const fs::path& from, const fs::path& to, InterchangeRepor
 
 InterchangeReport import_huggingface(const HuggingFaceImport& options) {
   const fs::path json = options.from / "config.json";
-  const Config described = read_config_json(json);
+  InterchangeReport report;
+  Config described = read_config_json(json);
+  untie_if_apart(options.from, described.model, report);
   const StoredTensors tensors(options.from, described.model);
   const Config config = resolved(described, options);
-
-  InterchangeReport report{.checkpoint = {},
-                           .architecture = architecture_of(family_of(config.model)),
-                           .tensors = tensors.count(),
-                           .parameters = tensors.elements(),
-                           .notes = {}};
+  report.architecture = architecture_of(family_of(config.model));
+  report.tensors = tensors.count();
+  report.parameters = tensors.elements();
+  note_what_is_dropped(options.from, report);
   NewDirectory directory(options.to, "--to");
   const fs::path& to = directory.partial();
   write_checkpoint(

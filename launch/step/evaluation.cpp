@@ -41,15 +41,17 @@ std::vector<Pass> cut(std::int64_t tokens, const EvaluationWindows& windows) {
   return passes;
 }
 
+/// The sum of the losses; `counted` becomes the number of predictions that are in it.
 double evaluate_pass(LanguageModel& model, const TokenFile& file, const Pass& pass,
-                     ExecutionContext& context) {
+                     std::int64_t* counted, ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
   const std::int64_t rows = pass.windows * pass.length, vocab = model.config().vocab;
   // The windows are consecutive in the file, so one read serves them all.
   const auto fill = [&](std::int32_t* tokens, std::int32_t* targets) {
     if (rows == 0) return;
     file.read(pass.first_token, rows, tokens, vocab);
-    file.read(pass.first_token + 1, rows, targets, vocab);
+    file.read_targets(pass.first_token + 1, rows, targets, vocab);
+    *counted = std::count_if(targets, targets + rows, [](auto id) { return id >= 0; });
   };
   const TokenBatch batch = make_batch(pass.windows, pass.length, fill, context);
   const Tensor losses = model.token_losses(batch, context);
@@ -73,20 +75,23 @@ Evaluation evaluate(LanguageModel& model, const TokenFile& file, const Evaluatio
   Communicator& world = mesh.world();
   const auto ranks = static_cast<std::size_t>(world.size());
   // One sum per pass: the total is formed in the order of the file, whatever the layout.
-  const OwnedTensor sums({static_cast<std::int64_t>(passes.size())}, DType::f64, Device::cpu());
+  const OwnedTensor sums({2 * static_cast<std::int64_t>(passes.size())}, DType::f64, Device::cpu());
   for (std::size_t first = 0; first < passes.size(); first += ranks) {
     const std::size_t mine = first + static_cast<std::size_t>(world.rank());
     const bool idle = mine >= passes.size();
     const Pass pass = idle ? Pass{.length = windows.context} : passes[mine];
-    const double value = evaluate_pass(model, file, pass, context);
-    if (!idle) sums->data<double>()[mine] = value;
+    std::int64_t counted = 0;
+    const double value = evaluate_pass(model, file, pass, &counted, context);
+    if (idle) continue;
+    sums->data<double>()[2 * mine] = value;
+    sums->data<double>()[2 * mine + 1] = static_cast<double>(counted);
   }
   world.all_reduce(*sums, Reduction::sum, context.stream);
 
   Evaluation result;
   for (std::size_t i = 0; i < passes.size(); ++i) {
-    result.loss_sum += sums->data<double>()[i];
-    result.tokens += passes[i].windows * passes[i].length;
+    result.loss_sum += sums->data<double>()[2 * i];
+    result.tokens += static_cast<std::int64_t>(sums->data<double>()[2 * i + 1]);
   }
   return result;
 }

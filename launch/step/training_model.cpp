@@ -32,10 +32,11 @@ TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Devi
       reducer_(store_) {}
 
 LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,
-                                          ExecutionContext& context) {
+                                          ExecutionContext& context,
+                                          std::optional<std::int64_t> predicted) {
   const TrainConfig& train = config_.train;
   const std::int64_t length = config_.model.context;
-  const GlobalBatch global{.tokens = train.global_batch * length,
+  const GlobalBatch global{.tokens = predicted.value_or(train.global_batch * length),
                            .sequences = train.global_batch,
                            .micro_batches = shares_.passes * shares_.ranks};
   const auto segment_done = [&](int segment) {

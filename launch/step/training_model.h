@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "launch/config/config.h"
 #include "launch/config/step_shares.h"
@@ -29,7 +30,10 @@ class TrainingModel {
   /// share of the loss. Collective over the mesh.
   using FillPass =
       std::function<void(std::int64_t pass, std::int32_t* tokens, std::int32_t* targets)>;
-  LossTerms forward_backward(const FillPass& fill, std::int64_t passes, ExecutionContext& context);
+  /// The loss is the mean over the predicted tokens of the global batch: all of them, or `predicted`
+  /// where some are no targets; the same number on every rank, at least 1.
+  LossTerms forward_backward(const FillPass& fill, std::int64_t passes, ExecutionContext& context,
+                             std::optional<std::int64_t> predicted = {});
   /// See ShardedOptimizer. Collective over the mesh.
   double gradient_norm(ExecutionContext& context);
   /// Clips by optimizer.clip and updates. Collective over the mesh.

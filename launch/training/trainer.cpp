@@ -77,15 +77,43 @@ void Trainer::log_start() {
         config_.optimizer.warmup, config_.train.steps));
 }
 
-LossTerms Trainer::forward_backward() {
-  const std::int64_t length = config_.model.context;
-  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+ReadAhead::Settings Trainer::own_samples() const {
+  const TrainConfig& train = config_.train;
+  ReadAhead::Settings settings{
+      .first = position_.next_sample,
+      .per_step = train.global_batch,
+      .last = position_.next_sample + (train.steps - position_.step) * train.global_batch,
+      .samples = {}};
+  for (std::int64_t pass = 0; pass < model_.shares().passes; ++pass) {
     const SequenceRange share = model_.shares().of(pass, mesh_.world().rank());
-    for (std::int64_t i = 0; i < share.count; ++i)
-      data_.train().sample(position_.next_sample + share.first + i, tokens + i * length,
-                           targets + i * length);
+    for (std::int64_t i = 0; i < share.count; ++i) settings.samples.push_back(share.first + i);
+  }
+  return settings;
+}
+
+LossTerms Trainer::forward_backward() {
+  ReadAhead::Step step;
+  {
+    const Timeline::Scope phase(execution_.context().timeline, Phase::data);
+    if (!samples_) samples_ = std::make_unique<ReadAhead>(data_.train(), own_samples());
+    step = samples_->next();
+  }
+  std::int64_t next = 0;  // of this rank's tokens; the passes come in their order
+  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+    const std::int64_t count =
+        model_.shares().of(pass, mesh_.world().rank()).count * config_.model.context;
+    std::copy_n(step.tokens.data() + next, count, tokens);
+    std::copy_n(step.targets.data() + next, count, targets);
+    next += count;
   };
-  return model_.forward_backward(fill, model_.shares().passes, execution_.context());
+  std::optional<std::int64_t> predicted;
+  if (data_.train().masked()) {
+    // The mean is over the tokens that count on all ranks.
+    mesh_.world().all_reduce(Tensor(&step.predicted, {1}, DType::i64, Device::cpu()),
+                             Reduction::sum, execution_.context().stream);
+    predicted = std::max<std::int64_t>(step.predicted, 1);
+  }
+  return model_.forward_backward(fill, model_.shares().passes, execution_.context(), predicted);
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {

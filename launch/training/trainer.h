@@ -9,6 +9,7 @@
 
 #include "launch/config/config.h"
 #include "launch/config/schedule.h"
+#include "launch/data/read_ahead.h"
 #include "launch/data/training_data.h"
 #include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
@@ -90,6 +91,7 @@ class Trainer {
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
   void log_start();
+  ReadAhead::Settings own_samples() const;
   LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
   void check_finite(const StepMetrics& metrics);
@@ -113,6 +115,7 @@ class Trainer {
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
   std::optional<double> valid_loss_;
+  std::unique_ptr<ReadAhead> samples_;  // from the first step on
 };
 
 }  // namespace polymoe

@@ -33,38 +33,59 @@ std::int64_t checked_vocabulary(std::int64_t vocab) {
 
 }  // namespace
 
-MegatronWriter::MegatronWriter(const std::filesystem::path& prefix, std::int64_t vocab)
+MegatronWriter::MegatronWriter(const std::filesystem::path& prefix, std::int64_t vocab,
+                               bool with_mask)
     : bin_(with_suffix(prefix, ".bin")),
       idx_(with_suffix(prefix, ".idx")),
+      mask_path_(with_suffix(prefix, ".mask.bin")),
       vocab_(checked_vocabulary(vocab)),
-      data_(with_suffix(bin_, ".partial")) {}
+      data_(with_suffix(bin_, ".partial")) {
+  if (with_mask) mask_.emplace(with_suffix(mask_path_, ".partial"));
+}
 
 MegatronWriter::~MegatronWriter() {
   std::error_code ignored;  // after finish() there is nothing to remove
   std::filesystem::remove(with_suffix(bin_, ".partial"), ignored);
   std::filesystem::remove(with_suffix(idx_, ".partial"), ignored);
+  std::filesystem::remove(with_suffix(mask_path_, ".partial"), ignored);
 }
 
 void MegatronWriter::add(std::span<const std::int32_t> document) {
-  if (document.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max())) {
-    throw InvalidArgument("a document of " + std::to_string(document.size()) +
-                          " tokens; a Megatron index takes at most 2147483647");
-  }
-  for (std::size_t i = 0; i < document.size(); ++i) {
-    if (document[i] < 0 || document[i] >= vocab_) {
-      throw InvalidArgument("token " + std::to_string(i) + " of document " +
-                            std::to_string(documents()) + " is " + std::to_string(document[i]) +
-                            "; ids are in [0, " + std::to_string(vocab_) + ")");
+  append(document);
+  end_document();
+}
+
+void MegatronWriter::append(std::span<const std::int32_t> part,
+                            std::span<const std::uint8_t> counted) {
+  if (mask_ && counted.size() != part.size())
+    throw InvalidArgument("a part of " + std::to_string(part.size()) + " tokens has a mask of " +
+                          std::to_string(counted.size()));
+  for (std::size_t i = 0; i < part.size(); ++i) {
+    if (part[i] < 0 || part[i] >= vocab_) {
+      throw InvalidArgument("token " + std::to_string(document_tokens_) + " + " +
+                            std::to_string(i) + " of document " + std::to_string(documents()) +
+                            " is " + std::to_string(part[i]) + "; ids are in [0, " +
+                            std::to_string(vocab_) + ")");
     }
   }
   if (vocab_ < first_wide_vocabulary) {
-    narrow_.assign(document.begin(), document.end());
+    narrow_.assign(part.begin(), part.end());
     data_.write(narrow_.data(), narrow_.size() * sizeof narrow_[0]);
   } else {
-    data_.write(document.data(), document.size_bytes());
+    data_.write(part.data(), part.size_bytes());
   }
-  lengths_.push_back(static_cast<std::int32_t>(document.size()));
-  tokens_ += static_cast<std::int64_t>(document.size());
+  if (mask_) mask_->write(counted.data(), counted.size());
+  document_tokens_ += static_cast<std::int64_t>(part.size());
+}
+
+void MegatronWriter::end_document() {
+  if (document_tokens_ > std::numeric_limits<std::int32_t>::max()) {
+    throw InvalidArgument("a document of " + std::to_string(document_tokens_) +
+                          " tokens; a Megatron index takes at most 2147483647");
+  }
+  lengths_.push_back(static_cast<std::int32_t>(document_tokens_));
+  tokens_ += document_tokens_;
+  document_tokens_ = 0;
 }
 
 void MegatronWriter::finish() {
@@ -89,6 +110,14 @@ void MegatronWriter::finish() {
   index.sync();
   index.close();
 
+  std::error_code ignored;
+  if (mask_) {
+    mask_->sync();
+    mask_->close();
+    rename_path(mask_->path(), mask_path_);
+  } else {
+    std::filesystem::remove(mask_path_, ignored);
+  }
   rename_path(data_.path(), bin_);
   rename_path(index.path(), idx_);
   sync_directory(bin_.has_parent_path() ? bin_.parent_path() : ".");

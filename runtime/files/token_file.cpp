@@ -133,7 +133,19 @@ TokenFile TokenFile::open(const std::filesystem::path& path, int token_bytes) {
                          "raw .npy");
   }
   if (file.tokens_ == 0) throw InputFileError(file.path().string(), "holds no tokens");
+  file.open_mask(std::filesystem::path(file.path()).replace_extension());
   return file;
+}
+
+void TokenFile::open_mask(const std::filesystem::path& prefix) {
+  const std::filesystem::path path = with_suffix(prefix, ".mask.bin");
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return;
+  mask_.emplace(path);
+  if (mask_->bytes() != tokens_)
+    throw InputFileError(path.string(), "has " + str(mask_->bytes()) +
+                                            " bytes; expected one for each of the " + str(tokens_) +
+                                            " tokens of " + data_->path().string());
 }
 
 TokenFile TokenFile::open_raw(const std::filesystem::path& path, int token_bytes) {
@@ -276,6 +288,21 @@ void TokenFile::read(std::int64_t begin, std::int64_t count, std::int32_t* out,
     }
     if (outside) refuse_ids(path(), first, block, vocab);
   });
+}
+
+void TokenFile::read_targets(std::int64_t begin, std::int64_t count, std::int32_t* out,
+                             std::int64_t vocab) const {
+  read(begin, count, out, vocab);
+  if (!mask_) return;
+  std::vector<std::uint8_t> counted(static_cast<std::size_t>(count));
+  mask_->read(begin, counted.data(), counted.size());
+  for (std::size_t i = 0; i < counted.size(); ++i) {
+    if (counted[i] > 1)
+      throw InputFileError(mask_->path().string(),
+                           "byte " + str(begin + static_cast<std::int64_t>(i)) + " is " +
+                               std::to_string(counted[i]) + "; expected 0 or 1");
+    if (counted[i] == 0) out[i] = -1;
+  }
 }
 
 std::uint64_t TokenFile::max_token() const {

@@ -16,7 +16,7 @@ namespace polymoe {
 ///   megatron  PREFIX.bin with PREFIX.idx (Megatron-LM's IndexedDataset, integer dtypes)
 ///   llm.c     NAME.bin that starts with llm.c's magic, u16 or u32
 ///   raw       NAME.npy without a NumPy header, as OLMo and Dolma write it: u16 or u32
-/// Nothing is read but what is asked for: opening costs the same whatever the size, and a file that
+/// A loss mask may lie beside any of them. Nothing is read but what is asked for: opening costs the same whatever the size, and a file that
 /// became shorter meanwhile is an error that names it. Move-only. All reads are thread-safe.
 class TokenFile {
  public:
@@ -57,6 +57,13 @@ class TokenFile {
   void read(std::int64_t begin, std::int64_t count, std::int32_t* out,
             std::int64_t vocab = std::int64_t{1} << 31) const;
 
+  /// Whether a loss mask lies beside it: PREFIX.mask.bin, a byte per token, 0 where the token is
+  /// not to be predicted.
+  bool masked() const { return mask_.has_value(); }
+  /// As read(), with -1 in place of tokens that are not to be predicted.
+  void read_targets(std::int64_t begin, std::int64_t count, std::int32_t* out,
+                    std::int64_t vocab) const;
+
   /// Reads all of the index once. Throws InputFileError at the first entry that contradicts the
   /// others or the file sizes.
   void check_index() const;
@@ -81,7 +88,9 @@ class TokenFile {
   template <class Body>
   void for_each_block(std::int64_t begin, std::int64_t end, Body body) const;
 
-  std::optional<InputFile> data_;
+  void open_mask(const std::filesystem::path& prefix);
+
+  std::optional<InputFile> data_, mask_;
   std::optional<MegatronIndex> index_;
   Form form_ = Form::raw;
   Element element_ = Element::u16;

@@ -86,7 +86,7 @@ TEST_F(CommandLineTest, HelpAndVersion) {
   EXPECT_EQ(help.exit_code, 0);
   EXPECT_EQ(help.standard_error, "");
   for (const char* command :
-       {"train", "eval", "generate", "tokenize", "plan", "bench", "checkpoint"}) {
+       {"train", "eval", "generate", "tokenize", "data", "plan", "bench", "checkpoint"}) {
     EXPECT_NE(help.standard_output.find("\n  " + std::string(command) + " "), std::string::npos);
     const ProcessResult its_help = run({command, "--help"});
     EXPECT_EQ(its_help.exit_code, 0);
@@ -315,6 +315,8 @@ TEST_F(CommandLineTest, TokenizeWritesAndRefuses) {
   EXPECT_NE(anew({"--tokenizer=bytes", "--held-out=0.5", "--input", a})
                 .standard_output.find("its last 2 bytes are held out"),
             std::string::npos);
+  EXPECT_EQ(read_bytes(path("out/t-train.bin")), std::string("a\0b\0\0\1", 6));
+  EXPECT_EQ(read_bytes(path("out/t-valid.bin")), std::string("c\0\n\0\0\1", 6));
   write_bytes(path("letter.txt"), "x");
   expect_line(anew({"--tokenizer=bytes", "--held-out=0.5", "--input", path("letter.txt")}), 64,
               {"--held-out", "too short"});
@@ -324,6 +326,59 @@ TEST_F(CommandLineTest, TokenizeWritesAndRefuses) {
   expect_line(tokenize({"--train-vocabulary=1.5", "--input", a}), 64, {"--train-vocabulary 1.5"});
   expect_line(run({"tokenize", "--tokenizer=bytes", "--input", a, "--output", a + "/t"}), 74,
               {"a.txt"});
+}
+
+TEST_F(CommandLineTest, TokenizesLinesOfJsonAndConversations) {
+  write_bytes(path("a.jsonl"), "{\"id\": 1, \"text\": \"ab\"}\n{\"text\": \"c\"}\n");
+  write_bytes(path("chat.jsonl"), "{\"prompt\": \"ab\", \"completion\": \"c\"}\n");
+  const auto tokenize = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(),
+                     {"tokenize", "--tokenizer=bytes", "--force", "--output", path("out/t")});
+    return run(arguments);
+  };
+  const ProcessResult done = tokenize({"--input", path("a.jsonl")});
+  EXPECT_EQ(done.exit_code, 0) << done.standard_error;
+  EXPECT_NE(done.standard_output.find("2 documents, 5 tokens of 3 bytes"), std::string::npos)
+      << done.standard_output;
+  EXPECT_FALSE(std::filesystem::exists(path("out/t.mask.bin")));
+  ASSERT_EQ(tokenize({"--chat=chatml", "--input", path("chat.jsonl")}).exit_code, 0);
+  EXPECT_EQ(read_bytes(path("out/t.mask.bin")), std::string("\0\0\1\1", 4));
+
+  expect_line(tokenize({"--chat=chatml", "--input", path("a.jsonl")}), 65, {"a.jsonl line 1"});
+  expect_line(tokenize({"--chat=robot", "--input", path("a.jsonl")}), 64, {"--chat robot"});
+  expect_line(tokenize({"--chat=auto", "--input", path("a.jsonl")}), 64, {"--chat auto"});
+  expect_line(tokenize({"--field=body", "--input", path("a.jsonl")}), 65,
+              {"body", "fields with text: text"});
+  write_bytes(path("latin.txt"), "caf\xE9 au lait");
+  expect_line(tokenize({"--input", path("latin.txt")}), 65, {"latin.txt byte 0: 3", "Latin-1"});
+  const ProcessResult replaced = tokenize({"--invalid=replace", "--input", path("latin.txt")});
+  EXPECT_EQ(replaced.exit_code, 0);
+  EXPECT_NE(replaced.standard_output.find("1 places"), std::string::npos);
+  expect_line(tokenize({"--held-out=0.1", "--input", "-"}), 64, {"standard input"});
+  write_bytes(path("empty.txt"), "");
+  expect_line(tokenize({"--input", path("empty.txt")}), 65, {"empty.txt", "no text"});
+}
+
+TEST_F(CommandLineTest, ChecksAndShowsTokenFiles) {
+  write_bytes(path("a.txt"), "one two");
+  ASSERT_EQ(run({"tokenize", "--tokenizer=bytes", "--input", path("a.txt"), "--output", path("a")})
+                .exit_code,
+            0);
+  write_tokens("ids", 100);
+  const ProcessResult checked = run({"data", "check", path("a.bin"), path("ids")});
+  EXPECT_EQ(checked.exit_code, 0) << checked.standard_error;
+  EXPECT_NE(checked.standard_output.find("8 tokens, 1 documents, ids below 257: fine"),
+            std::string::npos)
+      << checked.standard_output;
+  expect_line(run({"data", "check", path("ids"), "--vocab=64"}), 65, {"ids.bin", "70", "0 to 63"});
+  const ProcessResult shown = run({"data", "show", path("a.bin"), "--window=1", "--context=3"});
+  EXPECT_EQ(shown.standard_output, "tokens 3 to 6 of " + path("a.bin") + "\n two\n");
+  expect_line(run({"data", "show", path("a.bin"), "--window=9"}), 64, {"--window 9", "1 windows"});
+  expect_line(run({"data", "show", path("ids")}), 64, {"--tokenizer"});
+  const ProcessResult counted = run({"data", "statistics", path("a.bin")});
+  EXPECT_NE(counted.standard_output.find("7 different ones, the largest 256"), std::string::npos)
+      << counted.standard_output;
+  expect_line(run({"data"}), 64, {"data"});
 }
 
 }  // namespace

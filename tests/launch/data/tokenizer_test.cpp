@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "launch/data/documents.h"
+#include "launch/data/held_out.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
 
@@ -162,54 +162,7 @@ TEST(SentencePiece, RefusesForeignFilesAndImpossibleVocabularies) {
   EXPECT_EQ(too_large.find('\n'), std::string::npos) << too_large;
 }
 
-TEST(DocumentsTest, AreFilesOrWhatSeparatorLinesSeparate) {
-  const TemporaryDirectory directory;
-  const std::string a = (directory.path() / "a").string(), b = (directory.path() / "b").string(),
-                    empty = (directory.path() / "empty").string();
-  write_bytes(a, "one\n---\ntwo\r\n---\r\n\n--- not\n---\n---\nlast");
-  write_bytes(b, "---\nthree\n---");
-  write_bytes(empty, "");
-  const Documents files({a, empty, b}, "");
-  ASSERT_EQ(files.size(), 2U);
-  EXPECT_EQ(files[1], "---\nthree\n---");
-  const Documents split({a, empty, b}, "---");
-  ASSERT_EQ(split.size(), 5U);
-  EXPECT_EQ(split[0], "one\n");
-  EXPECT_EQ(split[1], "two\r\n");
-  EXPECT_EQ(split[2], "\n--- not\n");
-  EXPECT_EQ(split[3], "last");
-  EXPECT_EQ(split[4], "three\n");
-  EXPECT_EQ(split.bytes(), 4 + 5 + 9 + 4 + 6);
-  EXPECT_THROW(Documents({empty}, ""), InputFileError);
-  EXPECT_THROW(Documents({(directory.path() / "absent").string()}, ""), InputFileError);
-}
-
-TEST(DocumentsTest, TheOnlyOneIsCutAtAnEndOfLine) {
-  const TemporaryDirectory directory;
-  const std::string path = (directory.path() / "text").string();
-  write_bytes(path, "one\ntwo\nthree\nfour\n");  // 19 bytes, of which 75 % are 14
-  Documents lines({path}, "");
-  lines.cut_end(0.25);
-  ASSERT_EQ(lines.size(), 2U);
-  EXPECT_EQ(lines[0], "one\ntwo\nthree\n");
-  EXPECT_EQ(lines[1], "four\n");
-  EXPECT_THROW(lines.cut_end(0.25), InvalidArgument);  // there are two now
-
-  write_bytes(path, "ab\xC3\xA9");  // without a line's end, between characters
-  Documents characters({path}, "");
-  characters.cut_end(0.5);
-  EXPECT_EQ(characters[0], "ab");
-  EXPECT_EQ(characters[1], "\xC3\xA9");
-
-  write_bytes(path, "a");
-  Documents letter({path}, "");
-  EXPECT_NE(message_of<InvalidArgument>([&] {
-              letter.cut_end(0.5);
-            }).find("too short to hold out its end"),
-            std::string::npos);
-}
-
-TEST(DocumentsTest, HeldOutOnesAreChosenBySeed) {
+TEST(HeldOut, DocumentsAreChosenBySeed) {
   const auto count = [](const std::vector<bool>& chosen) {
     return std::count(chosen.begin(), chosen.end(), true);
   };

@@ -355,12 +355,35 @@ TEST(HuggingFace, RefusesWhatItWouldNotComputeAlike) {
        "holds no tensor model.layers.2.input_layernorm.weight"},
       {"olmoe", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
        "holds tensor model.layers.1."},
-      {"olmoe", "\"rms_norm_eps\": 1e-05,", "", "rms_norm_eps is missing"},
+      {"olmoe", "\"num_attention_heads\": 4,", "", "num_attention_heads is missing"},
   };
   for (const Case& c : cases) {
     const std::string message = refusal(c.name, c.from, c.to);
     EXPECT_NE(message.find(c.cause), std::string::npos) << c.cause << ": " << message;
   }
+}
+
+TEST(HuggingFace, AHeadOfItsOwnIsKeptWhateverConfigSaysOfTies) {
+  const TemporaryDirectory directory;
+  const fs::path in = directory.path() / "in";
+  fs::copy(fixtures / "llama", in);
+  std::string config = read_bytes(in / "config.json");
+  for (const auto& [from, to] : std::map<std::string, std::string>{
+           {"\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"},
+           {"\"rms_norm_eps\": 1e-06,", ""}}) {  // as the default
+    ASSERT_NE(config.find(from), std::string::npos) << from;
+    config.replace(config.find(from), from.size(), to);
+  }
+  write_bytes(in / "config.json", config);
+  write_bytes(in / "generation_config.json", "{}");
+  const InterchangeReport report =
+      import_huggingface({.from = in, .to = directory.path() / "apart"});
+  import(fixtures / "llama", directory.path() / "plain");
+  EXPECT_DOUBLE_EQ(loss_of(directory.path() / "apart", 1), loss_of(directory.path() / "plain", 1));
+  std::string notes;
+  for (const std::string& note : report.notes) notes += note + "\n";
+  EXPECT_NE(notes.find("lm_head.weight is not the embedding"), std::string::npos) << notes;
+  EXPECT_NE(notes.find("generation_config.json"), std::string::npos) << notes;
 }
 
 TEST(HuggingFace, LeavesWhatExistsAlone) {

@@ -99,6 +99,27 @@ TEST_F(ValidationTest, CountsEveryTokenOnceUnderAnyLayout) {
   }
 }
 
+TEST_F(ValidationTest, LeavesOutWhatTheMaskLeavesOut) {
+  const std::int64_t count = 16 * 3 + 1;
+  const double all = run(file(count), {.context = 16, .per_batch = 1}, 1, 1).loss_sum;
+  const auto masked = [&](std::int64_t remainder) {
+    std::string mask(static_cast<std::size_t>(count), '\0');
+    for (std::int64_t i = 0; i < count; ++i)
+      if (i % 3 == remainder) mask[static_cast<std::size_t>(i)] = 1;
+    test::write_bytes(directory_.path() / ("tokens-" + std::to_string(count) + ".mask.bin"), mask);
+    const TokenFile tokens =
+        TokenFile::open(directory_.path() / ("tokens-" + std::to_string(count)), 2);
+    return run(tokens, {.context = 16, .per_batch = 1}, 2, 2);
+  };
+  double sum = 0.0;
+  for (const std::int64_t remainder : {0, 1, 2}) {
+    const Evaluation part = masked(remainder);
+    EXPECT_EQ(part.tokens, 16) << remainder;  // the first token is never predicted
+    sum += part.loss_sum;
+  }
+  EXPECT_NEAR(sum, all, 1e-6 * all);
+}
+
 TEST_F(ValidationTest, StopsAfterTheWindowsAskedFor) {
   const TokenFile tokens = file(16 * 7 + 6);
   const Evaluation result = run(tokens, {.context = 16, .per_batch = 2, .max_windows = 3}, 2, 1);

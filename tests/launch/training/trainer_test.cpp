@@ -135,6 +135,30 @@ TEST_F(TrainerTest, SharesThatAreNotEvenTakeTheSameCourse) {
   EXPECT_EQ(train(settings, {.ranks = 4, .expert_parallel = 4}), RunEnd::finished);
 }
 
+TEST_F(TrainerTest, TheLossIsTheMeanOverTheTokensThatCountUnderAnyLayout) {
+  // Samples that differ in how many of their tokens count, some have none.
+  std::string mask;
+  for (int i = 0; i < 4000; ++i) mask += static_cast<char>(i / 16 % 3 != 0 && i % 4 != 1);
+  const auto run = [&](const std::string& name, const Layout& layout, std::int64_t micro_batch) {
+    Config settings = config(name);
+    settings.train.steps = 4;
+    settings.train.micro_batch = micro_batch;
+    EXPECT_EQ(train(settings, layout), RunEnd::finished);
+    return metrics_of(path(name));
+  };
+  const auto unmasked = run("unmasked", {.ranks = 1}, 8);
+  test::write_bytes(path("tokens.mask.bin"), mask);
+  const auto expected = run("1x8", {.ranks = 1}, 8);
+  // Near the logarithm of the vocabulary, as the untrained model knows nothing.
+  EXPECT_NEAR(number(expected[0], "loss"), std::log(64.0), 0.1);
+  EXPECT_GT(std::abs(number(expected[3], "grad_norm") - number(unmasked[3], "grad_norm")), 1e-3);
+  expect_same_course(run("8x1", {.ranks = 1}, 1), expected);
+  expect_same_course(run("ranks", {.ranks = 4, .expert_parallel = 2}, 2), expected);
+  expect_same_course(run("both", {.ranks = 2}, 2), expected);
+  test::write_bytes(path("tokens.mask.bin"), mask.substr(1));
+  EXPECT_THROW(train(config("short"), {.ranks = 1}), InputFileError);
+}
+
 TEST_F(TrainerTest, GlobalBalanceTakesTheSameCourseAtTheSameMicroStep) {
   const auto run = [&](const std::string& name, Layout layout) {
     Config settings = config(name);

@@ -319,6 +319,44 @@ TEST(MegatronWriter, WidensForALargeVocabularyAndPassesItsBuffer) {
   EXPECT_EQ(out.back(), 1);
 }
 
+TEST(MegatronWriter, WritesPartsOfDocumentsAndTheirMask) {
+  TemporaryDirectory directory;
+  const auto mask = directory.path() / "chat.mask.bin";
+  {
+    MegatronWriter writer(directory.path() / "chat", 100, true);
+    writer.append(std::vector<std::int32_t>{1, 2}, std::vector<std::uint8_t>{0, 0});
+    writer.append(std::vector<std::int32_t>{3}, std::vector<std::uint8_t>{1});
+    writer.end_document();
+    EXPECT_THROW(writer.append(std::vector<std::int32_t>{4}), InvalidArgument);
+    writer.append(std::vector<std::int32_t>{5, 6}, std::vector<std::uint8_t>{0, 1});
+    writer.end_document();
+    writer.finish();
+    EXPECT_EQ(writer.documents(), 2);
+  }
+  const TokenFile file = TokenFile::open(directory.path() / "chat", 2);
+  EXPECT_TRUE(file.masked());
+  EXPECT_EQ(file.document(0).size(), 3);
+  std::vector<std::int32_t> ids(5), targets(5);
+  file.read(0, 5, ids.data());
+  file.read_targets(0, 5, targets.data(), 100);
+  EXPECT_EQ(ids, (std::vector<std::int32_t>{1, 2, 3, 5, 6}));
+  EXPECT_EQ(targets, (std::vector<std::int32_t>{-1, -1, 3, -1, 6}));
+  write_bytes(mask, std::string("\0\0\2\0\1", 5));
+  EXPECT_THROW(
+      TokenFile::open(directory.path() / "chat", 2).read_targets(0, 5, targets.data(), 100),
+      InputFileError);
+  write_bytes(mask, "1234");
+  EXPECT_NE(message_of<InputFileError>([&] {
+              TokenFile::open(directory.path() / "chat", 2);
+            }).find("chat.mask.bin: has 4 bytes"),
+            std::string::npos);
+  // Tokens that are written anew do not inherit it.
+  MegatronWriter plain(directory.path() / "chat", 100);
+  plain.add(std::vector<std::int32_t>{1});
+  plain.finish();
+  EXPECT_FALSE(TokenFile::open(directory.path() / "chat", 2).masked());
+}
+
 TEST(MegatronWriter, LeavesNothingBehindWhenNotFinished) {
   TemporaryDirectory directory;
   {

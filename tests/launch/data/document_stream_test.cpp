@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/data/document_stream.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "launch/data/sampled_texts.h"
+#include "launch/data/text_inputs.h"
+#include "runtime/error.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+using test::message_of;
+using test::write_bytes;
+
+class DocumentStreamTest : public testing::Test {
+ protected:
+  std::string path(const std::string& name) const { return (directory_.path() / name).string(); }
+  std::string file(const std::string& name, const std::string& bytes) const {
+    write_bytes(path(name), bytes);
+    return path(name);
+  }
+  /// Every document, with "|" between its parts.
+  static std::vector<std::string> documents(const std::vector<std::string>& files,
+                                            const DocumentStream::Settings& settings) {
+    DocumentStream stream(files, settings);
+    std::vector<std::string> all;
+    bool begun = false;
+    for (DocumentPart part; stream.next(part);) {
+      EXPECT_EQ(part.document, static_cast<std::int64_t>(all.size()) - (begun ? 1 : 0));
+      if (begun)
+        all.back() += "|" + part.text;
+      else
+        all.push_back(part.text);
+      begun = !part.last;
+    }
+    EXPECT_FALSE(begun);
+    return all;
+  }
+  using Texts = std::vector<std::string>;
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(DocumentStreamTest, DocumentsAreFilesOrWhatSeparatorLinesSeparate) {
+  const std::string a = file("a", "one\n---\ntwo\r\n---\r\n\n--- not\n---\n---\nlast"),
+                    b = file("b", "---\nthree\n---"), empty = file("empty", ""),
+                    marked = file("marked", "\xEF\xBB\xBFtext");
+  EXPECT_EQ(
+      documents({a, empty, b, marked}, {}),
+      (Texts{"one\n---\ntwo\r\n---\r\n\n--- not\n---\n---\nlast", "---\nthree\n---", "text"}));
+  EXPECT_EQ(documents({a, empty, b}, {.separator = "---"}),
+            (Texts{"one\n", "two\r\n", "\n--- not\n", "last", "three\n"}));
+}
+
+TEST_F(DocumentStreamTest, LongDocumentsComeInPartsThatATokenizerTakesForTheWhole) {
+  const std::string words = file("words", "some words and a line\nand more words");
+  EXPECT_EQ(documents({words}, {.part_bytes = 16}),
+            (Texts{"some words and a| line\nand more| words"}));
+  const std::string lines = file("lines", "aaaaaaaaa\nbbbbbbbbb\nccccccccc\n");
+  EXPECT_EQ(documents({lines}, {.part_bytes = 16}), (Texts{"aaaaaaaaa\n|bbbbbbbbb\n|ccccccccc\n"}));
+  // Nothing to cut at: between characters.
+  const std::string dense = file("dense", "\xE4\xB8\xAD\xE4\xB8\xAD\xE4\xB8\xAD\xE4\xB8\xAD");
+  EXPECT_EQ(documents({dense}, {.part_bytes = 7}),
+            (Texts{"\xE4\xB8\xAD\xE4\xB8\xAD|\xE4\xB8\xAD\xE4\xB8\xAD"}));
+}
+
+TEST_F(DocumentStreamTest, LinesOfJsonAreDocuments) {
+  const std::string named = file("a.jsonl", "{\"text\": 1}\n\n  {}\n"), plain = file("b", "x\ny");
+  EXPECT_EQ(documents({named, plain}, {}), (Texts{"{\"text\": 1}\n", "{}\n", "x\ny"}));
+  EXPECT_EQ(documents({plain}, {.json = true}), (Texts{"x\n", "y"}));
+  DocumentStream stream({named}, {});
+  DocumentPart part;
+  ASSERT_TRUE(stream.next(part));
+  ASSERT_TRUE(stream.next(part));
+  EXPECT_EQ(part.origin, named + " line 3");
+  EXPECT_TRUE(part.json);
+}
+
+TEST_F(DocumentStreamTest, ForeignFilesAreNamedForWhatTheyAre) {
+  const auto refusal = [&](const std::string& bytes) {
+    return message_of<InputFileError>([&] { documents({file("f", bytes)}, {}); });
+  };
+  EXPECT_NE(refusal("\xFF\xFEt").find("UTF-16"), std::string::npos);
+  EXPECT_NE(refusal("PAR1xxxx").find("Parquet"), std::string::npos);
+  EXPECT_THROW(documents({path("absent")}, {}), InputFileError);
+}
+
+TEST_F(DocumentStreamTest, InputsAreFilesDirectoriesAndPatterns) {
+  std::filesystem::create_directories(path("d/deeper"));
+  file("d/b.txt", "b");
+  file("d/a.txt", "a");
+  file("d/.hidden", "h");
+  file("d/deeper/c.jsonl.gz", "c");
+  EXPECT_EQ(text_inputs({path("d")}),
+            (Texts{path("d/a.txt"), path("d/b.txt"), path("d/deeper/c.jsonl.gz")}));
+  EXPECT_EQ(text_inputs({path("d/*.txt"), "-"}), (Texts{path("d/a.txt"), path("d/b.txt"), "-"}));
+  EXPECT_EQ(input_bytes({path("d/a.txt"), path("d/b.txt")}), 2);
+  EXPECT_TRUE(names_json_lines("x.jsonl.gz"));
+  EXPECT_FALSE(names_json_lines("x.txt.gz"));
+  file("p.parquet", "");
+  std::filesystem::create_directories(path("bare"));
+  for (const std::string& wrong : {path("none"), path("d/*.md"), path("p.parquet"), path("bare")})
+    EXPECT_THROW(text_inputs({wrong}), InputFileError) << wrong;
+  EXPECT_THROW(text_inputs({"-", "-"}), InputFileError);
+}
+
+TEST(SampledTexts, KeepsEverythingInOrderOrASampleBelowTheLimit) {
+  SampledTexts all(100, 1), some(100, 1), again(100, 1), other(100, 2);
+  for (int i = 0; i < 10; ++i) all.add(std::string(10, static_cast<char>('a' + i)));
+  EXPECT_EQ(all.take().size(), 10U);
+  EXPECT_EQ(all.take()[3], "dddddddddd");
+  for (int i = 0; i < 1000; ++i)
+    for (SampledTexts* sample : {&some, &again, &other})
+      sample->add(std::to_string(100'000'000 + i));
+  EXPECT_LE(some.bytes(), 100);
+  EXPECT_GE(some.bytes(), 27);
+  EXPECT_EQ(some.take(), again.take());
+  EXPECT_NE(some.take(), other.take());
+}
+
+}  // namespace
+}  // namespace polymoe
