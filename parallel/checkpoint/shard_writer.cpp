@@ -148,7 +148,7 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
   // An empty piece has no dataset, but its tensor exists all the same.
   ShardDescription::Piece added{.name = piece.name,
                                 .shape = piece.shape,
-                                .dtype = stored_dtype(name_of(stored)),
+                                .dtype = stored,
                                 .dataset = piece.name + ":" + std::to_string(piece.begin),
                                 .begin = piece.begin,
                                 .count = piece.data.elements(),
@@ -158,6 +158,8 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
         added.dataset, stored, added.count,
         [&](const Hdf5Writer::WritePart& write) { passage.write(piece.data, stored, write); });
   }
+  // After the write, whose refusal of a dtype names the file.
+  added.dtype = stored_dtype(name_of(stored));
   description_.pieces.push_back(std::move(added));
 }
 
