@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/exchange_plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <span>
@@ -13,9 +14,16 @@ namespace polymoe {
 namespace {
 
 using Counts = std::vector<std::int64_t>;
+using cpu::divide_up;
 
 std::int64_t sum_of(std::span<const std::int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+}
+
+ExpertOffsets offsets_of(std::span<const std::int64_t> rows) {
+  ExpertOffsets offsets(1, 0);
+  for (const std::int64_t of_expert : rows) offsets.push_back(offsets.back() + of_expert);
+  return offsets;
 }
 
 Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}); }
@@ -23,37 +31,37 @@ Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}
 }  // namespace
 
 struct ExchangePlanner::HostCounts {
-  Counts leaving, arriving;  // rows per rank
-  Counts expert_rows;        // of this rank's experts
+  Counts leaving, arriving;        // rows per rank
+  Counts expert_rows, early_rows;  // of this rank's experts: all, and of own tokens
 };
 
-ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double planned_skew)
+ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget)
     : group_(group),
       experts_(experts),
       experts_per_rank_(experts / group.size()),
-      planned_skew_(planned_skew) {}
+      row_budget_(row_budget) {}
+
+std::int64_t ExchangePlanner::most_rows_of_source(const ExchangePlan& plan) const {
+  return std::min(plan.top_k, experts_per_rank_);
+}
+
+/// As many tokens of every rank send as many rows to every rank.
+std::int64_t ExchangePlanner::budget_rows(std::int64_t tokens, std::int64_t top_k) const {
+  return static_cast<std::int64_t>(std::ceil(row_budget_ * static_cast<double>(tokens * top_k)));
+}
 
 ExchangePlanner::HostCounts ExchangePlanner::planned_counts(std::int64_t tokens,
                                                             std::int64_t top_k) const {
-  const int ranks = group_.size();
-  // A token misses a rank when all of its top_k experts are elsewhere.
-  const double missed = std::pow(1.0 - 1.0 / ranks, static_cast<double>(top_k));
-  const auto leaving =
-      static_cast<std::int64_t>(std::ceil(static_cast<double>(tokens) * (1.0 - missed)));
+  const std::int64_t ranks = group_.size(), slots = tokens * top_k;
+  const std::int64_t rows = ranks == 1 ? slots : budget_rows(tokens, top_k);
   HostCounts counts;
-  counts.leaving.assign(static_cast<std::size_t>(ranks), leaving);
+  counts.leaving.assign(static_cast<std::size_t>(ranks), tokens);
   counts.leaving[static_cast<std::size_t>(group_.rank())] = 0;
   counts.arriving = counts.leaving;
-  const auto skewed = [&](std::int64_t rows) {
-    return static_cast<std::int64_t>(std::ceil(static_cast<double>(rows) * planned_skew_));
-  };
-  for (std::int64_t& rows : counts.arriving) rows = std::min(skewed(rows), tokens);
-  const std::int64_t slots = tokens * top_k;
-  for (std::int64_t e = 0; e < experts_per_rank_; ++e) {
-    // Alone: exactly as many as there are.
-    counts.expert_rows.push_back(
-        ranks == 1 ? slots * (e + 1) / experts_ - slots * e / experts_
-                   : skewed(static_cast<std::int64_t>(ranks) * cpu::divide_up(slots, experts_)));
+  const std::int64_t experts = experts_per_rank_;
+  for (std::int64_t e = 0; e < experts; ++e) {
+    counts.expert_rows.push_back(rows * (e + 1) / experts - rows * e / experts);
+    counts.early_rows.push_back(counts.expert_rows.back() / ranks);
   }
   return counts;
 }
@@ -69,7 +77,14 @@ ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& count
   const auto per_rank = static_cast<std::size_t>(experts_per_rank_);
   const auto self = static_cast<std::size_t>(group_.rank());
   const std::span<const std::int64_t> of_experts(own.data(), ranks * per_rank);
-  if (ranks == 1) return {{0}, {0}, Counts(of_experts.begin(), of_experts.end())};
+  const auto here = of_experts.subspan(self * per_rank, per_rank);
+  HostCounts result;
+  result.early_rows.assign(here.begin(), here.end());
+  if (ranks == 1) {
+    result.leaving = result.arriving = {0};
+    result.expert_rows = result.early_rows;
+    return result;
+  }
   // To each rank: its rows, then those of each of its experts.
   Counts send, received(own.size());
   for (std::size_t r = 0; r < ranks; ++r) {
@@ -78,7 +93,6 @@ ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& count
     send.insert(send.end(), part.begin(), part.end());
   }
   group_.all_to_all_counts(send, received);
-  HostCounts result;
   result.leaving.assign(own.end() - static_cast<std::ptrdiff_t>(ranks), own.end());
   result.expert_rows.assign(per_rank, 0);
   for (std::size_t r = 0; r < ranks; ++r) {
@@ -100,15 +114,14 @@ void ExchangePlanner::begin(const Tensor& expert_ids, const Tensor& weights,
   plan.top_k = expert_ids.dim(1);
   const Tensor counts = arena.allocate({alone ? experts_ : experts_ + ranks}, DType::i64);
   plan.counts = counts.rows(0, experts_);
-  plan.home_rows = arena.allocate(expert_ids.shape(), DType::i32);
   const Tensor sorted_slots = arena.allocate({slots}, DType::i32);
+  Tensor slot_rows = arena.allocate(expert_ids.shape(), DType::i32), row_slots = sorted_slots;
   if (alone) {
-    dispatch_plan(expert_ids, weights, capacity, plan.counts, sorted_slots, plan.home_rows, arena,
+    dispatch_plan(expert_ids, weights, capacity, plan.counts, sorted_slots, slot_rows, arena,
                   stream);
-    plan.home_slots = plan.slot_rows = plan.home_rows;
-    plan.row_slots = sorted_slots;
   } else {
-    plan.home_slots = arena.allocate(expert_ids.shape(), DType::i32);
+    plan.home_slots = slot_rows;
+    plan.home_rows = arena.allocate(expert_ids.shape(), DType::i32);
     const Arena::Scope scope(arena);
     const Tensor leaving_ranks = arena.allocate(expert_ids.shape(), DType::i32);
     dispatch_plan(expert_ids, weights, capacity, plan.counts, sorted_slots, plan.home_slots, arena,
@@ -117,42 +130,48 @@ void ExchangePlanner::begin(const Tensor& expert_ids, const Tensor& weights,
                        plan.home_slots, plan.home_slots, leaving_ranks, stream);
     group_slots(leaving_ranks, 0, counts.rows(experts_, experts_ + ranks), sorted_slots,
                 plan.home_rows, arena, stream);
-    plan.leaving_slots = sorted_slots;
   }
   HostCounts host = exchange_counts(counts, plan.tokens, plan.top_k, stream);
   plan.leaving_rows = std::move(host.leaving);
   plan.arriving_rows = std::move(host.arriving);
   plan.leaving = sum_of(plan.leaving_rows);
   plan.arriving = sum_of(plan.arriving_rows);
-  plan.offsets.assign(1, 0);
-  for (const std::int64_t rows : host.expert_rows) {
-    plan.offsets.push_back(plan.offsets.back() + rows);
+  plan.received = sum_of(host.expert_rows);
+  // Ranks without tokens of their own work off others'.
+  const std::int64_t tokens = std::max(plan.tokens, divide_up(plan.sources(), ranks));
+  const std::int64_t budget = budget_rows(tokens, plan.top_k);
+  plan.at_once = alone || plan.received <= budget;
+  plan.round_rows = plan.at_once ? plan.received : std::max(budget, most_rows_of_source(plan));
+  if (!alone) {
+    plan.leaving_slots = sorted_slots.rows(0, plan.leaving);
+    slot_rows = arena.allocate({plan.sources(), plan.top_k}, DType::i32);
+    row_slots = arena.allocate({slot_rows.elements()}, DType::i32);
   }
-  plan.received = plan.offsets.back();
-  if (alone) {
-    plan.row_slots = plan.row_slots.rows(0, plan.received);
-  } else {
-    plan.leaving_slots = plan.leaving_slots.rows(0, plan.leaving);
-    plan.slot_rows = arena.allocate({plan.tokens + plan.arriving, plan.top_k}, DType::i32);
-    plan.row_slots = arena.allocate({plan.slot_rows.elements()}, DType::i32);
-  }
-  plan.row_weights = arena.allocate({plan.received, 1}, weights.dtype());
+  plan.row_weights =
+      arena.allocate({slot_rows.elements(), 1}, weights.dtype()).rows(0, plan.received);
+  plan.rounds.assign(1, {.begin = 0,
+                         .end = plan.sources(),
+                         .first_row = 0,
+                         .offsets = offsets_of(host.expert_rows),
+                         .early = std::move(host.early_rows),
+                         .row_slots = row_slots,
+                         .slot_rows = slot_rows});
+  if (alone) plan.rounds[0].row_slots = row_slots.rows(0, plan.received);
 }
 
 ExchangePlanner::Ids ExchangePlanner::send_ids(const ExchangePlan& plan, const Tensor& weights,
                                                ExecutionContext& context) const {
-  if (group_.size() == 1)
-    return {.experts = {}, .weights = weights, .experts_pending = {}, .weights_pending = {}};
+  Ids ids{.experts = {}, .weights = weights, .experts_pending = {}, .weights_pending = {}};
+  if (group_.size() == 1) return ids;
   Arena& arena = context.arena;
-  Ids ids;
   const auto send = [&](const Tensor& own, Tensor& all) {
-    all = arena.allocate({plan.tokens + plan.arriving, plan.top_k}, own.dtype());
+    all = arena.allocate({plan.sources(), plan.top_k}, own.dtype());
     copy(own, all.rows(0, plan.tokens), context.stream);
     const Tensor leaving = arena.allocate({plan.leaving, plan.top_k}, own.dtype());
     gather_rows(own, plan.leaving_slots, plan.top_k, leaving, context.stream);
     return group_.start_all_to_all(leaving, plan.leaving_rows,
-                                   all.rows(plan.tokens, plan.tokens + plan.arriving),
-                                   plan.arriving_rows, context.stream);
+                                   all.rows(plan.tokens, plan.sources()), plan.arriving_rows,
+                                   context.stream);
   };
   ids.experts_pending = send(plan.home_slots, ids.experts);  // which holds the kept experts so far
   ids.weights_pending = send(weights, ids.weights);
@@ -160,20 +179,58 @@ ExchangePlanner::Ids ExchangePlanner::send_ids(const ExchangePlan& plan, const T
 }
 
 void ExchangePlanner::finish(ExchangePlan& plan, Ids& ids, ExecutionContext& context) const {
-  Arena& arena = context.arena;
+  Stream& stream = context.stream;
   if (group_.size() > 1) {
-    const Arena::Scope scope(arena);
-    const Tensor counts = arena.allocate({experts_per_rank_}, DType::i64);
-    ids.experts_pending.wait(context.stream);
-    group_slots(ids.experts, first_expert(), counts, plan.row_slots, plan.slot_rows, arena,
-                context.stream);
-    plan.row_slots = plan.row_slots.rows(0, plan.received);
-    find_home_rows({.experts_per_rank = experts_per_rank_, .own = group_.rank()}, plan.received,
-                   plan.home_slots, plan.home_rows, plan.slot_rows.rows(0, plan.tokens),
-                   plan.home_rows, plan.home_slots, context.stream);
-    ids.weights_pending.wait(context.stream);
+    ids.experts_pending.wait(stream);
+    make_rounds(plan, ids.experts, context);
+    find_home_rows({.experts_per_rank = experts_per_rank_, .own = group_.rank()}, plan.home_slots,
+                   plan.home_rows, plan.home_rows, plan.home_slots, stream);
+    ids.weights_pending.wait(stream);
   }
-  gather_rows(by_slot(ids.weights), plan.row_slots, 1, plan.row_weights, context.stream);
+  for (const ExpertRound& round : plan.rounds) {
+    gather_rows(by_slot(ids.weights.rows(round.begin, round.end)), round.row_slots, 1,
+                plan.row_weights.rows(round.first_row, round.first_row + round.rows()), stream);
+  }
+}
+
+/// From the one round that begin() left, which has room for the indices of all.
+void ExchangePlanner::make_rounds(ExchangePlan& plan, const Tensor& ids,
+                                  ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const Arena::Scope scope(arena);
+  const ExpertRound whole = plan.rounds[0];
+  const std::int64_t sources = plan.sources(), top_k = plan.top_k, experts = experts_per_rank_;
+  const std::int64_t block = plan.at_once ? std::max<std::int64_t>(sources, 1)
+                                          : plan.round_rows / most_rows_of_source(plan);
+  const std::int64_t rounds = std::max<std::int64_t>(divide_up(sources, block), 1);
+  const Tensor counts = arena.allocate({rounds, experts}, DType::i64);
+  plan.rounds.clear();
+  for (std::int64_t i = 0; i < rounds; ++i) {
+    ExpertRound round = whole;
+    round.begin = i * block;
+    round.end = std::min(sources, round.begin + block);
+    round.row_slots = whole.row_slots.rows(round.begin * top_k, round.end * top_k);
+    round.slot_rows = whole.slot_rows.rows(round.begin, round.end);
+    group_slots(ids.rows(round.begin, round.end), first_expert(),
+                counts.rows(i, i + 1).view({experts}), round.row_slots, round.slot_rows, arena,
+                context.stream);
+    plan.rounds.push_back(std::move(round));
+  }
+  if (!plan.at_once) {
+    const Counts host = host_values<std::int64_t>(counts, context.stream);
+    std::int64_t first_row = 0;
+    for (std::size_t i = 0; i < plan.rounds.size(); ++i) {
+      ExpertRound& round = plan.rounds[i];
+      const auto per_round = static_cast<std::size_t>(experts);
+      round.offsets = offsets_of(std::span(host).subspan(i * per_round, per_round));
+      round.early.assign(per_round, 0);  // not worth counting
+      round.first_row = first_row;
+      first_row += round.rows();
+    }
+  }
+  for (ExpertRound& round : plan.rounds) {
+    round.row_slots = round.row_slots.rows(0, round.rows());
+  }
 }
 
 }  // namespace polymoe

@@ -11,11 +11,27 @@
 
 namespace polymoe {
 
+/// Rows of this rank's experts that are worked off together: those of consecutive sources.
+struct ExpertRound {
+  std::int64_t begin = 0, end = 0;  // sources
+  std::int64_t first_row = 0;       // among the experts' rows of all rounds
+  ExpertOffsets offsets;
+  std::vector<std::int64_t> early;  // per expert: rows known to be of own tokens, in front
+  Tensor row_slots;                 // [rows] i32: expert's row -> slot, counted from source `begin`
+  Tensor slot_rows;  // [end - begin, top_k] i32: and back; -1 where the expert is elsewhere
+
+  std::int64_t rows() const { return offsets.back(); }
+};
+
 /// What goes where for one micro-batch. Kept for backward.
 ///
-/// A token's row goes to a rank once, however many of its experts live there. An expert's rows are
-/// those of this rank's own tokens, in their order, then those that arrived, by rank and in the
-/// order of that rank's tokens: a row is known by its slot in (own tokens, arrived rows) x top_k.
+/// A token's row goes to a rank once, however many of its experts live there. The sources of this
+/// rank's experts are its own tokens, in their order, then the rows that arrived, by rank and in the
+/// order of that rank's tokens. An expert's rows are in the order of their sources.
+///
+/// Rows come as the router sends them, and nothing bounds how many a rank's experts have but the
+/// number of sources. Where they are more than the budget, they are worked off in rounds of
+/// consecutive sources, so that memory does not depend on the routing.
 struct ExchangePlan {
   std::int64_t tokens = 0;  // of this rank
   std::int64_t top_k = 0;
@@ -27,14 +43,16 @@ struct ExchangePlan {
   Tensor leaving_slots;  // [leaving] i32: the slot that sends the row; of token slot / top_k
 
   // Rows of this rank's experts.
-  ExpertOffsets offsets;
   std::int64_t received = 0;
-  Tensor row_slots;    // [received] i32: expert's row -> slot
-  Tensor slot_rows;    // [tokens + arriving, top_k] i32: and back; -1 where the expert is elsewhere
+  bool at_once = true;          // in one round
+  std::int64_t round_rows = 0;  // most of a round
+  std::vector<ExpertRound> rounds;
   Tensor row_weights;  // [received, 1] the router's weight of the slot
 
-  // Where a token finds its results: see find_home_rows.
+  // Where a token finds its results: see find_home_rows. Undefined in a group of one.
   Tensor home_rows, home_slots;  // [tokens, top_k] i32
+
+  std::int64_t sources() const { return tokens + arriving; }
 };
 
 /// Makes plans. Two parts, between which rows may be sent already: the first knows how many rows
@@ -43,23 +61,25 @@ class ExchangePlanner {
  public:
   /// What travels between the parts, in memory of the arena.
   struct Ids {
-    Tensor experts;  // [tokens + arriving, top_k] i32
-    Tensor weights;  // [tokens + arriving, top_k]
+    Tensor experts;  // [sources, top_k] i32
+    Tensor weights;  // [sources, top_k]
     Pending experts_pending, weights_pending;
   };
 
-  /// `experts` of the whole group; `planned_skew` as in MoeConfig.
-  ExchangePlanner(Communicator& group, std::int64_t experts, double planned_skew = 1.0);
+  /// `experts` of the whole group. `row_budget`: rows of a round, as a multiple of what a rank has
+  /// when all are spread evenly; at least 1.
+  ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget);
 
-  /// Counts, sizes and what leaves. All tensors of the plan are there afterwards and outlive the
-  /// call in the arena; row_slots, slot_rows, row_weights and home_* are filled by the second part.
-  /// On the meta device the slots are taken as spread evenly and at random over the experts,
-  /// rounded up, and planned_skew times as many at this rank. Collective; waits for the device.
+  /// Counts, sizes and what leaves. All tensors of the plan are there afterwards, or have their
+  /// place, and outlive the call in the arena. On the meta device every token goes to every rank
+  /// and a rank's experts have a full budget: no routing takes more. Collective; waits for the
+  /// device.
   void begin(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
              ExchangePlan& plan, ExecutionContext& context) const;
 
   /// Sends the experts and weights of the rows that leave. Collective.
   Ids send_ids(const ExchangePlan& plan, const Tensor& weights, ExecutionContext& context) const;
+  /// The rounds, row_weights and home_*. Waits for the device only where there are several rounds.
   void finish(ExchangePlan& plan, Ids& ids, ExecutionContext& context) const;
 
  private:
@@ -67,12 +87,15 @@ class ExchangePlanner {
   HostCounts exchange_counts(const Tensor& counts, std::int64_t tokens, std::int64_t top_k,
                              Stream& stream) const;
   HostCounts planned_counts(std::int64_t tokens, std::int64_t top_k) const;
+  std::int64_t budget_rows(std::int64_t tokens, std::int64_t top_k) const;
+  std::int64_t most_rows_of_source(const ExchangePlan& plan) const;
+  void make_rounds(ExchangePlan& plan, const Tensor& ids, ExecutionContext& context) const;
   std::int64_t first_expert() const { return experts_per_rank_ * group_.rank(); }
 
   Communicator& group_;
   std::int64_t experts_;
   std::int64_t experts_per_rank_;
-  double planned_skew_;
+  double row_budget_;
 };
 
 }  // namespace polymoe

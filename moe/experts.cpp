@@ -60,9 +60,9 @@ Tensor Experts::allocate_pre(std::int64_t rows, DType dtype, Arena& arena) const
 }
 
 void Experts::forward(const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights,
-                      Tensor pre, Tensor y, ExecutionContext& context) const {
+                      Tensor pre, Tensor y, const LateRows* late, ExecutionContext& context) const {
   feed_forward_forward(settings_.activation, tensors(&Parameter::value), x, offsets, row_weights,
-                       pre, y, context.arena, context.stream);
+                       pre, y, context.arena, context.stream, late);
 }
 
 void Experts::pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
@@ -81,11 +81,11 @@ Tensor Experts::activated(const Tensor& pre, const ExpertOffsets& offsets,
 
 void Experts::backward(const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                        const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
-                       ExecutionContext& context) const {
+                       const LateRows* late, ExecutionContext& context) const {
   FeedForwardWeights gradients = tensors(&Parameter::gradient);
   feed_forward_backward(settings_.activation, tensors(&Parameter::value), d_y, x, offsets,
                         row_weights, pre, d_x, d_row_weights, gradients, context.arena,
-                        context.stream);
+                        context.stream, late);
 }
 
 }  // namespace polymoe

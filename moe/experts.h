@@ -34,7 +34,7 @@ class Experts {
 
   /// See kernels/feed_forward/feed_forward.h: rows contiguous per expert.
   void forward(const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
-               Tensor y, ExecutionContext& context) const;
+               Tensor y, const LateRows* late, ExecutionContext& context) const;
   /// `pre` alone, in the bits of forward.
   void pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
                        ExecutionContext& context) const;
@@ -44,7 +44,7 @@ class Experts {
   /// Overwrites d_x and d_row_weights, adds to the parameters' gradients, destroys `pre`.
   void backward(const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                 const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
-                ExecutionContext& context) const;
+                const LateRows* late, ExecutionContext& context) const;
 
  private:
   FeedForwardWeights tensors(Tensor Parameter::*which) const;

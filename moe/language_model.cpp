@@ -193,12 +193,13 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
   std::vector<RoutingStatistics> statistics;
   if (model.moe_layers.empty()) return statistics;
 
-  const std::int64_t entries = model.config.moe.experts + 1;  // the dropped slots last
+  const std::int64_t entries = model.config.moe.experts + 2;  // dropped slots and rounds last
   const auto layers = static_cast<std::int64_t>(model.moe_layers.size());
   std::vector<std::int64_t> counts;  // of all layers; they are summed on the host
   for (const Impl::NumberedMoeLayer& moe : model.moe_layers) {
     const std::vector<std::int64_t> own = moe.layer->take_counts(context.stream);
     counts.insert(counts.end(), own.begin(), own.end());
+    counts.push_back(moe.layer->take_extra_rounds());
   }
   model.mesh.world().all_reduce(
       Tensor(counts.data(), {layers * entries}, DType::i64, Device::cpu()), Reduction::sum,
@@ -208,10 +209,15 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
     const auto first = counts.begin() + l * entries;
     std::vector<std::int64_t> row(first, first + entries);
     const Impl::NumberedMoeLayer& moe = model.moe_layers[static_cast<std::size_t>(l)];
-    const std::int64_t dropped = row.back();
+    RoutingStatistics of_layer;
+    of_layer.layer = moe.number;
+    of_layer.extra_rounds = row.back();
+    row.pop_back();
+    of_layer.dropped = row.back();
     row.pop_back();
     moe.layer->update_bias(row, context.stream);
-    statistics.push_back({.layer = moe.number, .expert_rows = std::move(row), .dropped = dropped});
+    of_layer.expert_rows = std::move(row);
+    statistics.push_back(std::move(of_layer));
   }
   return statistics;
 }

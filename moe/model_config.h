@@ -36,9 +36,9 @@ struct MoeConfig {
   double bias_rate = 0.0;        // step of the per-expert bias; 0 = no bias
   double capacity_factor = 0.0;  // slots per expert and sequence / mean load; 0 = nothing dropped
   DropPolicy drop = DropPolicy::position;
+  /// Rows that a rank's experts work off together, as a multiple of an even share; at least 1.
+  double row_budget = 1.5;
   Routing routing = Routing::router;  // without a key: `bench` sets it
-  /// For plans, without a key: rows that this rank's experts get over the mean of the ranks.
-  double planned_skew = 1.0;
 };
 
 /// The width with which a feed-forward of that activation has as many parameters as one of three

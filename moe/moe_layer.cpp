@@ -21,7 +21,7 @@ struct MoeSaved final : FeedForward::Saved {
   Router::Saved routing;
   ExchangePlan plan;
   Tensor arrived;  // [arriving, hidden]: rows of other ranks' tokens
-  Tensor pre;      // [received, factor * width], if they are kept
+  Tensor pre;      // [received, factor * width], if they are kept: of rows worked off at once
   std::unique_ptr<Saved> shared;
 };
 
@@ -43,6 +43,11 @@ Experts::Settings experts_settings(const ModelConfig& config, const ProcessMesh&
 
 Tensor flat(const Tensor& tensor) { return tensor.view({tensor.elements()}); }
 
+/// [rows] the weights of a round's rows.
+Tensor weights_of(const ExchangePlan& plan, const ExpertRound& round) {
+  return flat(plan.row_weights.rows(round.first_row, round.first_row + round.rows()));
+}
+
 }  // namespace
 
 struct MoeLayer::Impl {
@@ -52,7 +57,7 @@ struct MoeLayer::Impl {
         hidden(config.hidden),
         experts(experts_settings(config, mesh)),
         router(store, name + ".router", config, mesh.world()),
-        exchange(mesh.expert(), config.moe.experts, config.moe.planned_skew),
+        exchange(mesh.expert(), config.moe.experts, config.moe.row_budget),
         routed(store, name + ".experts", experts) {
     if (config.moe.shared_experts > 0) {
       shared.emplace(
@@ -80,6 +85,7 @@ struct MoeLayer::Impl {
   TokenExchange exchange;
   Experts routed;
   std::optional<DenseFeedForward> shared;
+  std::int64_t extra_rounds = 0;
 };
 
 MoeLayer::MoeLayer(const ModelConfig& config, std::int64_t layer, const ProcessMesh& mesh,
@@ -112,41 +118,61 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   // What the experts read are copies of x's rows and of these: to gather them again costs less than
   // the memory to keep them.
   kept.arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
-  kept.pre =
-      kept.keep_pre_activations ? layer.routed.allocate_pre(plan.received, dtype, arena) : Tensor();
+  kept.pre = kept.keep_pre_activations && plan.at_once
+                 ? layer.routed.allocate_pre(plan.received, dtype, arena)
+                 : Tensor();
   if (layer.shared) {
     kept.shared->keep_pre_activations = kept.keep_pre_activations;
     layer.shared->prepare(x, *kept.shared, context);
   }
 
   const Arena::Scope scope(arena);
-  const Tensor expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-  {
-    const Arena::Scope transfer(arena);
-    auto ids = layer.exchange.send_ids(plan, routing.weights, context);
-    auto rows = layer.exchange.start_dispatch(plan, x, kept.arrived, context);
-    if (layer.shared) layer.shared->compute(*kept.shared, y, context);
-    layer.exchange.finish_plan(plan, ids, context);
-    layer.exchange.finish_dispatch(plan, rows, x, kept.arrived, expert_x, context);
-  }
-  const Tensor results = layer.exchange.allocate_results(plan, layer.hidden, dtype, arena);
-  {
+  TokenExchange& exchange = layer.exchange;
+  auto home = exchange.allocate_home(plan, layer.hidden, false, dtype, arena);
+  const Shape most{plan.round_rows, layer.hidden};
+  const Tensor read = arena.allocate(most, dtype), made = arena.allocate(most, dtype);
+  auto ids = exchange.send_ids(plan, routing.weights, context);
+  auto arriving = exchange.start_dispatch(plan, x, kept.arrived, context);
+  if (layer.shared) layer.shared->compute(*kept.shared, y, context);
+  exchange.finish_plan(plan, ids, context);
+  for (const ExpertRound& round : plan.rounds) {
     const Arena::Scope temporary(arena);
+    const Tensor expert_x = read.rows(0, round.rows()), expert_y = made.rows(0, round.rows());
     const Tensor pre =
-        kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(plan.received, dtype, arena);
-    layer.routed.forward(expert_x, plan.offsets, flat(plan.row_weights), pre,
-                         results.rows(0, plan.received), context);
+        kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(round.rows(), dtype, arena);
+    const auto gather = [&](Gathered rows) {
+      exchange.gather(plan, round, x, kept.arrived, rows, expert_x, context);
+    };
+    const LateRows late{.early = round.early,
+                        .arrive =
+                            [&] {
+                              exchange.wait(arriving, context);
+                              gather(Gathered::of_second);
+                            },
+                        .leave =
+                            [&] {
+                              exchange.sum_arrived(plan, round, expert_y, home, context);
+                              if (round.end == plan.sources())
+                                exchange.send_home(plan, home, context);
+                            }};
+    gather(Gathered::of_first);
+    layer.routed.forward(expert_x, round.offsets, weights_of(plan, round), pre, expert_y, &late,
+                         context);
+    exchange.sum_own(plan, round, expert_y, home, context);
   }
-  auto home = layer.exchange.start_combine(plan, results, context);
-  layer.exchange.finish_combine(plan, home, layer.shared ? Write::accumulate : Write::overwrite, y,
-                                context);
+  exchange.finish_home(plan, home, layer.shared ? Write::accumulate : Write::overwrite, y, context);
 }
 
 FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) const {
   const auto& kept = static_cast<const MoeSaved&>(saved);
+  if (!kept.plan.at_once) {
+    throw InvalidArgument("moe.row_budget = " + std::to_string(impl_->moe.row_budget) +
+                          ": a rank's experts had more rows, of which no pre-activations are kept; "
+                          "a larger one lets them be looked at");
+  }
   return {.expert_ids = kept.routing.state.expert_ids,
           .pre = kept.pre,
-          .activated = impl_->routed.activated(kept.pre, kept.plan.offsets, context)};
+          .activated = impl_->routed.activated(kept.pre, kept.plan.rounds[0].offsets, context)};
 }
 
 void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
@@ -161,43 +187,62 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
                 {{"x", kept.x, rows_shape, dtype},
                  {"d_y", d_y, rows_shape, dtype},
                  {"d_x", d_x, rows_shape, dtype}});
+  layer.extra_rounds += static_cast<std::int64_t>(plan.rounds.size()) - 1;
   Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
 
   const Arena::Scope scope(arena);
   const DType wide = plan.row_weights.dtype();
+  TokenExchange& exchange = layer.exchange;
   const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, wide);
-  const Tensor d_expert_y = arena.allocate({plan.received, layer.hidden}, dtype);
-  const Tensor expert_x = arena.allocate({plan.received, layer.hidden}, dtype);
-  {
-    const Arena::Scope transfer(arena);
-    const Tensor arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
-    auto rows = layer.exchange.start_dispatch(plan, d_y, arrived, context);
-    if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
-    Pending here;
-    layer.exchange.finish_dispatch(plan, here, kept.x, kept.arrived, expert_x, context);
-    layer.exchange.finish_dispatch(plan, rows, d_y, arrived, d_expert_y, context);
-  }
-  const Tensor d_results = layer.exchange.allocate_results(plan, layer.hidden, dtype, arena);
-  const Tensor d_row_weights = layer.exchange.allocate_slot_values(plan, wide, arena);
-  {
+  auto weights_home = exchange.allocate_home(plan, plan.top_k, true, wide, arena);
+  auto home = exchange.allocate_home(plan, layer.hidden, false, dtype, arena);
+  const Tensor arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
+  auto arriving = exchange.start_dispatch(plan, d_y, arrived, context);
+  if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
+  const Shape most{plan.round_rows, layer.hidden};
+  const Tensor read = arena.allocate(most, dtype), gradient = arena.allocate(most, dtype);
+  const Tensor made = arena.allocate(most, dtype),
+               weights_made = arena.allocate({most[0], 1}, wide);
+  for (const ExpertRound& round : plan.rounds) {
     const Arena::Scope temporary(arena);
+    const Tensor expert_x = read.rows(0, round.rows()), d_expert_y = gradient.rows(0, round.rows());
+    const Tensor d_expert_x = made.rows(0, round.rows());
+    const Tensor d_row_weights = weights_made.rows(0, round.rows());
+    exchange.gather(plan, round, kept.x, kept.arrived, Gathered::all, expert_x, context);
     Tensor pre = kept.pre;
     if (!pre.defined()) {
-      pre = layer.routed.allocate_pre(plan.received, dtype, arena);
-      layer.routed.pre_activations(expert_x, plan.offsets, pre, context);
+      pre = layer.routed.allocate_pre(round.rows(), dtype, arena);
+      layer.routed.pre_activations(expert_x, round.offsets, pre, context);
     }
-    layer.routed.backward(d_expert_y, expert_x, plan.offsets, flat(plan.row_weights), pre,
-                          d_results.rows(0, plan.received),
-                          flat(d_row_weights.rows(0, plan.received)), context);
+    const auto gather = [&](Gathered rows) {
+      exchange.gather(plan, round, d_y, arrived, rows, d_expert_y, context);
+    };
+    const LateRows late{.early = round.early,
+                        .arrive =
+                            [&] {
+                              exchange.wait(arriving, context);
+                              gather(Gathered::of_second);
+                            },
+                        .leave =
+                            [&] {
+                              exchange.sum_arrived(plan, round, d_row_weights, weights_home,
+                                                   context);
+                              exchange.sum_arrived(plan, round, d_expert_x, home, context);
+                              if (round.end != plan.sources()) return;
+                              // The weights' gradients first: the router's backward pass hides the rows' way.
+                              exchange.send_home(plan, weights_home, context);
+                              exchange.send_home(plan, home, context);
+                            }};
+    gather(Gathered::of_first);
+    layer.routed.backward(d_expert_y, expert_x, round.offsets, weights_of(plan, round), pre,
+                          d_expert_x, flat(d_row_weights), &late, context);
+    exchange.sum_own(plan, round, d_row_weights, weights_home, context);
+    exchange.sum_own(plan, round, d_expert_x, home, context);
   }
-
-  // The weights' gradients first: the router's backward pass hides the rows' way home.
-  auto weights = layer.exchange.start_combine_slots(plan, d_row_weights, context);
-  auto rows = layer.exchange.start_combine(plan, d_results, context);
-  layer.exchange.finish_combine_slots(plan, weights, d_weights, context);
+  exchange.finish_home(plan, weights_home, Write::overwrite, d_weights, context);
   layer.router.backward(kept.x, d_weights, layout, kept.routing, std::move(counts),
                         layer.shared ? Write::accumulate : Write::overwrite, d_x, context);
-  layer.exchange.finish_combine(plan, rows, Write::accumulate, d_x, context);
+  exchange.finish_home(plan, home, Write::accumulate, d_x, context);
 }
 
 RouterLosses MoeLayer::take_losses(Stream& stream) { return impl_->router.take_losses(stream); }
@@ -205,6 +250,8 @@ RouterLosses MoeLayer::take_losses(Stream& stream) { return impl_->router.take_l
 std::vector<std::int64_t> MoeLayer::take_counts(Stream& stream) {
   return impl_->router.take_counts(stream);
 }
+
+std::int64_t MoeLayer::take_extra_rounds() { return std::exchange(impl_->extra_rounds, 0); }
 
 void MoeLayer::update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream) {
   impl_->router.update_bias(global_counts, stream);

@@ -53,6 +53,10 @@ class MoeLayer final : public FeedForward {
   /// ones last.
   std::vector<std::int64_t> take_counts(Stream& stream);
 
+  /// Rounds beyond the first that this rank's rows took in backward passes since the last call: more
+  /// rows than moe.row_budget came.
+  std::int64_t take_extra_rounds();
+
   /// Moves the selection bias by bias_rate * sign(mean load - load) for the global counts of a
   /// step. Source: arXiv:2408.15664.
   void update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream);

@@ -23,6 +23,7 @@ struct RoutingStatistics {
   std::int64_t layer = 0;
   std::vector<std::int64_t> expert_rows;  // routed slots per expert, before dropping
   std::int64_t dropped = 0;               // slots
+  std::int64_t extra_rounds = 0;          // of all ranks, where more rows came than moe.row_budget
 
   double load_max_over_mean() const;
   std::int64_t dead_experts() const;  // experts without a slot

@@ -1,15 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/token_exchange.h"
 
+#include <algorithm>
+
 namespace polymoe {
 namespace {
 
 /// [n, k] as one slot per row.
 Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}); }
 
-/// Of the plan's slot_rows: where the results of the rows that arrived are.
-Tensor arrived_slots(const ExchangePlan& plan) {
-  return plan.slot_rows.rows(plan.tokens, plan.tokens + plan.arriving);
+/// to (+)= the sum of each source's results, or each slot's.
+void add_up(const TokenExchange::Home& home, const Tensor& results, const Tensor& rows, Write write,
+            const Tensor& to, ExecutionContext& context) {
+  if (home.per_slot) {
+    sum_rows(by_slot(results), by_slot(rows), write, by_slot(to), context.stream);
+  } else {
+    sum_rows(results, rows, write, to, context.stream);
+  }
+}
+
+/// A round's sources of one kind, counted from the first of the kind.
+struct Part {
+  Tensor of(const Tensor& rows) const { return rows.rows(begin, end); }
+  std::int64_t count() const { return end - begin; }
+  std::int64_t begin, end;
+};
+
+/// The sources in [first, last).
+Part part_of(const ExpertRound& round, std::int64_t first, std::int64_t last) {
+  return {std::clamp(round.begin, first, last) - first, std::clamp(round.end, first, last) - first};
+}
+Part own_part(const ExchangePlan& plan, const ExpertRound& round) {
+  return part_of(round, 0, plan.tokens);
+}
+Part arrived_part(const ExchangePlan& plan, const ExpertRound& round) {
+  return part_of(round, plan.tokens, plan.sources());
 }
 
 }  // namespace
@@ -35,7 +60,7 @@ void TokenExchange::finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids,
 
 Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
                                       const Tensor& arrived, ExecutionContext& context) {
-  if (group_.size() == 1) return {};
+  if (!sends()) return {};
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   const Tensor leaving = context.arena.allocate({plan.leaving, x.dim(1)}, x.dtype());
   gather_rows(x, plan.leaving_slots, plan.top_k, leaving, context.stream);
@@ -43,65 +68,68 @@ Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
                                  context.stream);
 }
 
-void TokenExchange::finish_dispatch(const ExchangePlan& plan, Pending& pending, const Tensor& x,
-                                    const Tensor& arrived, Tensor rows, ExecutionContext& context) {
+void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  pending.wait(context.stream);
-  gather_rows(x, arrived, plan.row_slots, plan.top_k, rows, context.stream);
+  arriving.wait(context.stream);
 }
 
-Tensor TokenExchange::allocate_results(const ExchangePlan& plan, std::int64_t width, DType dtype,
-                                       Arena& arena) const {
-  return arena.allocate({plan.received + plan.leaving, width}, dtype);
-}
-
-TokenExchange::Transfer TokenExchange::start_combine(const ExchangePlan& plan,
-                                                     const Tensor& results,
-                                                     ExecutionContext& context) {
-  if (group_.size() == 1) return {.pending = {}, .results = results};
+void TokenExchange::gather(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
+                           const Tensor& arrived, Gathered gathered, Tensor rows,
+                           ExecutionContext& context) {
+  const Part own = own_part(plan, round), other = arrived_part(plan, round);
+  const Part& part = gathered == Gathered::of_first ? own : other;
+  if (gathered != Gathered::all && part.count() == 0) return;
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Tensor sums = context.arena.allocate({plan.arriving, results.dim(1)}, results.dtype());
-  sum_rows(results.rows(0, plan.received), arrived_slots(plan), Write::overwrite, sums,
-           context.stream);
-  return {.pending = group_.start_all_to_all(sums, plan.arriving_rows,
-                                             results.rows(plan.received, results.dim(0)),
-                                             plan.leaving_rows, context.stream),
-          .results = results};
+  gather_rows(own.of(x), other.of(arrived), round.row_slots, plan.top_k, gathered, rows,
+              context.stream);
 }
 
-void TokenExchange::finish_combine(const ExchangePlan& plan, Transfer& transfer, Write write,
-                                   Tensor y, ExecutionContext& context) {
+TokenExchange::Home TokenExchange::allocate_home(const ExchangePlan& plan, std::int64_t width,
+                                                 bool per_slot, DType dtype, Arena& arena) const {
+  Home home;
+  home.per_slot = per_slot;
+  if (!sends()) return home;
+  home.sums = arena.allocate({plan.tokens + plan.leaving, width}, dtype);
+  home.leaving = arena.allocate({plan.arriving, width}, dtype);
+  return home;
+}
+
+void TokenExchange::sum_arrived(const ExchangePlan& plan, const ExpertRound& round,
+                                const Tensor& results, Home& home, ExecutionContext& context) {
+  if (!sends()) return;
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  transfer.pending.wait(context.stream);
-  sum_rows(transfer.results, plan.home_rows, write, y, context.stream);
+  const Part part = arrived_part(plan, round);
+  const std::int64_t sources = round.slot_rows.dim(0);
+  add_up(home, results, round.slot_rows.rows(sources - part.count(), sources), Write::overwrite,
+         part.of(home.leaving), context);
 }
 
-Tensor TokenExchange::allocate_slot_values(const ExchangePlan& plan, DType dtype,
-                                           Arena& arena) const {
-  return arena.allocate({plan.received + plan.leaving * plan.top_k, 1}, dtype);
-}
-
-TokenExchange::Transfer TokenExchange::start_combine_slots(const ExchangePlan& plan,
-                                                           const Tensor& values,
-                                                           ExecutionContext& context) {
-  if (group_.size() == 1) return {.pending = {}, .results = values};
+void TokenExchange::sum_own(const ExchangePlan& plan, const ExpertRound& round,
+                            const Tensor& results, Home& home, ExecutionContext& context) {
+  if (!sends()) {
+    home.direct = results;
+    return;
+  }
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Tensor sent = context.arena.allocate({plan.arriving, plan.top_k}, values.dtype());
-  sum_rows(values.rows(0, plan.received), by_slot(arrived_slots(plan)), Write::overwrite,
-           by_slot(sent), context.stream);
-  const Tensor returned =
-      values.rows(plan.received, values.dim(0)).view({plan.leaving, plan.top_k});
-  return {.pending = group_.start_all_to_all(sent, plan.arriving_rows, returned, plan.leaving_rows,
-                                             context.stream),
-          .results = values};
+  const Part part = own_part(plan, round);
+  add_up(home, results, round.slot_rows.rows(0, part.count()), Write::overwrite, part.of(home.sums),
+         context);
 }
 
-void TokenExchange::finish_combine_slots(const ExchangePlan& plan, Transfer& transfer, Tensor y,
-                                         ExecutionContext& context) {
+void TokenExchange::send_home(const ExchangePlan& plan, Home& home, ExecutionContext& context) {
+  if (!sends()) return;
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  transfer.pending.wait(context.stream);
-  sum_rows(transfer.results, by_slot(plan.home_slots), Write::overwrite, by_slot(y),
-           context.stream);
+  home.pending = group_.start_all_to_all(home.leaving, plan.arriving_rows,
+                                         home.sums.rows(plan.tokens, plan.tokens + plan.leaving),
+                                         plan.leaving_rows, context.stream);
+}
+
+void TokenExchange::finish_home(const ExchangePlan& plan, Home& home, Write write, Tensor y,
+                                ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::exchange);
+  if (!sends()) return add_up(home, home.direct, plan.rounds[0].slot_rows, write, y, context);
+  home.pending.wait(context.stream);
+  add_up(home, home.sums, home.per_slot ? plan.home_slots : plan.home_rows, write, y, context);
 }
 
 }  // namespace polymoe

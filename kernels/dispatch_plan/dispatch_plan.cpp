@@ -99,11 +99,11 @@ void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor ro
 
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream) {
-  gather_rows(x, Tensor(), indices, divisor, out, stream);
+  gather_rows(x, Tensor(), indices, divisor, Gathered::all, out, stream);
 }
 
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                 Tensor out, Stream& stream) {
+                 Gathered gathered, Tensor out, Stream& stream) {
   const char* operation = "gather_rows";
   check_rank(operation, "indices", indices, 1);
   if (!x.defined() || x.shape().rank() < 1 || x.shape().rank() > 2) {
@@ -131,7 +131,7 @@ void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std
                   {{"more", more, x.shape().with_first(more.dim(0)), x.dtype()}});
   }
   dispatch(stream.device(), [&](auto backend) {
-    detail::gather_rows(backend, x, more, indices, divisor, out, stream);
+    detail::gather_rows(backend, x, more, indices, divisor, gathered, out, stream);
   });
 }
 

@@ -59,9 +59,13 @@ void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor ro
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream);
-/// The same where the rows of `more` are counted on behind those of x. It may be undefined.
+
+/// Which rows of two tensors are gathered; `out` keeps what it has where the others belong.
+enum class Gathered : std::uint8_t { all, of_first, of_second };
+
+/// The same where the rows of `more` are counted on behind those of x; undefined, it has none.
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                 Tensor out, Stream& stream);
+                 Gathered gathered, Tensor out, Stream& stream);
 
 /// y[t] = sum over j of rows[slot_rows[t, j]], or y[t] added to it, j ascending, dropped slots (-1)
 /// left out: combine forward, and dispatch backward.

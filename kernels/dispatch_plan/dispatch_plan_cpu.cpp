@@ -216,7 +216,7 @@ void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor count
 }
 
 void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Tensor out, Stream&) {
+                 std::int64_t divisor, Gathered gathered, Tensor out, Stream&) {
   const std::int64_t rows = indices.dim(0), first_of_more = x.dim(0);
   const std::size_t width = x.shape().rank() == 1 ? 1 : static_cast<std::size_t>(x.dim(1));
   const std::size_t bytes = width * size_of(x.dtype());
@@ -227,6 +227,7 @@ void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& 
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t row = index[r] / divisor;
+    if (gathered == (row < first_of_more ? Gathered::of_second : Gathered::of_first)) continue;
     assert(index[r] >= 0 && row < first_of_more + (more.defined() ? more.dim(0) : 0));
     const std::byte* source =
         row < first_of_more ? from + static_cast<std::size_t>(row) * bytes

@@ -23,12 +23,13 @@ bool aligned(const Tensor& tensor, std::size_t row_bytes, std::size_t bytes) {
 template <class Unit>
 __global__ void __launch_bounds__(threads)
     gather(const Unit* x, std::int64_t first_of_more, const Unit* more, const std::int32_t* indices,
-           int divisor, std::int64_t rows, std::int64_t units, Unit* out) {
+           int divisor, Gathered gathered, std::int64_t rows, std::int64_t units, Unit* out) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const std::int64_t stride = std::int64_t{gridDim.x} * rows_per_block;
   for (std::int64_t r = blockIdx.x * std::int64_t{rows_per_block} + threadIdx.x / warp_size;
        r < rows; r += stride) {
     const std::int64_t row = indices[r] / divisor;
+    if (gathered == (row < first_of_more ? Gathered::of_second : Gathered::of_first)) continue;
     const Unit* from = row < first_of_more ? x + row * units : more + (row - first_of_more) * units;
     Unit* to = out + r * units;
 #pragma unroll 4
@@ -38,13 +39,13 @@ __global__ void __launch_bounds__(threads)
 
 template <class Unit>
 void launch_gather(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                   const Tensor& out, std::size_t row_bytes, Stream& stream) {
+                   Gathered gathered, const Tensor& out, std::size_t row_bytes, Stream& stream) {
   const std::int64_t rows = indices.dim(0);
   gather<Unit><<<cuda::blocks_for(rows, rows_per_block), threads, 0, cuda::native(stream)>>>(
       static_cast<const Unit*>(x.raw()), x.dim(0),
       static_cast<const Unit*>(more.defined() ? more.raw() : nullptr), indices.data<std::int32_t>(),
-      static_cast<int>(divisor), rows, static_cast<std::int64_t>(row_bytes / sizeof(Unit)),
-      static_cast<Unit*>(out.raw()));
+      static_cast<int>(divisor), gathered, rows,
+      static_cast<std::int64_t>(row_bytes / sizeof(Unit)), static_cast<Unit*>(out.raw()));
   cuda::check_launch("gather_rows");
 }
 
@@ -105,16 +106,18 @@ void sum_rows_of(const Tensor& rows, const Tensor& slot_rows, Write write, const
 }  // namespace
 
 void gather_rows(CudaBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Tensor out, Stream& stream) {
+                 std::int64_t divisor, Gathered gathered, Tensor out, Stream& stream) {
   if (out.elements() == 0) return;
   const std::size_t row_bytes = out.bytes() / static_cast<std::size_t>(out.dim(0));
   const auto fits = [&](std::size_t bytes) {
     return aligned(x, row_bytes, bytes) && aligned(out, row_bytes, bytes) &&
            (!more.defined() || aligned(more, row_bytes, bytes));
   };
-  if (fits(16)) return launch_gather<uint4>(x, more, indices, divisor, out, row_bytes, stream);
-  if (fits(4)) return launch_gather<unsigned>(x, more, indices, divisor, out, row_bytes, stream);
-  launch_gather<unsigned short>(x, more, indices, divisor, out, row_bytes, stream);
+  if (fits(16))
+    return launch_gather<uint4>(x, more, indices, divisor, gathered, out, row_bytes, stream);
+  if (fits(4))
+    return launch_gather<unsigned>(x, more, indices, divisor, gathered, out, row_bytes, stream);
+  launch_gather<unsigned short>(x, more, indices, divisor, gathered, out, row_bytes, stream);
 }
 
 void sum_rows(CudaBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/dispatch_plan/rank_rows.h"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 
@@ -41,29 +42,26 @@ void find_leaving_ranks(const ExpertRanks& ranks, const Tensor& expert_ids, cons
   });
 }
 
-void find_home_rows(const ExpertRanks& ranks, std::int64_t received, const Tensor& kept_ids,
-                    const Tensor& leaving_rows, const Tensor& own_rows, Tensor home_rows,
-                    Tensor home_slots, Stream& stream) {
+void find_home_rows(const ExpertRanks& ranks, const Tensor& kept_ids, const Tensor& leaving_rows,
+                    Tensor home_rows, Tensor home_slots, Stream& stream) {
   const char* operation = "find_home_rows";
   check_ids(operation, ranks, "kept_ids", kept_ids);
   const Shape shape = kept_ids.shape();
   check_tensors(operation, stream.device(),
                 {{"kept_ids", kept_ids, shape, DType::i32},
                  {"leaving_rows", leaving_rows, shape, DType::i32},
-                 {"own_rows", own_rows, shape, DType::i32},
                  {"home_rows", home_rows, shape, DType::i32},
                  {"home_slots", home_slots, shape, DType::i32}});
-  // A value of every slot of every row that left, which are at most one per slot.
-  const std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  if (received < 0 || received > most || kept_ids.elements() * shape[1] > most - received) {
-    throw InvalidArgument(std::string(operation) + ": " + std::to_string(received) +
-                          " rows of experts and " + std::to_string(kept_ids.elements()) +
-                          " slots, expected no more values than 2147483647; a smaller "
-                          "train.micro_batch has fewer");
+  // A value for every slot of every row, and at most one row per slot leaves.
+  const std::int64_t rows = shape[0] * (1 + shape[1]);
+  if (rows > std::numeric_limits<std::int32_t>::max() / std::max<std::int64_t>(shape[1], 1)) {
+    throw InvalidArgument(std::string(operation) + ": " + std::to_string(shape[0]) + " tokens of " +
+                          std::to_string(shape[1]) +
+                          " slots have more values than 2147483647; a smaller train.micro_batch "
+                          "has fewer");
   }
   dispatch(stream.device(), [&](auto backend) {
-    detail::find_home_rows(backend, ranks, received, kept_ids, leaving_rows, own_rows, home_rows,
-                           home_slots, stream);
+    detail::find_home_rows(backend, ranks, kept_ids, leaving_rows, home_rows, home_slots, stream);
   });
 }
 

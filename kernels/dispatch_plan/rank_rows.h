@@ -27,19 +27,18 @@ struct ExpertRanks {
 void find_leaving_ranks(const ExpertRanks& ranks, const Tensor& expert_ids, const Tensor& slot_rows,
                         Tensor kept_ids, Tensor leaving_ranks, Stream& stream);
 
-/// Where a token finds what its experts made of it, in a buffer of the `received` rows of this
-/// rank's experts and, behind them, what came back from other ranks: one row per row that left, the
-/// sum over the token's experts there; or top_k values per row that left, one for each slot.
+/// Where a token finds what its experts made of it, in a buffer of a row per token, the sum over its
+/// experts on this rank, and behind them a row per row that left, the sum over the token's experts
+/// there; or in one of top_k values per row in place of a sum, one for each slot.
 ///
 /// kept_ids      [tokens, top_k] i32  of find_leaving_ranks
 /// leaving_rows  [tokens, top_k] i32  the slot's row among those that leave, -1 of other slots
-/// own_rows      [tokens, top_k] i32  the slot's row among those of this rank's experts, else -1
-/// home_rows     [tokens, top_k] i32  rows to add for the token, -1 = none; may alias leaving_rows
+/// home_rows     [tokens, top_k] i32  rows to add for the token: a rank's at the first slot of its
+///                                    experts; -1 at other slots; may alias leaving_rows
 /// home_slots    [tokens, top_k] i32  the slot's own value, -1 of dropped ones; may alias kept_ids
 ///
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
-void find_home_rows(const ExpertRanks& ranks, std::int64_t received, const Tensor& kept_ids,
-                    const Tensor& leaving_rows, const Tensor& own_rows, Tensor home_rows,
-                    Tensor home_slots, Stream& stream);
+void find_home_rows(const ExpertRanks& ranks, const Tensor& kept_ids, const Tensor& leaving_rows,
+                    Tensor home_rows, Tensor home_slots, Stream& stream);
 
 }  // namespace polymoe

@@ -24,18 +24,17 @@ void find_leaving_ranks(CpuBackend, const ExpertRanks& ranks, const Tensor& expe
   }
 }
 
-void find_home_rows(CpuBackend, const ExpertRanks& ranks, std::int64_t received,
-                    const Tensor& kept_ids, const Tensor& leaving_rows, const Tensor& own_rows,
-                    const Tensor& home_rows, const Tensor& home_slots, Stream&) {
+void find_home_rows(CpuBackend, const ExpertRanks& ranks, const Tensor& kept_ids,
+                    const Tensor& leaving_rows, const Tensor& home_rows, const Tensor& home_slots,
+                    Stream&) {
   const TokenSlots slots = slots_of(ranks, kept_ids);
   const auto *kept = kept_ids.data<std::int32_t>(), *leaving = leaving_rows.data<std::int32_t>();
-  const auto* own = own_rows.data<std::int32_t>();
   auto *to_rows = home_rows.data<std::int32_t>(), *to_slots = home_slots.data<std::int32_t>();
+  const auto tokens = static_cast<std::int32_t>(kept_ids.dim(0));
 #pragma omp parallel for schedule(static)
-  for (std::int64_t t = 0; t < kept_ids.dim(0); ++t) {
-    const std::int64_t i = t * slots.top_k;
-    slots.find_home_rows(static_cast<std::int32_t>(received), kept + i, leaving + i, own + i,
-                         to_rows + i, to_slots + i);
+  for (std::int32_t t = 0; t < tokens; ++t) {
+    const std::int64_t i = std::int64_t{t} * slots.top_k;
+    slots.find_home_rows(t, tokens, kept + i, leaving + i, to_rows + i, to_slots + i);
   }
 }
 

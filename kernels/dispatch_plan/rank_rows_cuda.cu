@@ -27,14 +27,13 @@ __global__ void __launch_bounds__(threads)
 }
 
 __global__ void __launch_bounds__(threads)
-    home_rows_of_tokens(TokenSlots slots, std::int64_t tokens, std::int32_t received,
-                        const std::int32_t* kept_ids, const std::int32_t* leaving_rows,
-                        const std::int32_t* own_rows, std::int32_t* home_rows,
+    home_rows_of_tokens(TokenSlots slots, std::int32_t tokens, const std::int32_t* kept_ids,
+                        const std::int32_t* leaving_rows, std::int32_t* home_rows,
                         std::int32_t* home_slots) {
   for (std::int64_t t = first_token(); t < tokens; t += std::int64_t{gridDim.x} * threads) {
     const std::int64_t i = t * slots.top_k;
-    slots.find_home_rows(received, kept_ids + i, leaving_rows + i, own_rows + i, home_rows + i,
-                         home_slots + i);
+    slots.find_home_rows(static_cast<std::int32_t>(t), tokens, kept_ids + i, leaving_rows + i,
+                         home_rows + i, home_slots + i);
   }
 }
 
@@ -52,15 +51,14 @@ void find_leaving_ranks(CudaBackend, const ExpertRanks& ranks, const Tensor& exp
   cuda::check_launch("leaving_ranks_of_tokens");
 }
 
-void find_home_rows(CudaBackend, const ExpertRanks& ranks, std::int64_t received,
-                    const Tensor& kept_ids, const Tensor& leaving_rows, const Tensor& own_rows,
-                    const Tensor& home_rows, const Tensor& home_slots, Stream& stream) {
+void find_home_rows(CudaBackend, const ExpertRanks& ranks, const Tensor& kept_ids,
+                    const Tensor& leaving_rows, const Tensor& home_rows, const Tensor& home_slots,
+                    Stream& stream) {
   const std::int64_t tokens = kept_ids.dim(0);
   if (tokens == 0) return;
   home_rows_of_tokens<<<cuda::blocks_for(tokens, threads), threads, 0, cuda::native(stream)>>>(
-      slots_of(ranks, kept_ids), tokens, static_cast<std::int32_t>(received),
-      kept_ids.data<std::int32_t>(), leaving_rows.data<std::int32_t>(),
-      own_rows.data<std::int32_t>(), home_rows.data<std::int32_t>(),
+      slots_of(ranks, kept_ids), static_cast<std::int32_t>(tokens), kept_ids.data<std::int32_t>(),
+      leaving_rows.data<std::int32_t>(), home_rows.data<std::int32_t>(),
       home_slots.data<std::int32_t>());
   cuda::check_launch("home_rows_of_tokens");
 }

@@ -37,19 +37,20 @@ struct TokenSlots {
     }
   }
 
-  /// From the last slot to the first: a slot reads what is written for later ones only before.
-  POLYMOE_ON_BOTH void find_home_rows(std::int32_t received, const std::int32_t* kept_ids,
-                                      const std::int32_t* leaving_rows,
-                                      const std::int32_t* own_rows, std::int32_t* home_rows,
+  /// `own_row` is the token's, behind the `tokens` of which the rows that left are counted. From the
+  /// last slot to the first: a slot reads what is written for later ones only before.
+  POLYMOE_ON_BOTH void find_home_rows(std::int32_t own_row, std::int32_t tokens,
+                                      const std::int32_t* kept_ids,
+                                      const std::int32_t* leaving_rows, std::int32_t* home_rows,
                                       std::int32_t* home_slots) const {
     for (int j = top_k - 1; j >= 0; --j) {
       std::int32_t row = -1, slot = -1;
-      if (kept_ids[j] >= 0 && rank_of(kept_ids[j]) == own) {
-        row = slot = own_rows[j];
-      } else if (kept_ids[j] >= 0) {
+      if (kept_ids[j] >= 0) {
         const int first = first_of_rank(kept_ids, j);
-        slot = received + leaving_rows[first] * top_k + j;
-        if (first == j) row = received + leaving_rows[j];
+        const std::int32_t of_rank =
+            rank_of(kept_ids[j]) == own ? own_row : tokens + leaving_rows[first];
+        slot = of_rank * top_k + j;
+        if (first == j) row = of_rank;
       }
       home_rows[j] = row;
       home_slots[j] = slot;

@@ -48,14 +48,39 @@ Extents check(const char* operation, const Activation& activation,
   return extents;
 }
 
+void check_late(const char* operation, const ExpertOffsets& offsets, const LateRows* late) {
+  if (late == nullptr) return;
+  if (late->early.size() + 1 != offsets.size()) {
+    throw InvalidArgument(std::string(operation) + ": early rows of " +
+                          std::to_string(late->early.size()) + " experts, expected " +
+                          std::to_string(offsets.size() - 1));
+  }
+  for (std::size_t e = 0; e < late->early.size(); ++e) {
+    const std::int64_t rows = offsets[e + 1] - offsets[e];
+    if (late->early[e] >= 0 && late->early[e] <= rows) continue;
+    throw InvalidArgument(std::string(operation) + ": " + std::to_string(late->early[e]) +
+                          " early rows of expert " + std::to_string(e) + ", expected 0 to " +
+                          std::to_string(rows));
+  }
+}
+
+/// On the meta device nothing comes before or after.
+void pass(const LateRows* late) {
+  if (late == nullptr) return;
+  late->arrive();
+  late->leave();
+}
+
 }  // namespace
 
 void feed_forward_forward(const Activation& activation, const FeedForwardWeights& weights,
                           const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights,
-                          Tensor pre, Tensor y, Arena& scratch, Stream& stream) {
+                          Tensor pre, Tensor y, Arena& scratch, Stream& stream,
+                          const LateRows* late) {
   constexpr const char* operation = "feed_forward_forward";
   const Extents extents =
       check(operation, activation, weights, x, offsets, row_weights, pre, stream.device());
+  check_late(operation, offsets, late);
   check_tensors(operation, stream.device(),
                 {{"y", y, Shape{extents.rows, extents.hidden}, x.dtype()}});
   const Arena::Scope scope(scratch);
@@ -67,8 +92,9 @@ void feed_forward_forward(const Activation& activation, const FeedForwardWeights
                                          .partial_sums = {}};
   dispatch(stream.device(), [&](auto backend) {
     detail::feed_forward_forward(backend, activation, weights, x, offsets, row_weights, pre, y,
-                                 parts, stream);
+                                 parts, stream, late);
   });
+  if (stream.device().type == DeviceType::meta) pass(late);
 }
 
 void feed_forward_pre_activations(const Activation& activation, const FeedForwardWeights& weights,
@@ -84,10 +110,12 @@ void feed_forward_pre_activations(const Activation& activation, const FeedForwar
 void feed_forward_backward(const Activation& activation, const FeedForwardWeights& weights,
                            const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                            const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
-                           FeedForwardWeights& gradients, Arena& scratch, Stream& stream) {
+                           FeedForwardWeights& gradients, Arena& scratch, Stream& stream,
+                           const LateRows* late) {
   constexpr const char* operation = "feed_forward_backward";
   const Extents extents =
       check(operation, activation, weights, x, offsets, row_weights, pre, stream.device());
+  check_late(operation, offsets, late);
   const DType accumulated = accumulation_dtype(x.dtype());
   const bool wide = gradients.up.defined() && gradients.up.dtype() == accumulated;
   const DType gradient_dtype = wide ? accumulated : x.dtype();
@@ -115,8 +143,9 @@ void feed_forward_backward(const Activation& activation, const FeedForwardWeight
           detail::activation_partial_sums(activation, extents.rows, extents.experts), DType::f64)};
   dispatch(stream.device(), [&](auto backend) {
     detail::feed_forward_backward(backend, activation, weights, d_y, x, offsets, row_weights, pre,
-                                  d_x, d_row_weights, gradients, parts, stream);
+                                  d_x, d_row_weights, gradients, parts, stream, late);
   });
+  if (stream.device().type == DeviceType::meta) pass(late);
 }
 
 }  // namespace polymoe

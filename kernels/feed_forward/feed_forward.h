@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "kernels/activation/activation.h"
@@ -21,6 +22,16 @@ struct FeedForwardWeights {
 /// Rows contiguous per expert: expert e owns [offsets[e], offsets[e + 1]); any may be empty.
 using ExpertOffsets = std::vector<std::int64_t>;
 
+/// Rows of other ranks, which are on their way when a call begins: of each expert the last ones. What
+/// can be done without them is done before they are waited for, and what they are waited for elsewhere
+/// before the rest.
+struct LateRows {
+  std::vector<std::int64_t> early;  // rows of each expert that are there, in front of the late ones
+  std::function<void()> arrive;     // brings the late rows of x, or of d_y; called once
+  std::function<void()>
+      leave;  // their y, or their d_x and d_row_weights, are complete; called once
+};
+
 /// For each row r of expert e:
 ///   pre[r] = up_e x[r];  y[r] = down_e (row_weight[r] * activation(pre[r])).
 /// The grouped, fused expert feed-forward: products and activation run over row tiles that stay in
@@ -30,6 +41,7 @@ using ExpertOffsets = std::vector<std::int64_t>;
 /// offsets     experts + 1 ascending values on the host, the last equal to rows
 /// row_weights [rows], undefined = 1: the router's weight of the (token, expert) pair
 /// pre         [rows, factor * ffn]  kept for the backward pass
+/// late        rows that are still to come; null = none
 ///
 /// On the CPU f32 or f64, all of one dtype. On CUDA f32 or bf16; beside bf16 the coefficients,
 /// row_weights and their gradients are f32, and the gradients of up and down bf16 or f32. There the
@@ -38,7 +50,8 @@ using ExpertOffsets = std::vector<std::int64_t>;
 /// Throws InvalidArgument on a shape, dtype or device mismatch.
 void feed_forward_forward(const Activation& activation, const FeedForwardWeights& weights,
                           const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights,
-                          Tensor pre, Tensor y, Arena& scratch, Stream& stream);
+                          Tensor pre, Tensor y, Arena& scratch, Stream& stream,
+                          const LateRows* late = nullptr);
 
 /// The pre-activations alone, pre[r] = up_e x[r], in the bits of feed_forward_forward: for a
 /// backward pass whose forward pass did not keep them.
@@ -59,6 +72,7 @@ void feed_forward_pre_activations(const Activation& activation, const FeedForwar
 void feed_forward_backward(const Activation& activation, const FeedForwardWeights& weights,
                            const Tensor& d_y, const Tensor& x, const ExpertOffsets& offsets,
                            const Tensor& row_weights, Tensor pre, Tensor d_x, Tensor d_row_weights,
-                           FeedForwardWeights& gradients, Arena& scratch, Stream& stream);
+                           FeedForwardWeights& gradients, Arena& scratch, Stream& stream,
+                           const LateRows* late = nullptr);
 
 }  // namespace polymoe

@@ -20,7 +20,8 @@ std::int64_t activated_tile_rows(std::int64_t rows);
 void feed_forward_forward(CpuBackend, const Activation& activation,
                           const FeedForwardWeights& weights, const Tensor& x,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
-                          Tensor y, const FeedForwardScratch& scratch, Stream& stream);
+                          Tensor y, const FeedForwardScratch& scratch, Stream& stream,
+                          const LateRows* late);
 
 void feed_forward_pre_activations(CpuBackend, const FeedForwardWeights& weights, const Tensor& x,
                                   const ExpertOffsets& offsets, Tensor pre, Stream& stream);
@@ -29,12 +30,13 @@ void feed_forward_backward(CpuBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                            Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,
-                           const FeedForwardScratch& scratch, Stream& stream);
+                           const FeedForwardScratch& scratch, Stream& stream, const LateRows* late);
 
 void feed_forward_forward(CudaBackend, const Activation& activation,
                           const FeedForwardWeights& weights, const Tensor& x,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
-                          Tensor y, const FeedForwardScratch& scratch, Stream& stream);
+                          Tensor y, const FeedForwardScratch& scratch, Stream& stream,
+                          const LateRows* late);
 
 void feed_forward_pre_activations(CudaBackend, const FeedForwardWeights& weights, const Tensor& x,
                                   const ExpertOffsets& offsets, Tensor pre, Stream& stream);
@@ -43,6 +45,6 @@ void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                            Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,
-                           const FeedForwardScratch& scratch, Stream& stream);
+                           const FeedForwardScratch& scratch, Stream& stream, const LateRows* late);
 
 }  // namespace polymoe::detail

@@ -232,12 +232,17 @@ std::int64_t activated_tile_rows(std::int64_t rows) {
 void feed_forward_forward(CpuBackend, const Activation& activation,
                           const FeedForwardWeights& weights, const Tensor& x,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
-                          Tensor y, const FeedForwardScratch& scratch, Stream&) {
+                          Tensor y, const FeedForwardScratch& scratch, Stream&,
+                          const LateRows* late) {
+  // A tile's products and activation are one pass, and an expert's weights are packed for all of its
+  // rows: they wait for the last.
+  if (late != nullptr) late->arrive();
   if (x.dtype() == DType::f32) {
     forward<float>(activation, weights, x, offsets, row_weights, pre, y, scratch.activated);
   } else {
     forward<double>(activation, weights, x, offsets, row_weights, pre, y, scratch.activated);
   }
+  if (late != nullptr) late->leave();
 }
 
 void feed_forward_pre_activations(CpuBackend, const FeedForwardWeights& weights, const Tensor& x,
@@ -253,12 +258,14 @@ void feed_forward_backward(CpuBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                            Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,
-                           const FeedForwardScratch& scratch, Stream&) {
+                           const FeedForwardScratch& scratch, Stream&, const LateRows* late) {
+  if (late != nullptr) late->arrive();
   const auto run = [&]<class T>() {
     const BackwardArguments<T> arguments{
         activation, weights, d_y,           x,         offsets,           row_weights,
         pre,        d_x,     d_row_weights, gradients, scratch.activated, scratch.partial_sums};
     backward_rows(arguments);
+    if (late != nullptr) late->leave();
     backward_weights(arguments);
   };
   if (x.dtype() == DType::f32) {

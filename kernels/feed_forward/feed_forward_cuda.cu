@@ -19,19 +19,34 @@ void* place(const Tensor& tensor, std::int64_t elements) {
          static_cast<std::size_t>(elements) * size_of(tensor.dtype());
 }
 
+// Rows of each expert that a product takes, of all its rows.
+struct RowRanges {
+  std::vector<std::int64_t> begins, ends;
+
+  RowRanges(const ExpertOffsets& offsets, const LateRows* late, bool take_early, bool take_late)
+      : begins(offsets.begin(), offsets.end() - 1), ends(offsets.begin() + 1, offsets.end()) {
+    if (late == nullptr) return;
+    for (std::size_t e = 0; e < begins.size(); ++e) {
+      const std::int64_t border = begins[e] + late->early[e];
+      if (!take_late) ends[e] = border;
+      if (!take_early) begins[e] = border;
+    }
+  }
+};
+
 // out[rows of e] = in[rows of e] op(weights[e]).
 void multiply_rows(const Tensor& in, const Tensor& weights, bool transposed,
-                   const ExpertOffsets& offsets, const Tensor& out, Stream& stream) {
+                   const RowRanges& ranges, const Tensor& out, Stream& stream) {
   const std::int64_t k = in.dim(1), n = out.dim(1);
   std::vector<cuda::Product> products;
-  for (std::size_t e = 0; e + 1 < offsets.size(); ++e) {
-    const std::int64_t rows = offsets[e + 1] - offsets[e];
+  for (std::size_t e = 0; e < ranges.begins.size(); ++e) {
+    const std::int64_t begin = ranges.begins[e], rows = ranges.ends[e] - begin;
     if (rows == 0) continue;
-    products.push_back({.a = at(in, offsets[e] * k),
+    products.push_back({.a = at(in, begin * k),
                         .transpose_a = false,
                         .b = at(weights, static_cast<std::int64_t>(e) * n * k),
                         .transpose_b = transposed,
-                        .c = place(out, offsets[e] * n),
+                        .c = place(out, begin * n),
                         .accumulate = false,
                         .m = rows,
                         .n = n,
@@ -40,6 +55,28 @@ void multiply_rows(const Tensor& in, const Tensor& weights, bool transposed,
                         .output = out.dtype()});
   }
   cuda::Blas::of(stream).multiply(products);
+}
+
+// The same, the early rows before the late ones are there.
+void multiply_early_first(const Tensor& in, const Tensor& weights, bool transposed,
+                          const ExpertOffsets& offsets, const LateRows* late, const Tensor& out,
+                          Stream& stream) {
+  if (late != nullptr) {
+    multiply_rows(in, weights, transposed, {offsets, late, true, false}, out, stream);
+    late->arrive();
+  }
+  multiply_rows(in, weights, transposed, {offsets, late, late == nullptr, true}, out, stream);
+}
+
+// The same, the late rows first, which leave before the others are done.
+void multiply_late_first(const Tensor& in, const Tensor& weights, bool transposed,
+                         const ExpertOffsets& offsets, const LateRows* late, const Tensor& out,
+                         Stream& stream) {
+  if (late != nullptr) {
+    multiply_rows(in, weights, transposed, {offsets, late, false, true}, out, stream);
+    late->leave();
+  }
+  multiply_rows(in, weights, transposed, {offsets, late, true, late == nullptr}, out, stream);
 }
 
 // gradients[e] += d_out[rows of e]^T in[rows of e].
@@ -68,30 +105,32 @@ void add_weight_gradients(const Tensor& d_out, const Tensor& in, const ExpertOff
 void feed_forward_forward(CudaBackend, const Activation& activation,
                           const FeedForwardWeights& weights, const Tensor& x,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
-                          Tensor y, const FeedForwardScratch& scratch, Stream& stream) {
-  multiply_rows(x, weights.up, true, offsets, pre, stream);
+                          Tensor y, const FeedForwardScratch& scratch, Stream& stream,
+                          const LateRows* late) {
+  multiply_early_first(x, weights.up, true, offsets, late, pre, stream);
   activation_forward(CudaBackend{}, activation, pre, weights.coefficients, offsets, row_weights,
                      scratch.activated, stream);
-  multiply_rows(scratch.activated, weights.down, true, offsets, y, stream);
+  multiply_late_first(scratch.activated, weights.down, true, offsets, late, y, stream);
 }
 
 void feed_forward_pre_activations(CudaBackend, const FeedForwardWeights& weights, const Tensor& x,
                                   const ExpertOffsets& offsets, Tensor pre, Stream& stream) {
-  multiply_rows(x, weights.up, true, offsets, pre, stream);
+  multiply_early_first(x, weights.up, true, offsets, nullptr, pre, stream);
 }
 
 void feed_forward_backward(CudaBackend, const Activation& activation,
                            const FeedForwardWeights& weights, const Tensor& d_y, const Tensor& x,
                            const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                            Tensor d_x, Tensor d_row_weights, FeedForwardWeights& gradients,
-                           const FeedForwardScratch& scratch, Stream& stream) {
+                           const FeedForwardScratch& scratch, Stream& stream,
+                           const LateRows* late) {
   // The activated rows' gradient, in its place the activated rows; pre becomes its own gradient.
-  multiply_rows(d_y, weights.down, false, offsets, scratch.activated, stream);
+  multiply_early_first(d_y, weights.down, false, offsets, late, scratch.activated, stream);
   activation_backward(CudaBackend{}, activation, scratch.activated, pre, weights.coefficients,
                       offsets, row_weights,
                       {pre, gradients.coefficients, scratch.activated, d_row_weights},
                       scratch.partial_sums, stream);
-  multiply_rows(pre, weights.up, false, offsets, d_x, stream);
+  multiply_late_first(pre, weights.up, false, offsets, late, d_x, stream);
   std::vector<cuda::Product> products;
   add_weight_gradients(pre, x, offsets, gradients.up, products);
   add_weight_gradients(d_y, scratch.activated, offsets, gradients.down, products);

@@ -84,7 +84,7 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   Communicator& world = mesh.world();
   const bool with_model = selection.step || selection.generation;
   Execution execution(
-      {.device = device, .capacity = bench_arena_bytes(config, plan, with_model, world, device)});
+      {.device = device, .capacity = bench_arena_bytes(plan, with_model, world, device)});
   ExecutionContext& context = execution.context();
   BenchReport report{.plan = plan};
   report.setting = {.ranks = world.size(),

@@ -68,10 +68,9 @@ std::string layout_text(const Planned& planned) {
 
 std::string routing_text(const Planned& planned) {
   if (!planned.exchanges()) return "any: no rank's rows depend on it";
-  if (planned.layout.skew == 1.0)
-    return "even, as if no rank's experts were chosen more than others'; --skew 1.5 plans for more";
-  return fmt::format("the fullest rank gets {} times the mean of the rows",
-                     shortest(planned.layout.skew));
+  return fmt::format(
+      "any: rows beyond {} times an even share (moe.row_budget) are worked off in rounds",
+      shortest(planned.config.model.moe.row_budget));
 }
 
 /// One row of bytes for each plan.
@@ -157,7 +156,7 @@ Json as_json(const Planned& planned) {
       .set("device", planned.on_gpu() ? "cuda" : "cpu")
       .set("ranks", planned.layout.ranks)
       .set("expert_parallel", config.parallel.expert)
-      .set("skew", planned.layout.skew)
+      .set("row_budget", planned.config.model.moe.row_budget)
       .set("micro_batch", shares.largest())
       .set("micro_batches_per_step", shares.passes)
       .set("training_flops_per_token", LanguageModel::training_flops_per_token(config.model))
@@ -185,12 +184,6 @@ Planned planned(const CommandLine& line, const std::string& path,
   if (!ranks || *ranks < 1 || *ranks > most_ranks)
     throw InvalidArgument("--ranks " + line.value("ranks") + ": must be a whole number in [1, " +
                           std::to_string(most_ranks) + "]");
-  const auto skew = parse_real(line.value("skew", "1"));
-  if (!skew || *skew < 1.0 || *skew > static_cast<double>(config.parallel.expert))
-    throw InvalidArgument(fmt::format(
-        "--skew {}: must be a number in [1, {}], where {} is parallel.expert: one rank gets all "
-        "rows then",
-        line.value("skew"), config.parallel.expert, config.parallel.expert));
   const auto memory = parse_real(line.value("memory", "1"));
   if (!memory || *memory <= 0.0)
     throw InvalidArgument("--memory " + line.value("memory") + ": must be a number > 0, of GiB");
@@ -199,8 +192,7 @@ Planned planned(const CommandLine& line, const std::string& path,
       .threads = config.run.threads > 0
                      ? config.run.threads
                      : static_cast<int>(std::max<std::int64_t>(usable_cores() / *ranks, 1)),
-      .backend = planned_backend(config.run),
-      .skew = *skew};
+      .backend = planned_backend(config.run)};
   const std::size_t available =
       line.has("memory") ? static_cast<std::size_t>(*memory * gibi) : default_memory(layout);
   choose_micro_batch(config, layout, available);
@@ -245,8 +237,6 @@ const Command& plan_command() {
       .arguments = "",
       .options = {{"config", "FILE", "the configuration; without one, defaults"},
                   {"ranks", "N", "of the planned run; default parallel.expert"},
-                  {"skew", "X",
-                   "rows of the fullest rank over the mean, where ranks exchange rows; default 1"},
                   {"memory", "GIB",
                    "of a rank, for train.micro_batch = 0; default that of this machine, 80 for a "
                    "GPU where none is here"},

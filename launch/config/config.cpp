@@ -235,7 +235,7 @@ std::vector<std::string> model_differences(const Config& here, const Config& the
   static const std::set<std::string> free_keys = {
       "model.context",    "model.rope_theta",  "model.init_std", "model.init_truncation",
       "moe.balance_loss", "moe.balance_scope", "moe.z_loss",     "moe.capacity_factor",
-      "moe.drop"};
+      "moe.drop",         "moe.row_budget"};
   std::vector<std::string> lines;
   for (const Option& option : options()) {
     const bool of_the_model = option.key.starts_with("model.") || option.key.starts_with("moe.");

@@ -290,6 +290,9 @@ void add_moe(std::vector<Option>& table) {
   add(choice<DropPolicy>(
       "moe.drop", {{"position", DropPolicy::position}, {"probability", DropPolicy::probability}},
       FIELD(model.moe.drop), "who keeps a slot of a full expert: the earlier or the likelier"));
+  add(real("moe.row_budget", "[1, inf)", FIELD(model.moe.row_budget),
+           "with expert parallelism: rows that a rank's experts work off together, over an even "
+           "share; more are worked off in further rounds, and memory is planned for this many"));
 }
 
 void add_data_and_train(std::vector<Option>& table) {

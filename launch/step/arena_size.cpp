@@ -26,22 +26,20 @@ std::size_t training_arena_bytes(const Config& config, Communicator& world,
   const MemoryPlan plan = plan_memory(
       config, {.ranks = world.size(), .threads = place.threads, .backend = DeviceType::cuda});
   const std::size_t free = free_bytes(place.device, world);
-  return gpu_arena_bytes(config, plan, free / static_cast<std::size_t>(place.device_sharers));
+  return gpu_arena_bytes(plan, free / static_cast<std::size_t>(place.device_sharers));
 }
 
 std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device) {
   if (device.type != DeviceType::cuda) return usable_bytes();
-  const std::size_t planned =
-      plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
-  return planned * static_cast<std::size_t>(mesh.expert_parallel());
+  return plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
 }
 
-std::size_t bench_arena_bytes(const Config& config, const MemoryPlan& plan, bool with_model,
-                              Communicator& world, Device device) {
+std::size_t bench_arena_bytes(const MemoryPlan& plan, bool with_model, Communicator& world,
+                              Device device) {
   if (device.type != DeviceType::cuda) return usable_bytes();
   constexpr std::size_t reserve = std::size_t{4} << 30;
   const std::size_t free = free_bytes(device, world);
-  if (with_model) gpu_arena_bytes(config, plan, free);  // says what does not fit
+  if (with_model) gpu_arena_bytes(plan, free);  // says what does not fit
   const std::size_t model = with_model ? plan.device_total() - plan.activations : 0;
   const std::size_t taken = std::min(free, model + reserve);
   return std::max(free - taken, with_model ? plan.activations : std::size_t{0});

@@ -19,20 +19,18 @@ struct RankDevice {
   int threads = 1;         // of this rank
 };
 
-/// For training, asked before the model takes memory: of a GPU the plan's need, and where rows come
-/// from other ranks all that is left, since nothing bounds their number. Collective over `world`.
-/// Throws InvalidArgument as gpu_arena_bytes() does.
+/// For training, asked before the model takes memory: of a GPU the plan's need, which no routing
+/// exceeds. Collective over `world`. Throws InvalidArgument as gpu_arena_bytes() does.
 std::size_t training_arena_bytes(const Config& config, Communicator& world,
                                  const RankDevice& place);
 
-/// For evaluation and generation: of a GPU the plan's need for each rank of the expert group, since
-/// all their tokens may choose the same experts.
+/// For evaluation and generation: of a GPU the plan's need.
 std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device);
 
 /// For measurements, asked before the model takes memory: of a GPU what is free, less what
 /// libraries take and, `with_model`, what the planned model takes. Collective over `world`. Throws
 /// InvalidArgument as gpu_arena_bytes() does.
-std::size_t bench_arena_bytes(const Config& config, const MemoryPlan& plan, bool with_model,
-                              Communicator& world, Device device);
+std::size_t bench_arena_bytes(const MemoryPlan& plan, bool with_model, Communicator& world,
+                              Device device);
 
 }  // namespace polymoe

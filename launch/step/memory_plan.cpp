@@ -62,7 +62,6 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
   const Device device = Device::meta(layout.backend);
   // Every pass as large as the largest, which some rank's second one may be.
   Config planned = config;
-  planned.model.moe.planned_skew = layout.skew;
   const StepShares shares = shares_of(config, layout.ranks);
   planned.train.micro_batch = shares.largest();
   planned.train.global_batch = shares.largest() * shares.ranks * shares.passes;
@@ -95,19 +94,19 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
   return plan;
 }
 
-std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free) {
+std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
   constexpr double gibi = 1024.0 * 1024.0 * 1024.0;
   const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / gibi; };
   if (plan.device_total() > free)
     throw InvalidArgument(fmt::format(
         "configuration: a rank needs {:.2f} GiB on its GPU, {:.2f} are free: parameters {:.2f}, "
         "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
-        "with a smaller train.micro_batch or train.recompute = activation or block (activations), "
+        "with a smaller train.micro_batch, train.recompute = activation or block, or where ranks "
+        "exchange rows a smaller moe.row_budget (activations), "
         "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
         gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
         gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));
-  if (config.model.moe.experts == 0 || config.parallel.expert == 1) return plan.activations;
-  return plan.activations + (free - plan.device_total());
+  return plan.activations;
 }
 
 std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,

@@ -40,19 +40,17 @@ struct PlannedLayout {
   int ranks = 1;
   int threads = 1;  // per rank: the CPU's kernels have scratch per thread
   DeviceType backend = DeviceType::cpu;
-  double skew = 1.0;  // rows of the rank with the most over the mean, where ranks exchange rows
 };
 
 /// Runs one optimizer step of the real program on the meta device, as one rank of the layout, and
-/// reads off what it would have allocated; nothing is. The rows
-/// that a rank's experts get are layout.skew times the mean; its single experts are loaded evenly.
+/// reads off what it would have allocated; nothing is. Where ranks exchange rows, experts are taken
+/// as loaded with moe.row_budget, which no routing exceeds: the rest is worked off in rounds.
 /// Throws InvalidArgument listing the layout's violations.
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
 
-/// Capacity of a GPU's arena: the plan's activations, or where rows arrive from other ranks what is
-/// left of `free` bytes. Throws InvalidArgument with the plan's numbers and the keys that lower
-/// them when the plan does not fit.
-std::size_t gpu_arena_bytes(const Config& config, const MemoryPlan& plan, std::size_t free);
+/// Capacity of a GPU's arena: the plan's activations. Throws InvalidArgument with the plan's numbers
+/// and the keys that lower them when the plan does not fit `free` bytes.
+std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free);
 
 /// The most that lives at once in the arena of a rank that only evaluates or generates: batches of
 /// the largest share of a step, prompts of the whole context.

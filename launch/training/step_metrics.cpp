@@ -42,6 +42,8 @@ Json metrics_row(const StepMetrics& metrics) {
     row.set("routing_entropy",
             per_layer(metrics, [](const Layer& layer) { return layer.entropy(); }));
     row.set("dropped", per_layer(metrics, [](const Layer& layer) { return layer.dropped; }));
+    row.set("extra_rounds",
+            per_layer(metrics, [](const Layer& layer) { return layer.extra_rounds; }));
   }
   if (metrics.valid_loss) {
     row.set("valid_loss", *metrics.valid_loss);
@@ -72,6 +74,7 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
     add(prefix + "dead_experts", static_cast<double>(layer.dead_experts()));
     add(prefix + "routing_entropy", layer.entropy());
     add(prefix + "dropped", static_cast<double>(layer.dropped));
+    add(prefix + "extra_rounds", static_cast<double>(layer.extra_rounds));
   }
   if (metrics.valid_loss) {
     add("valid/loss", *metrics.valid_loss);

@@ -173,6 +173,7 @@ void Trainer::step(StepMetrics& metrics) {
   metrics.lr = learning_rate_.at(metrics.step);
   model_.update(metrics.grad_norm, metrics.lr, execution_.context());
   metrics.routing = model_.model().finish_step(execution_.context());
+  tell_of_rounds(metrics);
   execution_.stream().synchronize();
 
   const std::int64_t step_tokens = config_.train.global_batch * config_.model.context;
@@ -188,6 +189,18 @@ void Trainer::step(StepMetrics& metrics) {
   metrics.mfu = metrics.tokens_per_second * LanguageModel::training_flops_per_token(config_.model) /
                 product_rate_;
   stopped_by_ = sums.stop;
+}
+
+void Trainer::tell_of_rounds(const StepMetrics& metrics) {
+  std::int64_t rounds = 0;
+  for (const RoutingStatistics& layer : metrics.routing) rounds += layer.extra_rounds;
+  if (rounds == 0 || std::exchange(told_of_rounds_, true)) return;
+  log_.info(fmt::format(
+      "step {}: ranks had more rows for their experts than moe.row_budget = {} times an even "
+      "share, "
+      "and worked them off in {} further rounds: slower, but the same results; later steps are "
+      "counted as extra_rounds in metrics.jsonl",
+      metrics.step, config_.model.moe.row_budget, rounds));
 }
 
 double Trainer::validate() {

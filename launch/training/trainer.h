@@ -97,6 +97,7 @@ class Trainer {
   void check_finite(const StepMetrics& metrics);
   StopRequest agreed_stop();
   void step(StepMetrics& metrics);
+  void tell_of_rounds(const StepMetrics& metrics);
   double validate();
 
   const Config config_;
@@ -116,6 +117,7 @@ class Trainer {
   double recent_loss_ = 0.0;
   std::optional<double> valid_loss_;
   std::unique_ptr<ReadAhead> samples_;  // from the first step on
+  bool told_of_rounds_ = false;
 };
 
 }  // namespace polymoe

@@ -119,6 +119,8 @@ LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, co
     result.balance = losses.balance;
     result.z = losses.z;
     result.counts = rank.layer().take_counts(rank.stream());
+    result.memory = rank.arena().high_water();
+    result.extra_rounds = rank.layer().take_extra_rounds();
     rank.shutdown();
   });
 
@@ -131,6 +133,8 @@ LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, co
     }
     sum.balance += result.balance;
     sum.z += result.z;
+    sum.extra_rounds += result.extra_rounds;
+    sum.memory = std::max(sum.memory, result.memory);
     sum.counts.resize(result.counts.size(), 0);
     for (std::size_t e = 0; e < result.counts.size(); ++e) sum.counts[e] += result.counts[e];
   }

@@ -35,6 +35,8 @@ struct LayerResult {
   std::map<std::string, std::vector<double>> gradients;  // by logical name, summed over ranks
   double balance = 0.0, z = 0.0;                         // summed over ranks
   std::vector<std::int64_t> counts;                      // summed over ranks; dropped last
+  std::int64_t extra_rounds = 0;                         // summed over ranks
+  std::size_t memory = 0;                                // of the arena, of the rank with most
 };
 
 /// One rank of a run: the layer with memory of its own, poisoned before use. OpenMP uses one thread

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <string>
@@ -143,6 +144,26 @@ TEST(MoeLayerLayouts, GiveTheSameNumbersWhenOneExpertTakesEverything) {
   EXPECT_EQ(run_layer(layer, one_rank(), *input.x, *input.d_y).counts,
             (std::vector<std::int64_t>{0, 0, 0, 0, 0, 30, 0, 0, 0}));
   expect_layout_independent(layer, "one expert");
+}
+
+// Sources are worked off in rounds: what comes home has the same bits, and the weights' gradients are
+// added up in parts.
+TEST(MoeLayerLayouts, GiveTheSameBitsWhenRowsComeInRounds) {
+  LayerCase layer = rich();
+  layer.bias = {0.0F, 0.0F, 9.0F, 9.0F, 0.0F, 9.0F, 0.0F, 0.0F};
+  const Input input;
+  for (const LayerLayout& layout : all_layouts()) {
+    if (layout.expert_parallel == 1) continue;
+    layer.config.moe.row_budget = 1e3;
+    const LayerResult at_once = run_layer(layer, layout, *input.x, *input.d_y);
+    layer.config.moe.row_budget = 1.0;
+    const LayerResult in_rounds = run_layer(layer, layout, *input.x, *input.d_y);
+    EXPECT_EQ(at_once.extra_rounds, 0);
+    EXPECT_GT(in_rounds.extra_rounds, 0);
+    EXPECT_EQ(in_rounds.y, at_once.y);
+    EXPECT_EQ(in_rounds.d_x, at_once.d_x);
+    expect_equal(in_rounds, at_once, {1e-12, 1e-13}, std::to_string(layout.ranks));
+  }
 }
 
 // Balance over a rank's micro-batch depends on the micro-batches, not on who runs them.
@@ -408,6 +429,39 @@ TEST(MoeLayerOnMeta, CountsTheMemoryOfTheRealOne) {
        .global = {.tokens = 1, .sequences = 4 * sequences, .micro_batches = 4}},
       *meta, *meta));
   EXPECT_GT(shared.arena().high_water(), real / 4);
+}
+
+// The plan is of ranks with equally many tokens; the most that one has is what it is asked for.
+TEST(MoeLayerOnMeta, NoRoutingTakesMoreThanIsPlanned) {
+  LayerCase one_pair = rich(), everywhere = rich();
+  one_pair.bias = {0.0F, 0.0F, 9.0F, 9.0F, 0.0F, 9.0F, 0.0F, 0.0F};
+  everywhere.config.moe.top_k = 8;
+  const Input input;
+  const OwnedTensor x = test::converted(*input.x, DType::f32);
+  const OwnedTensor d_y = test::converted(*input.d_y, DType::f32);
+  for (LayerCase layer : {plain(), one_pair, everywhere}) {
+    for (const double budget : {1.0, 1.5}) {
+      layer.config.moe.row_budget = budget;
+      for (const LayerLayout& layout : all_layouts()) {
+        if (layout.expert_parallel == 1) continue;
+        const auto& shares = layout.sequences[0];
+        const std::int64_t most = *std::max_element(shares.begin(), shares.end());
+        const LayerCase without_values{
+            .config = layer.config, .length = length, .bias = {}, .values = {}};
+        LayerRank planned(without_values,
+                          make_planning_world(0, layout.ranks, layout.expert_parallel),
+                          layout.expert_parallel, DType::f32, Device::meta());
+        const OwnedTensor meta({most * length, hidden}, DType::f32, Device::meta());
+        planned.forward_backward(*meta, *meta,
+                                 {.sequences = most,
+                                  .length = length,
+                                  .global = {.tokens = 1, .sequences = most, .micro_batches = 1}},
+                                 *meta, *meta);
+        EXPECT_LE(run_layer(layer, layout, *x, *d_y).memory, planned.arena().high_water())
+            << layout.ranks << " ranks, expert parallel " << layout.expert_parallel;
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -58,12 +58,13 @@ double result(double x, std::int64_t expert) { return x + static_cast<double>(ex
 
 // One rank of a group: its tokens are [first, first + tokens) of all.
 struct Rank {
-  Rank(std::unique_ptr<Communicator> host, const test::Placement& placement, const Routing& routing)
+  Rank(std::unique_ptr<Communicator> host, const test::Placement& placement, const Routing& routing,
+       double row_budget)
       : device{placement.device, 0},
         dtype(placement.dtype),
         choice(routing.choice),
         group(make_device_world(std::move(host), device, {.share_devices = true}).communicator),
-        exchange(*group, experts) {
+        exchange(*group, experts, row_budget) {
     for (int r = 0; r < group->size(); ++r) {
       if (r == group->rank()) first = all_tokens;
       all_tokens += tokens_of_rank[r];
@@ -92,7 +93,7 @@ struct Rank {
   std::int64_t rank_of(std::int64_t expert) const { return expert / (experts / group->size()); }
 
   struct Row {
-    std::int64_t token, expert, slot;
+    std::int64_t token, expert, slot, source;
   };
   // This rank's experts' rows: each expert's own tokens, then those of the other ranks.
   std::vector<Row> expected_rows() const {
@@ -104,11 +105,15 @@ struct Rank {
     std::vector<Row> rows;
     for (std::int64_t e = 0; e < experts; ++e) {
       if (rank_of(e) != group->rank()) continue;
+      std::int64_t source = 0;
       for (const std::int64_t t : order) {
         const Choice of_token = choice(t);
+        bool here = t >= first && t < first + tokens;  // own tokens are sources in any case
         for (std::size_t j = 0; j < of_token.size(); ++j) {
-          if (of_token[j] == e) rows.push_back({t, e, static_cast<std::int64_t>(j)});
+          here = here || rank_of(of_token[j]) == group->rank();
+          if (of_token[j] == e) rows.push_back({t, e, static_cast<std::int64_t>(j), source});
         }
+        if (here) ++source;
       }
     }
     return rows;
@@ -143,8 +148,14 @@ class TokenExchangeTest : public testing::TestWithParam<std::tuple<int, Routing,
   }
 };
 
+std::vector<double> part_of(const std::vector<double>& values, std::size_t first,
+                            std::size_t count) {
+  const auto begin = values.begin() + static_cast<std::ptrdiff_t>(first);
+  return {begin, begin + static_cast<std::ptrdiff_t>(count)};
+}
+
 /// A round trip: what the experts read, and what comes home of what they made of it.
-void expect_round_trip(Rank& rank) {
+void expect_round_trip(Rank& rank, bool at_once) {
   ExchangePlan plan;
   const Tensor ids =
       rank.filled({rank.tokens, top_k}, DType::i32, [&](std::int64_t s) { return rank.chosen(s); });
@@ -155,44 +166,63 @@ void expect_round_trip(Rank& rank) {
   const Tensor x = rank.filled({rank.tokens, width}, rank.dtype, [&](std::int64_t i) {
     return value(rank.first + i / width, i % width);
   });
-  rank.exchange.begin_plan(ids, weights, {}, plan, rank.context);
-  const auto expected = rank.expected_rows();
-  ASSERT_EQ(plan.received, static_cast<std::int64_t>(expected.size()));
+  TokenExchange& exchange = rank.exchange;
+  exchange.begin_plan(ids, weights, {}, plan, rank.context);
+  const std::vector<Rank::Row> rows = rank.expected_rows();
+  ASSERT_EQ(plan.received, static_cast<std::int64_t>(rows.size()));
   EXPECT_EQ(plan.leaving, rank.expected_leaving());
   EXPECT_EQ(plan.leaving_rows[static_cast<std::size_t>(rank.group->rank())], 0);
   const Tensor arrived = rank.arena.allocate({plan.arriving, width}, rank.dtype);
-  const Tensor rows = rank.arena.allocate({plan.received, width}, rank.dtype);
-  auto sent_ids = rank.exchange.send_ids(plan, weights, rank.context);
-  auto sent_rows = rank.exchange.start_dispatch(plan, x, arrived, rank.context);
-  rank.exchange.finish_plan(plan, sent_ids, rank.context);
-  rank.exchange.finish_dispatch(plan, sent_rows, x, arrived, rows, rank.context);
+  auto sent_ids = exchange.send_ids(plan, weights, rank.context);
+  auto arriving = exchange.start_dispatch(plan, x, arrived, rank.context);
+  exchange.finish_plan(plan, sent_ids, rank.context);
+  exchange.wait(arriving, rank.context);
+  EXPECT_TRUE(plan.at_once || !at_once);
+  EXPECT_EQ(plan.at_once, plan.rounds.size() == 1);
 
-  std::vector<double> expected_x, expected_weights, made, slots_made;
-  for (const auto& [token, expert, slot] : expected) {
-    for (std::int64_t c = 0; c < width; ++c) {
-      expected_x.push_back(value(token, c));
-      made.push_back(result(value(token, c), expert));
+  auto home = exchange.allocate_home(plan, width, false, rank.dtype, rank.arena);
+  auto slots_home = exchange.allocate_home(plan, top_k, true, wide, rank.arena);
+  std::size_t rows_seen = 0;
+  for (const ExpertRound& round : plan.rounds) {
+    EXPECT_LE(round.rows(), plan.round_rows);
+    EXPECT_EQ(round.first_row, static_cast<std::int64_t>(rows_seen));
+    std::vector<double> expected_x, expected_weights, made, slots_made;
+    for (const auto& [token, expert, slot, source] : rows) {
+      if (source < round.begin || source >= round.end) continue;
+      for (std::int64_t c = 0; c < width; ++c) {
+        expected_x.push_back(value(token, c));
+        made.push_back(result(value(token, c), expert));
+      }
+      expected_weights.push_back(weight(token, slot));
+      slots_made.push_back(static_cast<double>(expert + 1));
     }
-    expected_weights.push_back(weight(token, slot));
-    slots_made.push_back(static_cast<double>(expert + 1));
-  }
-  EXPECT_EQ(rank.fetched(rows), expected_x);
-  EXPECT_EQ(rank.fetched(plan.row_weights), expected_weights);
+    const auto count = static_cast<std::size_t>(round.rows());
+    ASSERT_EQ(expected_weights.size(), count);
+    const Tensor read = rank.arena.allocate({round.rows(), width}, rank.dtype);
+    exchange.gather(plan, round, x, arrived, Gathered::of_second, read, rank.context);
+    exchange.gather(plan, round, x, arrived, Gathered::of_first, read, rank.context);
+    EXPECT_EQ(rank.fetched(read), expected_x);
+    EXPECT_EQ(part_of(rank.fetched(plan.row_weights), rows_seen, count), expected_weights);
+    rows_seen += count;
 
-  const Tensor results = rank.exchange.allocate_results(plan, width, rank.dtype, rank.arena);
-  const Tensor values = rank.exchange.allocate_slot_values(plan, wide, rank.arena);
-  copy(*tensor_of({plan.received, width}, rank.dtype, made), results.rows(0, plan.received),
-       rank.stream);
-  copy(*tensor_of({plan.received, 1}, wide, slots_made), values.rows(0, plan.received),
-       rank.stream);
-  rank.stream.synchronize();
+    const Tensor results = rank.arena.allocate({round.rows(), width}, rank.dtype);
+    const Tensor values = rank.arena.allocate({round.rows(), 1}, wide);
+    copy(*tensor_of({round.rows(), width}, rank.dtype, made), results, rank.stream);
+    copy(*tensor_of({round.rows(), 1}, wide, slots_made), values, rank.stream);
+    rank.stream.synchronize();
+    exchange.sum_arrived(plan, round, values, slots_home, rank.context);
+    exchange.sum_arrived(plan, round, results, home, rank.context);
+    exchange.sum_own(plan, round, values, slots_home, rank.context);
+    exchange.sum_own(plan, round, results, home, rank.context);
+  }
+  EXPECT_EQ(rows_seen, rows.size());
   const Tensor y = rank.filled({rank.tokens, width}, rank.dtype, [](std::int64_t) { return 1.0; });
   const Tensor of_slots =
       rank.filled({rank.tokens, top_k}, wide, [](std::int64_t) { return -1.0; });
-  auto small = rank.exchange.start_combine_slots(plan, values, rank.context);
-  auto home = rank.exchange.start_combine(plan, results, rank.context);
-  rank.exchange.finish_combine_slots(plan, small, of_slots, rank.context);
-  rank.exchange.finish_combine(plan, home, Write::accumulate, y, rank.context);
+  exchange.send_home(plan, slots_home, rank.context);
+  exchange.send_home(plan, home, rank.context);
+  exchange.finish_home(plan, slots_home, Write::overwrite, of_slots, rank.context);
+  exchange.finish_home(plan, home, Write::accumulate, y, rank.context);
   const std::vector<double> sums = rank.fetched(y), by_slot = rank.fetched(of_slots);
   for (std::int64_t i = 0; i < rank.tokens * width; ++i) {
     double sum = 1.0;
@@ -208,8 +238,38 @@ void expect_round_trip(Rank& rank) {
 
 TEST_P(TokenExchangeTest, BringsEachExpertItsTokensOnceAndTheirResultsBack) {
   run_ranks(std::get<0>(GetParam()), [&](std::unique_ptr<Communicator> host) {
-    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()));
-    expect_round_trip(rank);
+    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 100.0);
+    expect_round_trip(rank, true);
+    rank.group->shutdown();
+  });
+}
+
+TEST_P(TokenExchangeTest, WorksRowsBeyondTheBudgetOffInRounds) {
+  run_ranks(std::get<0>(GetParam()), [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 1.0);
+    expect_round_trip(rank, false);
+    rank.group->shutdown();
+  });
+}
+
+TEST(TokenExchangeRounds, TakeWhatOneRankHasTooMuchOf) {
+  run_ranks(4, [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), {DeviceType::cpu, DType::f32}, {"one_pair", one_pair}, 1.0);
+    ExchangePlan plan;
+    const Tensor ids = rank.filled({rank.tokens, top_k}, DType::i32,
+                                   [&](std::int64_t s) { return rank.chosen(s); });
+    const Tensor weights =
+        rank.filled({rank.tokens, top_k}, DType::f32, [](std::int64_t) { return 1.0; });
+    rank.exchange.begin_plan(ids, weights, {}, plan, rank.context);
+    auto sent_ids = rank.exchange.send_ids(plan, weights, rank.context);
+    rank.exchange.finish_plan(plan, sent_ids, rank.context);
+    // Experts 4 and 5 are of rank 2, which has 17 of 25 tokens: 34 rows are its share.
+    EXPECT_EQ(plan.rounds.size(), rank.group->rank() == 2 ? 2U : 1U);
+    if (rank.group->rank() == 2) {
+      EXPECT_EQ(plan.received, 50);
+      EXPECT_EQ(plan.rounds[0].rows(), 34);
+      EXPECT_EQ(plan.rounds[1].rows(), 16);
+    }
     rank.group->shutdown();
   });
 }

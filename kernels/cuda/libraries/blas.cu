@@ -16,6 +16,9 @@ namespace {
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what Hopper's algorithms want
 constexpr int most_candidates = 8;
 constexpr int timed_runs = 3;
+// Timing takes at most this long at first, and this share of a run.
+constexpr std::chrono::milliseconds first_timings(1500);
+constexpr int timing_share = 20;
 constexpr std::int64_t fewest_compared = 1 << 16;  // results by which orders of sums are told apart
 
 void check(cublasStatus_t status, const char* call) {
@@ -106,7 +109,8 @@ struct Blas::Description {
 
 Blas& Blas::of(Stream& stream) { return stream.resources<Blas>(); }
 
-Blas::Blas(Stream& stream) : device_(stream.device().index) {
+Blas::Blas(Stream& stream)
+    : device_(stream.device().index), made_(std::chrono::steady_clock::now()) {
   use_device(device_);
   try {
     check(cublasLtCreate(&lt_), "cublasLtCreate");
@@ -152,7 +156,7 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
   const std::int64_t flags = (p.transpose_a ? 1 : 0) | (p.transpose_b ? 2 : 0) |
                              (p.accumulate ? 4 : 0) | (p.input == DType::bf16 ? 8 : 0) |
                              (p.output == DType::bf16 ? 16 : 0);
-  const auto key_of = [&](const Product& sizes, std::int64_t use_or_exact) {
+  const auto key_of = [&](const Product& sizes, Use how) {
     return Key{flags,
                sizes.m,
                sizes.n,
@@ -160,44 +164,40 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
                alignment_of(p.a),
                alignment_of(p.b),
                alignment_of(p.c),
-               use_or_exact};
+               static_cast<std::int64_t>(how)};
   };
-  const auto run_known = [&](const Key& key) {
-    const auto known = algorithms_.find(key);
-    if (known == algorithms_.end()) return false;
+  const auto run_with = [&](const cublasLtMatmulAlgo_t& algorithm) {
     const cublasStatus_t status =
-        description.run(lt_, p, p.c, known->second, lane.workspace, lane.stream);
+        description.run(lt_, p, p.c, algorithm, lane.workspace, lane.stream);
     // One size of a range may lie outside of what another's algorithm can do.
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)
       return false;
     check(status, "cublasLtMatmul");
     return true;
   };
-  constexpr std::int64_t exact = 2;
-  const auto choose_and_run = [&](const Product& sizes, const Key& key) {
-    bool keep = true;
-    const auto algorithm =
-        choose(description, p, Description(sizes), use == Use::side_by_side, keep);
-    if (!algorithm) return false;
-    check(description.run(lt_, p, p.c, *algorithm, lane.workspace, lane.stream), "cublasLtMatmul");
-    if (keep) algorithms_.insert_or_assign(key, *algorithm);
-    return true;
+  const auto run_chosen = [&](const Product& sizes, Use how) {
+    const Key key = key_of(sizes, how);
+    const auto known = choices_.find(key);
+    const bool timed = how == Use::alone || (how == Use::side_by_side && may_time());
+    const bool serves = known != choices_.end() && (known->second.settled || !timed);
+    const auto choice = serves ? std::optional(known->second)
+                               : choose(description, p, Description(sizes), timed, how);
+    if (!choice) return false;
+    if (!serves) choices_.insert_or_assign(key, *choice);
+    // Which algorithm was the fastest must not decide about the bits of a size it cannot do.
+    return run_with(choice->fastest) || run_with(choice->first);
   };
-  const Key key = key_of(representative, static_cast<std::int64_t>(use));
-  if (run_known(key)) return;
-  if (!algorithms_.contains(key) && choose_and_run(representative, key)) return;
-  const Key own = key_of(p, exact);
-  if (run_known(own) || choose_and_run(p, own)) return;
+  // A size that its range's algorithm cannot do has one of its own, not worth timing.
+  if (run_chosen(representative, use) || run_chosen(p, Use::rare)) return;
   throw DeviceError("cuBLASLt has no algorithm for a product of " + std::to_string(p.m) + " x " +
                     std::to_string(p.n) + " x " + std::to_string(p.k));
 }
 
 // Candidates are those for the `representative` sizes, so that the choice does not depend on which
-// size of a range comes first. `side_by_side`: the product will run beside others, so that what
-// counts is what several of them take together. Nothing where the first candidate cannot do p.
-std::optional<cublasLtMatmulAlgo_t> Blas::choose(const Description& description, const Product& p,
-                                                 const Description& representative,
-                                                 bool side_by_side, bool& keep) {
+// size of a range comes first. Side by side what counts is what several products take together.
+// Nothing where the first candidate cannot do p.
+std::optional<Blas::Choice> Blas::choose(const Description& description, const Product& p,
+                                         const Description& representative, bool timed, Use use) {
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -232,20 +232,25 @@ std::optional<cublasLtMatmulAlgo_t> Blas::choose(const Description& description,
   if (found == 0) return std::nullopt;
   // f32 is for verification. Few results say little about the order of sums: algorithms with other
   // orders may give the same bits for them.
-  if (found == 1 || p.input == DType::f32 || p.m * p.n < fewest_compared) {
+  const bool worth_timing =
+      use != Use::rare && found > 1 && p.input != DType::f32 && p.m * p.n >= fewest_compared;
+  const cublasLtMatmulAlgo_t first = candidates[0].algo;
+  if (!timed || !worth_timing) {
     cublasLtMatmulHeuristicResult_t known;
     const bool can = cublasLtMatmulAlgoCheck(lt_, &description.operation, &description.b,
                                              &description.a, &description.c, &description.c,
                                              &candidates[0].algo, &known) == CUBLAS_STATUS_SUCCESS;
-    return can && known.workspaceSize <= workspace_bytes ? std::optional(candidates[0].algo)
-                                                         : std::nullopt;
+    if (!can || known.workspaceSize > workspace_bytes) return std::nullopt;
+    return Choice{first, first, timed || !worth_timing};
   }
 
+  const auto started = std::chrono::steady_clock::now();
   const auto bytes = static_cast<std::size_t>(p.m * p.n) * size_of(p.output);
   const Temporary expected(bytes), result(bytes);
   for (const Lane& lane : lanes_) {
     check(cudaStreamSynchronize(lane.stream), "cudaStreamSynchronize");
   }
+  const bool side_by_side = use == Use::side_by_side;
   const Event begin, end;
   std::size_t best = 0;
   float best_time = 0.0f;
@@ -264,8 +269,8 @@ std::optional<cublasLtMatmulAlgo_t> Blas::choose(const Description& description,
           compare_bits(expected.get(), result.get(), bytes, lanes_[0].stream);
       // Zeros say nothing about the order of sums: take the first for now, and choose later.
       if (bits.all_zero) {
-        keep = false;
-        return candidates[0].algo;
+        timed_ += std::chrono::steady_clock::now() - started;
+        return Choice{first, first, false};
       }
       if (!bits.equal) continue;
     }
@@ -289,7 +294,12 @@ std::optional<cublasLtMatmulAlgo_t> Blas::choose(const Description& description,
       best_time = fastest;
     }
   }
-  return candidates[best].algo;
+  timed_ += std::chrono::steady_clock::now() - started;
+  return Choice{first, candidates[best].algo, true};
+}
+
+bool Blas::may_time() const {
+  return timed_ < first_timings + (std::chrono::steady_clock::now() - made_) / timing_share;
 }
 
 void Blas::multiply(std::span<const Product> products) {

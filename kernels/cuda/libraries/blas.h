@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -36,7 +37,8 @@ struct Product {
 /// The algorithm for a shape is chosen once, by timing the heuristic's candidates on the first
 /// product of that shape. Only candidates that give the same bits as the heuristic's first may win:
 /// what is computed never depends on what was measured. Products in f32, and small ones, take the
-/// heuristic's first.
+/// heuristic's first; so does a product of a group while timing has taken more than its share of the
+/// run, for unevenly routed rows bring many sizes at once, and its shape is chosen for another time.
 class Blas final : public StreamResources {
  public:
   static constexpr int lanes = 4;
@@ -61,14 +63,19 @@ class Blas final : public StreamResources {
     void* workspace = nullptr;
   };
   struct Description;  // cuBLASLt's descriptors of one product
-  enum class Use : std::uint8_t { alone, side_by_side };
+  enum class Use : std::uint8_t { alone, side_by_side, rare };
   using Key = std::array<std::int64_t, 8>;
+  struct Choice {
+    cublasLtMatmulAlgo_t first, fastest;  // the heuristic's; of those with the same bits
+    bool settled;                         // else to be made again, by timing
+  };
 
   void release() noexcept;
+  /// Whether timing has taken less than its allowance of the time since the first product.
+  bool may_time() const;
   void run(const Product& product, const Product& representative, Use use, Lane& lane);
-  std::optional<cublasLtMatmulAlgo_t> choose(const Description& description, const Product& product,
-                                             const Description& representative, bool side_by_side,
-                                             bool& keep);
+  std::optional<Choice> choose(const Description& description, const Product& product,
+                               const Description& representative, bool timed, Use use);
   /// The side streams wait for the stream; the stream waits for them.
   void fork(int used);
   void join(int used);
@@ -77,7 +84,9 @@ class Blas final : public StreamResources {
   cublasLtHandle_t lt_ = nullptr;
   cudaEvent_t ready_ = nullptr;
   std::array<Lane, lanes> lanes_;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms_;
+  std::map<Key, Choice> choices_;
+  std::chrono::steady_clock::time_point made_;
+  std::chrono::steady_clock::duration timed_{};  // what choosing has taken
 };
 
 }  // namespace polymoe::cuda

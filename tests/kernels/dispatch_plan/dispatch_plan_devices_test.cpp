@@ -141,8 +141,13 @@ TEST_P(DispatchPlanDevices, GatherAndSumEqualTheCpuInF64) {
     // The same rows in two tensors.
     const OwnedTensor of_two = poisoned({600, width}, dtype());
     const OwnedTensor first = moved(x->rows(0, 70)), second = moved(x->rows(70, tokens));
-    gather_rows(*first, *second, *device_index, 3, *of_two, stream());
+    gather_rows(*first, *second, *device_index, 3, Gathered::all, *of_two, stream());
     EXPECT_TRUE(test::bitwise_equal(*fetched(*of_two), *gathered));
+    const OwnedTensor in_turn = poisoned({600, width}, dtype());
+    gather_rows(*first, *second, *device_index, 3, Gathered::of_first, *in_turn, stream());
+    EXPECT_FALSE(test::bitwise_equal(*fetched(*in_turn), *gathered));
+    gather_rows(*first, *second, *device_index, 3, Gathered::of_second, *in_turn, stream());
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*in_turn), *gathered));
 
     const OwnedTensor r = converted(*random_tensor({rows, width}, DType::f64, "r"), dtype());
     const OwnedTensor device_rows = moved(*r);

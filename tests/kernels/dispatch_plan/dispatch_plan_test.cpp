@@ -247,8 +247,14 @@ TEST(DispatchPlan, GatherCountsTheRowsOfASecondTensorOn) {
   const OwnedTensor more = tensor_of({1, 2}, DType::f32, {20, 21});
   const OwnedTensor index = tensor_of({4}, DType::i32, {5, 0, 2, 4});
   const OwnedTensor out = poisoned_tensor({4, 2}, DType::f32);
-  gather_rows(*x, *more, *index, 2, *out, stream);
+  gather_rows(*x, *more, *index, 2, Gathered::all, *out, stream);
   EXPECT_EQ(values_of(*out), (std::vector<double>{20, 21, 0, 1, 10, 11, 20, 21}));
+  // One tensor's rows at a time leave the others' places alone.
+  const OwnedTensor in_two = tensor_of({4, 2}, DType::f32, std::vector<double>(8, -5.0));
+  gather_rows(*x, *more, *index, 2, Gathered::of_second, *in_two, stream);
+  EXPECT_EQ(values_of(*in_two), (std::vector<double>{20, 21, -5, -5, -5, -5, 20, 21}));
+  gather_rows(*x, Tensor(), *index, 2, Gathered::of_first, *in_two, stream);
+  EXPECT_EQ(values_of(*in_two), (std::vector<double>{20, 21, 0, 1, 10, 11, 20, 21}));
 }
 
 TEST(DispatchPlan, DoesNotDependOnTheNumberOfThreads) {
@@ -282,7 +288,7 @@ TEST(DispatchPlan, RefusesWhatDoesNotFit) {
   const OwnedTensor narrow({4, 3}, DType::f32, Device::cpu());
   EXPECT_THROW(gather_rows(*x, *index, 1, *narrow, stream), InvalidArgument);
   try {
-    gather_rows(*x, *index, *index, 1, *x, stream);
+    gather_rows(*x, *index, *index, 1, Gathered::all, *x, stream);
     FAIL() << "accepted numbers behind rows";
   } catch (const InvalidArgument& error) {
     EXPECT_STREQ(error.what(), "gather_rows: more has shape [4] behind x of shape [4, 4]");

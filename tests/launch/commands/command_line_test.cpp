@@ -156,7 +156,7 @@ TEST_F(CommandLineTest, ConfigurationErrors) {
   expect_line(plan({"--ranks", "3"}), 64, {"train.global_batch = 4", "3 ranks"});
   expect_line(plan({"--train.micro_batch=0", "--ranks", "5"}), 64,
               {"train.global_batch = 4", "at least the number of ranks (5)"});
-  expect_line(plan({"--skew", "1.5"}), 64, {"--skew 1.5", "[1, 1]"});
+  expect_line(plan({"--moe.row_budget=0.5"}), 64, {"moe.row_budget = 0.5", "[1, inf)"});
   expect_line(plan({"--memory", "0"}), 64, {"--memory 0"});
   expect_line(run({"plan", "--config", path("absent.ini")}), 65, {"absent.ini"});
   write_bytes(path("twice.ini"), "[model]\nlayers = 1\nlayers = 2\n");

@@ -131,17 +131,16 @@ TEST(PlanTest, EveryShippedConfigurationHasABaselineOfEqualParameters) {
   }
 }
 
-TEST(PlanTest, SkewAddsTheRowsOfTheFullestRank) {
-  const Config config = shipped("quickstart", {"--parallel.expert=2"});
-  const auto activations = [&](double skew) {
-    return plan_memory(config, {.ranks = 2, .skew = skew}).activations;
+TEST(PlanTest, RowBudgetIsWhatRanksThatExchangeRowsPlanFor) {
+  const auto activations = [](const char* ranks, const char* budget) {
+    const Config config = shipped("quickstart", {std::string("--parallel.expert=") + ranks,
+                                                 std::string("--moe.row_budget=") + budget});
+    return plan_memory(config, {.ranks = config.parallel.expert}).activations;
   };
-  EXPECT_GT(activations(1.5), activations(1.0));
-  EXPECT_LT(activations(1.5), activations(2.0));
+  EXPECT_GT(activations("2", "1.5"), activations("2", "1"));
+  EXPECT_LT(activations("2", "1.5"), activations("2", "2"));
   // Alone, a rank has all rows whatever the router does.
-  const Config alone = shipped("quickstart", {"--parallel.expert=1"});
-  EXPECT_EQ(plan_memory(alone, {.ranks = 1, .skew = 1.5}).activations,
-            plan_memory(alone, {.ranks = 1}).activations);
+  EXPECT_EQ(activations("1", "1.5"), activations("1", "1"));
 }
 
 }  // namespace

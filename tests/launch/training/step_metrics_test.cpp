@@ -21,8 +21,8 @@ StepMetrics example() {
                       .mfu = 0.5};
   metrics.seconds[static_cast<std::size_t>(Phase::exchange)] = 0.25;
   // Layer 0 is dense.
-  metrics.routing = {{.layer = 1, .expert_rows = {2, 0, 6, 0}, .dropped = 1},
-                     {.layer = 2, .expert_rows = {2, 2, 2, 2}, .dropped = 0}};
+  metrics.routing = {{.layer = 1, .expert_rows = {2, 0, 6, 0}, .dropped = 1, .extra_rounds = 3},
+                     {.layer = 2, .expert_rows = {2, 2, 2, 2}, .dropped = 0, .extra_rounds = 0}};
   return metrics;
 }
 
@@ -34,7 +34,7 @@ TEST(StepMetricsTest, RowHoldsEveryKey) {
       R"("grad_norm":1.25,"tokens_per_second":1000.0,"mfu":0.5,"step_seconds":{"other":0.0,)"
       R"("data":0.0,"forward":0.0,"backward":0.0,"exchange":0.25,"gradient_reduction":0.0,)"
       R"("optimizer":0.0},"checkpoint_seconds":0.0,"load_max_over_mean":[3.0,1.0],"dead_experts":[2,0],)"
-      R"("routing_entropy":[0.5623351446188083,1.3862943611198906],"dropped":[1,0]})");
+      R"("routing_entropy":[0.5623351446188083,1.3862943611198906],"dropped":[1,0],"extra_rounds":[3,0]})");
   metrics.routing.clear();
   metrics.valid_loss = 0.5;
   const Json row = metrics_row(metrics);

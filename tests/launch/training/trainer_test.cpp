@@ -65,10 +65,11 @@ TEST_F(TrainerTest, LossFallsAndEveryKeyIsReported) {
 
   std::vector<std::string> keys;
   for (const auto& member : rows[0].members()) keys.push_back(member.key);
-  EXPECT_EQ(keys, (std::vector<std::string>{"step", "tokens", "loss", "aux_loss", "z_loss", "lr",
-                                            "grad_norm", "tokens_per_second", "mfu", "step_seconds",
-                                            "checkpoint_seconds", "load_max_over_mean",
-                                            "dead_experts", "routing_entropy", "dropped"}));
+  EXPECT_EQ(keys,
+            (std::vector<std::string>{"step", "tokens", "loss", "aux_loss", "z_loss", "lr",
+                                      "grad_norm", "tokens_per_second", "mfu", "step_seconds",
+                                      "checkpoint_seconds", "load_max_over_mean", "dead_experts",
+                                      "routing_entropy", "dropped", "extra_rounds"}));
   EXPECT_EQ(rows[59].at("step").as_integer(), 60);
   EXPECT_EQ(rows[59].at("tokens").as_integer(), 60 * 8 * 16);
   EXPECT_GT(number(rows[5], "mfu"), 0.0);
@@ -79,7 +80,8 @@ TEST_F(TrainerTest, LossFallsAndEveryKeyIsReported) {
     seconds += member.value.as_number();
   const double step_seconds = 8 * 16 / number(rows[5], "tokens_per_second");
   EXPECT_NEAR(seconds, step_seconds, 0.02 * step_seconds);
-  for (const char* key : {"load_max_over_mean", "dead_experts", "routing_entropy", "dropped"})
+  for (const char* key :
+       {"load_max_over_mean", "dead_experts", "routing_entropy", "dropped", "extra_rounds"})
     EXPECT_EQ(rows[5].at(key).items().size(), 2U) << key;
   const double entropy = rows[5].at("routing_entropy").items()[0].as_number();
   EXPECT_GT(entropy, 0.0);
