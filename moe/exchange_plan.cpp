@@ -26,6 +26,11 @@ ExpertOffsets offsets_of(std::span<const std::int64_t> rows) {
   return offsets;
 }
 
+void wait(Pending& pending, ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::exchange_wait);
+  pending.wait(context.stream);
+}
+
 Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}); }
 
 }  // namespace
@@ -33,6 +38,7 @@ Tensor by_slot(const Tensor& tensor) { return tensor.view({tensor.elements(), 1}
 struct ExchangePlanner::HostCounts {
   Counts leaving, arriving;        // rows per rank
   Counts expert_rows, early_rows;  // of this rank's experts: all, and of own tokens
+  std::int64_t leaving_slots = 0;  // of own tokens, with experts of other ranks
 };
 
 ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget)
@@ -70,7 +76,9 @@ ExchangePlanner::HostCounts ExchangePlanner::planned_counts(std::int64_t tokens,
 ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& counts,
                                                              std::int64_t tokens,
                                                              std::int64_t top_k,
-                                                             Stream& stream) const {
+                                                             ExecutionContext& context) const {
+  const Timeline::Scope phase(context.timeline, Phase::exchange_wait);
+  Stream& stream = context.stream;
   if (stream.device().type == DeviceType::meta) return planned_counts(tokens, top_k);
   const Counts own = host_values<std::int64_t>(counts, stream);
   const auto ranks = static_cast<std::size_t>(group_.size());
@@ -85,6 +93,7 @@ ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& count
     result.expert_rows = result.early_rows;
     return result;
   }
+  result.leaving_slots = sum_of(of_experts) - sum_of(here);
   // To each rank: its rows, then those of each of its experts.
   Counts send, received(own.size());
   for (std::size_t r = 0; r < ranks; ++r) {
@@ -131,12 +140,13 @@ void ExchangePlanner::begin(const Tensor& expert_ids, const Tensor& weights,
     group_slots(leaving_ranks, 0, counts.rows(experts_, experts_ + ranks), sorted_slots,
                 plan.home_rows, arena, stream);
   }
-  HostCounts host = exchange_counts(counts, plan.tokens, plan.top_k, stream);
+  HostCounts host = exchange_counts(counts, plan.tokens, plan.top_k, context);
   plan.leaving_rows = std::move(host.leaving);
   plan.arriving_rows = std::move(host.arriving);
   plan.leaving = sum_of(plan.leaving_rows);
   plan.arriving = sum_of(plan.arriving_rows);
   plan.received = sum_of(host.expert_rows);
+  plan.leaving_slot_count = host.leaving_slots;
   // Ranks without tokens of their own work off others'.
   const std::int64_t tokens = std::max(plan.tokens, divide_up(plan.sources(), ranks));
   const std::int64_t budget = budget_rows(tokens, plan.top_k);
@@ -181,11 +191,11 @@ ExchangePlanner::Ids ExchangePlanner::send_ids(const ExchangePlan& plan, const T
 void ExchangePlanner::finish(ExchangePlan& plan, Ids& ids, ExecutionContext& context) const {
   Stream& stream = context.stream;
   if (group_.size() > 1) {
-    ids.experts_pending.wait(stream);
+    wait(ids.experts_pending, context);
     make_rounds(plan, ids.experts, context);
     find_home_rows({.experts_per_rank = experts_per_rank_, .own = group_.rank()}, plan.home_slots,
                    plan.home_rows, plan.home_rows, plan.home_slots, stream);
-    ids.weights_pending.wait(stream);
+    wait(ids.weights_pending, context);
   }
   for (const ExpertRound& round : plan.rounds) {
     gather_rows(by_slot(ids.weights.rows(round.begin, round.end)), round.row_slots, 1,

@@ -40,6 +40,7 @@ struct ExchangePlan {
   // Rows between ranks, grouped by rank; none is for this rank itself.
   std::vector<std::int64_t> leaving_rows, arriving_rows;  // per rank of the group
   std::int64_t leaving = 0, arriving = 0;
+  std::int64_t leaving_slot_count = 0;  // slots with experts of other ranks
   Tensor leaving_slots;  // [leaving] i32: the slot that sends the row; of token slot / top_k
 
   // Rows of this rank's experts.
@@ -85,7 +86,7 @@ class ExchangePlanner {
  private:
   struct HostCounts;
   HostCounts exchange_counts(const Tensor& counts, std::int64_t tokens, std::int64_t top_k,
-                             Stream& stream) const;
+                             ExecutionContext& context) const;
   HostCounts planned_counts(std::int64_t tokens, std::int64_t top_k) const;
   std::int64_t budget_rows(std::int64_t tokens, std::int64_t top_k) const;
   std::int64_t most_rows_of_source(const ExchangePlan& plan) const;

@@ -222,6 +222,14 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
   return statistics;
 }
 
+std::vector<ExchangeTraffic> LanguageModel::take_traffic() {
+  std::vector<ExchangeTraffic> traffic;
+  for (const Impl::NumberedMoeLayer& moe : impl_->moe_layers) {
+    traffic.push_back(moe.layer->take_traffic());
+  }
+  return traffic;
+}
+
 std::vector<TensorPiece> LanguageModel::router_bias_pieces() {
   std::vector<TensorPiece> pieces;
   for (const Impl::NumberedMoeLayer& moe : impl_->moe_layers) {

@@ -9,6 +9,7 @@
 #include "layers/batch.h"
 #include "layers/feed_forward.h"
 #include "moe/decoding_cache.h"
+#include "moe/exchange_traffic.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
 #include "parallel/checkpoint/tensor_piece.h"
@@ -77,6 +78,9 @@ class LanguageModel {
   /// Sums the routing counts of the step over `world`, moves the router biases, and starts counting
   /// anew. Collective over `world`. One entry per MoE layer.
   std::vector<RoutingStatistics> finish_step(ExecutionContext& context);
+
+  /// What this rank exchanged since the last call: one entry per MoE layer.
+  std::vector<ExchangeTraffic> take_traffic();
 
   /// Router biases per MoE layer as checkpoint pieces ("router_bias/layers.3"); the same on every
   /// rank. Empty without biases.

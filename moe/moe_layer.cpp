@@ -86,6 +86,7 @@ struct MoeLayer::Impl {
   Experts routed;
   std::optional<DenseFeedForward> shared;
   std::int64_t extra_rounds = 0;
+  ExchangeTraffic traffic;
 };
 
 MoeLayer::MoeLayer(const ModelConfig& config, std::int64_t layer, const ProcessMesh& mesh,
@@ -188,6 +189,10 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
                  {"d_y", d_y, rows_shape, dtype},
                  {"d_x", d_x, rows_shape, dtype}});
   layer.extra_rounds += static_cast<std::int64_t>(plan.rounds.size()) - 1;
+  ++layer.traffic.passes;
+  layer.traffic.leaving_rows += plan.leaving;
+  layer.traffic.leaving_slots += plan.leaving_slot_count;
+  layer.traffic.expert_rows += plan.received;
   Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
 
   const Arena::Scope scope(arena);
@@ -252,6 +257,8 @@ std::vector<std::int64_t> MoeLayer::take_counts(Stream& stream) {
 }
 
 std::int64_t MoeLayer::take_extra_rounds() { return std::exchange(impl_->extra_rounds, 0); }
+
+ExchangeTraffic MoeLayer::take_traffic() { return std::exchange(impl_->traffic, {}); }
 
 void MoeLayer::update_bias(const std::vector<std::int64_t>& global_counts, Stream& stream) {
   impl_->router.update_bias(global_counts, stream);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "layers/feed_forward.h"
+#include "moe/exchange_traffic.h"
 #include "moe/model_config.h"
 #include "moe/routing_statistics.h"
 #include "parallel/communication/process_mesh.h"
@@ -56,6 +57,9 @@ class MoeLayer final : public FeedForward {
   /// Rounds beyond the first that this rank's rows took in backward passes since the last call: more
   /// rows than moe.row_budget came.
   std::int64_t take_extra_rounds();
+
+  /// Since the last call.
+  ExchangeTraffic take_traffic();
 
   /// Moves the selection bias by bias_rate * sign(mean load - load) for the global counts of a
   /// step. Source: arXiv:2408.15664.

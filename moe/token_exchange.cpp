@@ -69,7 +69,7 @@ Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
 }
 
 void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
-  const Timeline::Scope phase(context.timeline, Phase::exchange);
+  const Timeline::Scope phase(context.timeline, Phase::exchange_wait);
   arriving.wait(context.stream);
 }
 
@@ -128,7 +128,7 @@ void TokenExchange::finish_home(const ExchangePlan& plan, Home& home, Write writ
                                 ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   if (!sends()) return add_up(home, home.direct, plan.rounds[0].slot_rows, write, y, context);
-  home.pending.wait(context.stream);
+  wait(home.pending, context);
   add_up(home, home.sums, home.per_slot ? plan.home_slots : plan.home_rows, write, y, context);
 }
 

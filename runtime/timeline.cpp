@@ -21,6 +21,8 @@ const char* name_of(Phase phase) {
       return "backward";
     case Phase::exchange:
       return "exchange";
+    case Phase::exchange_wait:
+      return "exchange_wait";
     case Phase::gradient_reduction:
       return "gradient_reduction";
     case Phase::optimizer:

@@ -18,7 +18,8 @@ enum class Phase : std::size_t {
   data,
   forward,
   backward,
-  exchange,  // dispatch and combine between ranks
+  exchange,       // dispatch and combine: rows moved within a rank
+  exchange_wait,  // and waited for from other ranks
   gradient_reduction,
   optimizer,
   count

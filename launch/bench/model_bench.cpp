@@ -107,7 +107,10 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   bool warm = false;
   const auto run = [&] {
     step(context);
-    if (!warm) context.timeline.reset();
+    if (!warm) {
+      context.timeline.reset();
+      training_.model().take_traffic();
+    }
     warm = true;
   };
   result.timing =
@@ -117,6 +120,9 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   for (std::size_t i = 0; i < details_.seconds.size(); ++i)
     details_.seconds[i] =
         context.timeline.seconds(static_cast<Phase>(i)) / static_cast<double>(result.timing.runs);
+  details_.exchange = exchange_cost(
+      training_.model().take_traffic(), result.timing.runs,
+      details_.seconds[static_cast<std::size_t>(Phase::exchange_wait)], config_, mesh_, context);
   return result;
 }
 

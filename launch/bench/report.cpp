@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "launch/machine/version.h"
@@ -29,6 +30,30 @@ double rate(double work, const BenchResult& result, const BenchSetting& setting)
 }
 
 double spread(const Timing& timing) { return (timing.upper - timing.lower) / timing.median; }
+
+std::string exchange_text(const ExchangeCost& cost) {
+  return fmt::format(
+      "exchange of a rank: {} transfers, {:.2f} MB in {:.0f} rows, {:.2f} times fewer than (token, "
+      "expert) pairs; on the link {}, at {:.1f} GB/s with transfers of this size; waited for {}: "
+      "{:.0f} % hidden; the fullest rank's experts have {:.2f} times the mean rows",
+      cost.transfers, cost.bytes / 1e6, cost.rows, cost.slots / std::max(cost.rows, 1.0),
+      duration(cost.seconds_on_link()), cost.bytes_per_second / 1e9, duration(cost.seconds_waited),
+      100.0 * cost.hidden(), cost.fullest_over_mean);
+}
+
+Json exchange_json(const ExchangeCost& cost) {
+  Json json = Json::object();
+  json.set("transfers", cost.transfers)
+      .set("bytes", cost.bytes)
+      .set("rows", cost.rows)
+      .set("slots", cost.slots)
+      .set("link_bytes_per_second", cost.bytes_per_second)
+      .set("seconds_on_link", cost.seconds_on_link())
+      .set("seconds_waited", cost.seconds_waited)
+      .set("hidden", cost.hidden())
+      .set("fullest_over_mean", cost.fullest_over_mean);
+  return json;
+}
 
 }  // namespace
 
@@ -71,6 +96,7 @@ std::string step_text(const StepDetails& step, const MemoryPlan& plan) {
   for (std::size_t i = 0; i < step.seconds.size(); ++i)
     text += fmt::format("{} {} {:.1f} %", i == 0 ? "" : ",", name_of(static_cast<Phase>(i)),
                         100.0 * step.seconds[i] / total);
+  if (step.exchange.transfers > 0) text += '\n' + exchange_text(step.exchange);
   const auto planned = static_cast<double>(plan.device_total());
   const auto taken = static_cast<double>(step.peak - step.peak_before);
   return text + fmt::format(
@@ -123,6 +149,8 @@ Json bench_json(const BenchReport& report, const Config& config) {
         .set("peak_bytes", report.step->peak)
         .set("peak_bytes_before_model", report.step->peak_before)
         .set("planned_bytes", report.plan.device_total());
+    if (report.step->exchange.transfers > 0)
+      step.set("exchange", exchange_json(report.step->exchange));
     json.set("step", std::move(step));
   }
   return std::move(json.set("config", to_ini(config)));

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "launch/machine/machine_rates.h"
 #include "launch/step/arena_size.h"

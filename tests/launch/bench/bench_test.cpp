@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "launch/bench/exchange_cost.h"
 #include "launch/bench/kernel_cases.h"
 #include "launch/machine/machine_rates.h"
 #include "runtime/files/json.h"
@@ -113,6 +114,37 @@ TEST(BenchTest, RatesOfTheMachine) {
   EXPECT_EQ(measure_all_to_all_bandwidth(*alone.front(), 1 << 16, c.context), 0.0);
 }
 
+TEST(BenchTest, ExchangeCostAddsUpWhatRanksSent) {
+  const Config config = tiny_config({"--parallel.expert=2"});
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    Context c;
+    const std::int64_t self = world->rank();
+    ProcessMesh mesh(std::move(world), 2);
+    // Of 2 steps with 3 passes each. The fuller rank is another in each layer.
+    const std::vector<ExchangeTraffic> traffic = {
+        {.passes = 6, .leaving_rows = 60, .leaving_slots = 90, .expert_rows = 100 + 20 * self},
+        {.passes = 6,
+         .leaving_rows = 20 + 40 * self,
+         .leaving_slots = 90,
+         .expert_rows = 120 - 40 * self}};
+    const ExchangeCost cost = exchange_cost(traffic, 2, 0.5, config, mesh, c.context);
+    EXPECT_EQ(cost.transfers, 4 * 2 * 3);
+    EXPECT_DOUBLE_EQ(cost.rows, 4 * (60 + 40) / 2.0);
+    EXPECT_DOUBLE_EQ(cost.slots, 4 * (90 + 90) / 2.0);
+    // f32 rows of 16; beside a dispatched one 2 experts, 2 weights and 2 gradients.
+    EXPECT_DOUBLE_EQ(cost.bytes, 200 * 16 * 4 + 50 * 2 * 12.0);
+    EXPECT_DOUBLE_EQ(cost.fullest_over_mean, (120.0 + 120.0) / (110.0 + 100.0));
+    EXPECT_GT(cost.bytes_per_second, 0.0);
+    EXPECT_EQ(c.arena.mark(), 0U);
+    mesh.shutdown();
+  });
+  ExchangeCost cost{.bytes = 20.0, .bytes_per_second = 10.0, .seconds_waited = 0.5};
+  EXPECT_DOUBLE_EQ(cost.seconds_on_link(), 2.0);
+  EXPECT_DOUBLE_EQ(cost.hidden(), 0.75);
+  cost.seconds_waited = 3.0;
+  EXPECT_EQ(cost.hidden(), 0.0);
+}
+
 TEST(BenchTest, FloorsOfKernels) {
   // 3 sequences of 8 tokens; each token in 2 of 4 experts: 48 rows, spread over this rank's 2.
   const Config config = tiny_config({"--parallel.expert=2"});
@@ -194,6 +226,17 @@ TEST(BenchTest, ProgramOnTwoRanks) {
   const Json& step = json.at("step");
   EXPECT_GT(step.at("tokens_per_second").as_number(), 0.0);
   EXPECT_GT(step.at("seconds").at("exchange").as_number(), 0.0);
+  EXPECT_GT(step.at("seconds").at("exchange_wait").as_number(), 0.0);
+  // One of two layers has experts; 2 passes of 24 tokens, each of which leaves at most once.
+  const Json& exchange = step.at("exchange");
+  EXPECT_EQ(exchange.at("transfers").as_integer(), 4 * 1 * 2);
+  EXPECT_GT(exchange.at("rows").as_number(), 0.0);
+  EXPECT_LE(exchange.at("rows").as_number(), 4 * 2 * 24);
+  EXPECT_GE(exchange.at("slots").as_number(), exchange.at("rows").as_number());
+  EXPECT_GT(exchange.at("link_bytes_per_second").as_number(), 0.0);
+  EXPECT_GE(exchange.at("fullest_over_mean").as_number(), 1.0);
+  EXPECT_NE(result.standard_output.find("\nexchange of a rank: 8 transfers, "), std::string::npos)
+      << result.standard_output;
   EXPECT_GT(step.at("peak_bytes").as_integer(), step.at("peak_bytes_before_model").as_integer());
 }
 
