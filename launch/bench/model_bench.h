@@ -19,7 +19,7 @@ namespace polymoe {
 struct StepDetails {
   double tokens_per_second = 0.0;  // of all ranks, by the median
   std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank, mean
-  ExchangeCost exchange;
+  ExchangeCost exchange = {};
   // Bytes of the rank with the most.
   std::int64_t peak_before = 0;  // the process without a model
   std::int64_t peak = 0;
