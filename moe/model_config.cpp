@@ -2,6 +2,7 @@
 #include "moe/model_config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/violations.h"
 
@@ -51,7 +52,7 @@ void check_moe(const ModelConfig& config, Violations& check) {
   check.not_negative("moe.bias_rate", moe.bias_rate);
   check.not_negative("moe.capacity_factor", moe.capacity_factor);
   if (!(moe.row_budget >= 1.0 && std::isfinite(moe.row_budget))) {
-    check.fail("moe.row_budget", std::to_string(moe.row_budget), "in [1, inf)");
+    check.must_be("moe.row_budget", std::to_string(moe.row_budget), "in [1, inf)");
   }
   std::vector<std::int64_t> seen;
   for (const std::int64_t layer : moe.dense_layers) {
