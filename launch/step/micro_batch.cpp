@@ -27,14 +27,13 @@ constexpr std::int64_t busy_tokens(DeviceType backend) {
 
 void choose_micro_batch(Config& config, const PlannedLayout& layout, std::size_t memory) {
   if (config.train.micro_batch > 0) return;
-  const bool exchanges = config.model.moe.experts > 0 && config.parallel.expert > 1;
   const auto fits = [&](std::int64_t sequences) {
     Config trial = config;
     trial.train.micro_batch_limit = sequences;
     const MemoryPlan plan = plan_memory(trial, layout);
     const std::size_t needed =
         layout.backend == DeviceType::cuda ? plan.device_total() : plan.rank_total();
-    return needed + (exchanges ? plan.activations / 3 : 0) <= memory;
+    return needed <= memory;
   };
   std::int64_t most = std::min(sequences_of(busy_tokens(layout.backend), config),
                                divide_up(config.train.global_batch, std::int64_t{layout.ranks}));
