@@ -122,7 +122,9 @@ TEST(Plan, OfAnExpertParallelRankIsCloseToTheRealNeed) {
   run_ranks(2, [&](std::unique_ptr<Communicator> world) {
     ModelRank rank(config, std::move(world), 2, DType::f32);
     const auto real = static_cast<double>(high_water(config, rank, 4, 128, Recompute::none));
-    EXPECT_NEAR(planned, real, 0.1 * real);  // the load is random, not even
+    // Planned for rows up to the budget, half as many again as an even share.
+    EXPECT_GE(planned, real);
+    EXPECT_LE(planned, 1.35 * real);
     rank.mesh.shutdown();
   });
 }

@@ -55,6 +55,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"moe.bias_rate", "0.003"},
     {"moe.capacity_factor", "1.25"},
     {"moe.drop", "probability"},
+    {"moe.row_budget", "2"},
     {"data.train", "a.bin:0.25 b.npy c:d:1"},
     {"data.valid", "v"},
     {"data.weights", "size"},

@@ -48,7 +48,7 @@ TEST(StepMetricsTest, TensorBoardGetsTheSameNumbers) {
   metrics.valid_loss = 0.5;
   std::map<std::string, float> scalars;
   for (const auto& scalar : metrics_scalars(metrics)) scalars[scalar.tag] = scalar.value;
-  EXPECT_EQ(scalars.size(), 9U + 7U + 2U * 4U + 2U);
+  EXPECT_EQ(scalars.size(), 9U + 8U + 2U * 5U + 2U);
   EXPECT_EQ(scalars.at("train/loss"), 2.5F);
   EXPECT_EQ(scalars.at("step_seconds/exchange"), 0.25F);
   EXPECT_EQ(scalars.at("layers.1/load_max_over_mean"), 3.0F);
