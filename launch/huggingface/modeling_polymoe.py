@@ -295,10 +295,11 @@ class PolymoeForCausalLM(PreTrainedModel, GenerationMixin):
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None,
                 inputs_embeds=None, labels=None, use_cache=None, num_items_in_batch=None,
                 logits_to_keep=0, output_router_logits=None, output_hidden_states=None,
-                return_dict=None, cache_position=None, **others):
+                return_dict=None, cache_position=None, cache=None, **others):
         """attention_mask [batch, keys]: 0 where there is padding, to the left or to the right.
         labels as input_ids; -100 is not predicted. The loss is the mean over what is, or their sum
-        over num_items_in_batch. cache_position says nothing that the cache does not know."""
+        over num_items_in_batch. `cache` is past_key_values by its newer name; cache_position says
+        nothing that the cache does not know."""
         # Collators that lay pieces behind one another give their lengths beside position_ids.
         lengths = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx")
         for name, value in others.items():
@@ -314,7 +315,7 @@ class PolymoeForCausalLM(PreTrainedModel, GenerationMixin):
         batch, length = x.shape[:2]
         use_cache = config.use_cache if use_cache is None else use_cache
         checkpointing = self.model.gradient_checkpointing and self.training
-        cache = past_key_values
+        cache = past_key_values if cache is None else cache
         if cache is None and use_cache and not self.training:
             cache = DynamicCache()
         if checkpointing:
