@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <iostream>
+#include <cstdio>
 
 #include "launch/commands/command.h"
 #include "launch/data/run_tokenizer.h"
@@ -87,13 +87,13 @@ std::size_t least_of_ranks(std::size_t value, Communicator& world) {
   return static_cast<std::size_t>(-negative);
 }
 
-/// On the terminal, and in the run's log.
+/// On the terminal, and in the run's log. A run whose output nobody reads any more goes on.
 void show(const std::vector<std::string>& lines, const std::filesystem::path& log) {
   for (const std::string& line : lines) {
-    std::cout << line << '\n';
+    std::fprintf(stdout, "%s\n", line.c_str());
     append_dated_line(log, line);
   }
-  std::cout << std::flush;
+  std::fflush(stdout);
 }
 
 /// Adds the tokenizer, which the run has taken over by now, and shows it all.
