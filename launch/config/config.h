@@ -82,7 +82,8 @@ struct ParallelConfig {
 enum class SaveFailure : std::uint8_t { stop, proceed };
 
 struct CheckpointConfig {
-  std::int64_t every = 0;       // steps; 0 = at the end only
+  std::int64_t every = 0;       // steps; 0 = not by steps
+  double every_seconds = 1800;  // since the one before; 0 = not by time
   std::int64_t keep = 2;        // newest ones kept; 0 = all
   std::string resume = "auto";  // auto | none | PATH
   bool background = true;       // training goes on while a checkpoint is written

@@ -377,7 +377,10 @@ void add_run(std::vector<Option>& table) {
   add(whole("parallel.expert", "[1, 65536]", FIELD(parallel.expert),
             "ranks that share out the experts; divides the ranks and moe.experts"));
   add(whole("checkpoint.every", "[0, inf)", FIELD(checkpoint.every),
-            "steps between checkpoints; 0 = at the end only"));
+            "steps between checkpoints; 0 = by time alone, and at the end"));
+  add(real(
+      "checkpoint.every_seconds", "[0, inf)", FIELD(checkpoint.every_seconds),
+      "most seconds of work without a checkpoint, beside checkpoint.every; 0 = by steps alone"));
   add(whole("checkpoint.keep", "[0, inf)", FIELD(checkpoint.keep),
             "newest checkpoints kept; 0 = all"));
   Option resume = text("checkpoint.resume", FIELD(checkpoint.resume),

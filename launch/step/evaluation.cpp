@@ -77,6 +77,7 @@ Evaluation evaluate(LanguageModel& model, const TokenFile& file, const Evaluatio
   // One sum per pass: the total is formed in the order of the file, whatever the layout.
   const OwnedTensor sums({2 * static_cast<std::int64_t>(passes.size())}, DType::f64, Device::cpu());
   for (std::size_t first = 0; first < passes.size(); first += ranks) {
+    if (windows.leave && windows.leave()) return {.complete = false};
     const std::size_t mine = first + static_cast<std::size_t>(world.rank());
     const bool idle = mine >= passes.size();
     const Pass pass = idle ? Pass{.length = windows.context} : passes[mine];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "moe/language_model.h"
@@ -13,6 +14,7 @@ namespace polymoe {
 
 /// Cross-entropy over part of a token file, in nats.
 struct Evaluation {
+  bool complete = true;  // false: left early, and the sums are of no use
   double loss_sum = 0.0;
   std::int64_t tokens = 0;  // predicted ones
 
@@ -26,6 +28,8 @@ struct EvaluationWindows {
   std::int64_t context = 0;
   std::int64_t per_batch = 1;    // windows of one rank's pass
   std::int64_t max_windows = 0;  // only the first ones; 0 = all
+  /// Asked before each pass, on every rank with the same answer: leave the rest? Empty = never.
+  std::function<bool()> leave = {};
 };
 
 /// The model's cross-entropy over `file`; the windows are split over the ranks, the result is the

@@ -87,6 +87,7 @@ void RunCheckpoints::save(const RunPosition& position) {
   saved_ = position.step;
   TrainingState state{.next_sample = position.next_sample};
   state.data = run_.data.state(position.next_sample);
+  last_save_ = Clock::now();
   saver_->start({.step = position.step,
                  .tokens = position.tokens,
                  .ranks = run_.mesh.world().size(),
@@ -120,6 +121,10 @@ std::optional<CheckpointSaver::Committed> RunCheckpoints::take_committed() {
   if (saver_->committed() <= told_) return std::nullopt;
   told_ = saver_->committed();
   return saver_->last();
+}
+
+double RunCheckpoints::seconds_since_save() const {
+  return std::chrono::duration<double>(Clock::now() - last_save_).count();
 }
 
 double RunCheckpoints::take_seconds() { return std::exchange(seconds_, 0.0); }

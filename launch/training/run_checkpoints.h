@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -65,6 +66,8 @@ class RunCheckpoints {
   const std::string& resumed_from() const { return resumed_from_; }
   /// That save() and save_last() took since this was last asked.
   double take_seconds();
+  /// Of work since the last checkpoint was begun, or since the start.
+  double seconds_since_save() const;
   /// The orderly end, with no checkpoint under way.
   void shutdown() { saver_->shutdown(); }
 
@@ -84,6 +87,7 @@ class RunCheckpoints {
   std::int64_t told_ = -1;   // step of the newest one that take_committed() has told of
   std::string resumed_from_;
   double seconds_ = 0.0;
+  std::chrono::steady_clock::time_point last_save_ = std::chrono::steady_clock::now();
   std::unique_ptr<CheckpointSaver> saver_;
 };
 

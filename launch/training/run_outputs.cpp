@@ -20,7 +20,8 @@ double wall_time() {
 
 }  // namespace
 
-RunOutputs::RunOutputs(const Config& config, Communicator& world) : config_(config) {
+RunOutputs::RunOutputs(const Config& config, Communicator& world)
+    : config_(config), log_(world.rank(), run_log(config.run.dir)) {
   on_first_rank(world, [&] { directory_ = std::make_unique<RunDirectory>(config.run.dir); });
 }
 
@@ -31,13 +32,17 @@ void RunOutputs::open(const std::string& environment, std::int64_t steps_done,
     replace_file(run / "config.ini", to_ini(config_));
     replace_file(run / "environment.json", environment);
     remember_tokenizer(config_.data.train, run);
-    metrics_.emplace(run / "metrics.jsonl", steps_done);
-    scalars_.emplace(run / "tensorboard", steps_done, wall_time());
+    open_writers(steps_done);
   });
 }
 
 void RunOutputs::check_in_place(Communicator& world) const {
   on_first_rank(world, [&] { directory_->check_in_place(); });
+}
+
+void RunOutputs::open_writers(std::int64_t steps_done) {
+  metrics_.emplace(directory_->path() / "metrics.jsonl", steps_done);
+  scalars_.emplace(directory_->path() / "tensorboard", steps_done, wall_time());
 }
 
 void RunOutputs::show_progress(const ProgressOutput& output, std::int64_t first_step,
@@ -59,8 +64,27 @@ void RunOutputs::committed(const CheckpointSaver::Committed& checkpoint) {
 }
 
 void RunOutputs::report(const StepMetrics& metrics) {
-  if (metrics_) metrics_->write(metrics_row(metrics));
-  if (scalars_) scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
+  if (!directory_ || failure_) return;
+  const auto now = std::chrono::steady_clock::now();
+  try {
+    if (!metrics_) {
+      if (now < retry_at_) return;
+      open_writers(metrics.step - 1);
+      log_.warning(fmt::format("metrics are written again, from step {} on", metrics.step));
+    }
+    metrics_->write(metrics_row(metrics));
+    scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
+  } catch (const OutputFileError& error) {
+    metrics_.reset();
+    scalars_.reset();
+    retry_at_ = now + std::chrono::minutes(1);
+    if (config_.checkpoint.on_error == SaveFailure::stop) {
+      failure_ = std::current_exception();
+    } else {
+      log_.warning(fmt::format("{}; going on without metrics (checkpoint.on_error = continue)",
+                               error.what()));
+    }
+  }
 }
 
 void RunOutputs::step_done(const StepMetrics& metrics, double seconds) {

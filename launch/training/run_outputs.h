@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "launch/config/config.h"
 #include "launch/training/progress.h"
@@ -14,6 +17,7 @@
 #include "parallel/communication/communicator.h"
 #include "runtime/files/metrics_writer.h"
 #include "runtime/files/tensorboard_writer.h"
+#include "runtime/log.h"
 
 namespace polymoe {
 
@@ -45,8 +49,13 @@ class RunOutputs {
 
   /// Of a validation after `step`.
   void validated(std::int64_t step, double loss);
-  /// A row of metrics.jsonl and the scalars of TensorBoard.
+  /// A row of metrics.jsonl and the scalars of TensorBoard. Where they cannot be written and
+  /// checkpoint.on_error = continue, the log says so and they are tried again a minute later; rows
+  /// between are lost. With `stop` failed() is true from here on. Never throws OutputFileError.
   void report(const StepMetrics& metrics);
+  bool failed() const { return failure_ != nullptr; }
+  /// What report() met; null for nothing.
+  std::exception_ptr take_failure() { return std::exchange(failure_, nullptr); }
   /// A checkpoint was committed.
   void committed(const CheckpointSaver::Committed& checkpoint);
   /// Mean loss over the last steps; 0 on other ranks than the first.
@@ -57,8 +66,13 @@ class RunOutputs {
   void close_progress() { progress_.reset(); }
 
  private:
+  void open_writers(std::int64_t steps_done);
+
   const Config& config_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0, like what follows
+  std::exception_ptr failure_;
+  Log log_;
+  std::chrono::steady_clock::time_point retry_at_;  // where there are no writers
   std::optional<MetricsWriter> metrics_;
   std::optional<TensorBoardWriter> scalars_;
   std::optional<TrainingProgress> progress_;

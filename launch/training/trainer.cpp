@@ -13,6 +13,7 @@
 #include "launch/machine/machine_rates.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/evaluation.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -119,9 +120,13 @@ LossTerms Trainer::forward_backward() {
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
   // A sum for each request, so that the largest of all ranks can be told from it.
-  constexpr std::size_t first_request = 4;
-  std::array<double, first_request + 5> values{losses.cross_entropy, losses.router.balance,
-                                               losses.router.z, checkpoints_->failed() ? 1.0 : 0.0};
+  constexpr std::size_t first_request = 6;
+  std::array<double, first_request + 5> values{losses.cross_entropy,
+                                               losses.router.balance,
+                                               losses.router.z,
+                                               checkpoints_->failed() ? 1.0 : 0.0,
+                                               first_rank() && save_is_due() ? 1.0 : 0.0,
+                                               outputs_.failed() ? 1.0 : 0.0};
   if (options_.stop_requested)
     values[first_request + static_cast<std::size_t>(options_.stop_requested())] = 1.0;
   mesh_.world().check();  // before what GPUs exchanged is believed
@@ -129,7 +134,9 @@ Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
                            Reduction::sum, execution_.stream());
   Sums sums{
       .losses = {.cross_entropy = values[0], .router = {.balance = values[1], .z = values[2]}},
-      .save_failed = values[3] > 0.0};
+      .save_failed = values[3] > 0.0,
+      .save_due = values[4] > 0.0,
+      .output_failed = values[5] > 0.0};
   for (std::size_t request = 1; first_request + request < values.size(); ++request)
     if (values[first_request + request] > 0.0) sums.stop = static_cast<StopRequest>(request);
   return sums;
@@ -141,6 +148,24 @@ StopRequest Trainer::agreed_stop() {
   mesh_.world().all_reduce(Tensor(&request, {1}, DType::f64, Device::cpu()), Reduction::max,
                            execution_.stream());
   return static_cast<StopRequest>(request);
+}
+
+/// Whether checkpoint.every_seconds have passed, by this rank's clock.
+bool Trainer::save_is_due() const {
+  const double seconds = config_.checkpoint.every_seconds;
+  return seconds > 0.0 && checkpoints_->seconds_since_save() >= seconds;
+}
+
+/// Where metrics cannot be written and checkpoint.on_error = stop: what was done is saved, where
+/// that is possible still. Collective; throws OutputFileError, on every rank, then.
+void Trainer::end_if_output_failed(const Sums& sums) {
+  if (!sums.output_failed) return;
+  try {
+    checkpoints_->save_last(position_);
+  } catch (const OutputFileError& error) {
+    if (first_rank()) log_.error(error.what());
+  }
+  throw_alike(outputs_.take_failure(), mesh_.world());
 }
 
 void Trainer::check_finite(const StepMetrics& metrics) {
@@ -166,6 +191,7 @@ void Trainer::step(StepMetrics& metrics) {
   if (options_.step_begins) options_.step_begins(metrics.step);
   const Sums sums = sum_over_ranks(forward_backward());
   if (sums.save_failed) checkpoints_->finish();
+  end_if_output_failed(sums);
   metrics.grad_norm = model_.gradient_norm(execution_.context());
   metrics.loss = sums.losses.cross_entropy;
   metrics.aux_loss = sums.losses.router.balance;
@@ -190,6 +216,7 @@ void Trainer::step(StepMetrics& metrics) {
   metrics.mfu = metrics.tokens_per_second * LanguageModel::training_flops_per_token(config_.model) /
                 product_rate_;
   stopped_by_ = sums.stop;
+  save_due_ = sums.save_due;
 }
 
 void Trainer::tell_of_rounds(const StepMetrics& metrics) {
@@ -204,7 +231,8 @@ void Trainer::tell_of_rounds(const StepMetrics& metrics) {
       metrics.step, config_.model.moe.row_budget, rounds));
 }
 
-double Trainer::validate() {
+/// Nothing where a rank was asked to stop meanwhile: a validation is left for that.
+std::optional<double> Trainer::validate() {
   const TrainConfig& train = config_.train;
   double loss = 0.0;
   for (std::size_t i = 0; i < data_.valid().size(); ++i) {
@@ -214,8 +242,14 @@ double Trainer::validate() {
         evaluate(model_.model(), data_.valid()[i],
                  {.context = config_.model.context,
                   .per_batch = model_.shares().largest(),
-                  .max_windows = static_cast<std::int64_t>(std::ceil(windows))},
+                  .max_windows = static_cast<std::int64_t>(std::ceil(windows)),
+                  .leave =
+                      [&] {
+                        stopped_by_ = agreed_stop();
+                        return stopped_by_ != StopRequest::none;
+                      }},
                  mesh_, execution_.context());
+    if (!result.complete) return std::nullopt;
     loss += share * result.loss();
   }
   return loss;
@@ -234,21 +268,31 @@ RunEnd Trainer::run() {
     const auto begin = Clock::now();
     StepMetrics metrics;
     step(metrics);
-    if (!data_.valid().empty() && train.valid_every > 0 &&
+    const bool save_due =
+        save_due_ || (config_.checkpoint.every > 0 && done % config_.checkpoint.every == 0);
+    if (stopped_by_ == StopRequest::none && !data_.valid().empty() && train.valid_every > 0 &&
         (done % train.valid_every == 0 || done == train.steps)) {
-      metrics.valid_loss = valid_loss_ = validate();
-      outputs_.validated(done, *metrics.valid_loss);
+      // A validation may take long: the step before it is written meanwhile.
+      if (save_due) checkpoints_->save(position_);
+      metrics.valid_loss = validate();
+      if (metrics.valid_loss) {
+        valid_loss_ = metrics.valid_loss;
+        outputs_.validated(done, *metrics.valid_loss);
+      } else {
+        log_.info(fmt::format("the validation of step {} is left", done));
+      }
     }
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
     outputs_.report(metrics);
     if (stopped_by_ != StopRequest::none || done == last) {
       checkpoints_->save_last(position_);
-    } else if (config_.checkpoint.every > 0 && done % config_.checkpoint.every == 0) {
+    } else if (save_due) {
       checkpoints_->save(position_);
     }
     outputs_.step_done(metrics, seconds_since(begin));
     if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   }
+  throw_alike(outputs_.take_failure(), mesh_.world());
   checkpoints_->shutdown();
   if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   recent_loss_ = outputs_.recent_loss();

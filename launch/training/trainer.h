@@ -87,6 +87,8 @@ class Trainer {
     LossTerms losses;
     StopRequest stop = StopRequest::none;
     bool save_failed = false;
+    bool save_due = false;       // by time
+    bool output_failed = false;  // of rank 0
   };
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
@@ -98,7 +100,9 @@ class Trainer {
   StopRequest agreed_stop();
   void step(StepMetrics& metrics);
   void tell_of_rounds(const StepMetrics& metrics);
-  double validate();
+  bool save_is_due() const;
+  void end_if_output_failed(const Sums& sums);
+  std::optional<double> validate();
 
   const Config config_;
   const ProcessMesh& mesh_;
@@ -113,6 +117,7 @@ class Trainer {
   std::optional<RunCheckpoints> checkpoints_;
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
+  bool save_due_ = false;  // by time, in the step that was done last
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
   std::optional<double> valid_loss_;

@@ -209,6 +209,41 @@ TEST_F(ResumeTest, ARequestToStopOfOneRankEndsAllWithACheckpoint) {
   EXPECT_EQ(rows("run"), rows("straight"));
 }
 
+TEST_F(ResumeTest, AValidationIsLeftForAStopAndTheStepBeforeItIsSaved) {
+  Config settings = config("run");
+  settings.data.valid = settings.data.train;
+  settings.train.valid_every = 2;
+  settings.checkpoint.every = 2;
+  bool saved_before = false;
+  const auto request = [&](int rank, TrainerOptions& options) {
+    // Asked before the first step, in both, and then before each pass of the validation.
+    if (rank == 1)
+      options.stop_requested = [&saved_before, this, asked = 0]() mutable {
+        if (++asked < 6) return StopRequest::none;
+        saved_before =
+            fs::exists(path("run/checkpoints")) && !fs::is_empty(path("run/checkpoints"));
+        return StopRequest::preempt;
+      };
+  };
+  ASSERT_EQ(train(settings, {.ranks = 2, .expert_parallel = 2}, request), RunEnd::preempted);
+  EXPECT_TRUE(saved_before);
+  EXPECT_TRUE(fs::exists(path("run/checkpoints/step-00000002/manifest.json")));
+  const auto rows = metrics_of(path("run"));
+  ASSERT_EQ(rows.size(), 2U);
+  EXPECT_EQ(rows[1].find("valid_loss"), nullptr);
+}
+
+TEST_F(ResumeTest, WorkIsSavedByTimeToo) {
+  Config settings = config("run");
+  settings.train.stop_after = 3;
+  settings.checkpoint.every = 0;
+  settings.checkpoint.every_seconds = 1e-9;
+  settings.checkpoint.keep = 0;
+  ASSERT_EQ(train(settings, {.ranks = 2, .expert_parallel = 2}), RunEnd::stopped);
+  for (const char* step : {"step-00000001", "step-00000002", "step-00000003"})
+    EXPECT_TRUE(fs::exists(path("run/checkpoints") / step / "manifest.json")) << step;
+}
+
 TEST_F(ResumeTest, DamagedCheckpointIsPassedOver) {
   const Layout layout{.ranks = 2, .expert_parallel = 2};
   ASSERT_EQ(train(config("straight"), layout), RunEnd::finished);
