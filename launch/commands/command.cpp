@@ -50,6 +50,7 @@ const std::vector<const Command*>& commands() {
       &train_command(),  &eval_command(),  &generate_command(), &tokenize_command(),
       &data_command(),   &plan_command(),  &bench_command(),    &checkpoint_command(),
       &report_command(), &study_command(), &explain_command(),  &analyze_command(),
+      &scale_command(),
   };
   return all;
 }

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+
+#include "launch/commands/command.h"
+#include "launch/config/values.h"
+#include "launch/machine/exit_code.h"
+#include "launch/scaling/law.h"
+#include "launch/scaling/law_report.h"
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+#include "runtime/violations.h"
+
+namespace polymoe {
+namespace {
+
+ScalingForm parse_form(const std::string& text) {
+  for (const ScalingForm form :
+       {ScalingForm::chinchilla, ScalingForm::moe, ScalingForm::granularity})
+    if (text == name_of(form)) return form;
+  throw InvalidArgument("--form " + text + ": must be one of chinchilla, moe, granularity");
+}
+
+/// The other forms beside the chosen one, by what they predict and what they cost.
+std::string other_forms(ScalingForm chosen, const std::vector<ScalingRun>& runs) {
+  std::string text;
+  for (const ScalingForm form :
+       {ScalingForm::chinchilla, ScalingForm::moe, ScalingForm::granularity}) {
+    if (form == chosen || !fit_violations(form, runs).empty()) continue;
+    const ScalingFit fit = fit_scaling_law(form, runs);
+    const auto held_out = hold_out_largest(form, runs, 0);
+    text += fmt::format("  {:<12} AICc {:>9.1f}   error of the largest size {}\n", name_of(form),
+                        fit.akaike,
+                        held_out ? fmt::format("{:.2f} %", 100.0 * held_out->mean_error) : "-");
+  }
+  return text.empty() ? text : "\nOther forms of the same runs\n" + text;
+}
+
+int run_scale_fit(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = scale_fit_command().parse(args);
+  const ScalingForm form = parse_form(line.value("form", "chinchilla"));
+  const std::string counted = line.value("parameters", "active-no-embeddings");
+  const auto count = parse_parameter_count(counted);
+  if (!count)
+    throw InvalidArgument("--parameters " + counted +
+                          ": must be one of active, active-no-embeddings, total, "
+                          "total-no-embeddings");
+  constexpr std::int64_t most_resamples = 100000;
+  const auto resamples = parse_count(line.value("resamples", "1000"));
+  if (!resamples || *resamples < 100 || *resamples > most_resamples)
+    throw InvalidArgument("--resamples " + line.value("resamples") +
+                          ": must be a whole number in [100, 100000]");
+  std::vector<std::filesystem::path> files;
+  for (const std::string& file : line.values("runs")) files.emplace_back(file);
+  const std::string activation = line.value("activation");
+  const std::vector<ScalingRun> runs = read_scaling_runs(files, *count, activation);
+  const std::vector<std::string> violations = fit_violations(form, runs);
+  if (!violations.empty() && (!line.has("force") || runs.empty()))
+    throw InvalidArgument(list_violations("scale fit (--force fits all the same)", violations));
+  for (const std::string& violation : violations)
+    std::cerr << "polymoe: warning: " << violation << "\n";
+
+  const auto held_out = hold_out_largest(form, runs, static_cast<int>(*resamples));
+  const ScalingLaw law = make_law(form, runs, *count, activation, static_cast<int>(*resamples));
+  std::cout << law_text(law, held_out) << other_forms(form, runs);
+  const std::filesystem::path out = line.value("out");
+  make_directories(out);
+  replace_file(out / "fit.json", law_json(law).dump() + "\n");
+  if (!line.has("no-page")) replace_file(out / "index.html", law_html(law, held_out, runs));
+  std::cout << "\nwritten: " << (out / "fit.json").string()
+            << (line.has("no-page") ? "" : ", index.html") << "\n";
+  return exit_done;
+}
+
+}  // namespace
+
+const Command& scale_fit_command() {
+  static const Command command = {
+      .name = "scale fit",
+      .summary =
+          "Fits a scaling law to finished runs, with intervals, and tests it on the largest "
+          "size",
+      .arguments = "",
+      .options =
+          {{.name = "runs",
+            .value = "FILE...",
+            .help = "runs.csv of `polymoe study report`, one or several",
+            .required = true},
+           {.name = "out", .value = "DIR", .help = "of fit.json and index.html", .required = true},
+           {.name = "form",
+            .value = "FORM",
+            .help = "chinchilla, moe or granularity; default chinchilla"},
+           {.name = "parameters",
+            .value = "COUNT",
+            .help = "what N counts: active, active-no-embeddings, total, "
+                    "total-no-embeddings; default active-no-embeddings"},
+           {.name = "activation", .value = "NAME", .help = "only runs with that activation"},
+           {.name = "resamples",
+            .value = "N",
+            .help = "of the bootstrap over trunks; default 1000"},
+           {.name = "force",
+            .value = "",
+            .help = "fits also too few runs, or fewer than 3 sizes or lengths"},
+           {.name = "no-page", .value = "", .help = "no index.html, which needs gnuplot"}},
+      .run = run_scale_fit};
+  return command;
+}
+
+}  // namespace polymoe

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/scaling/law.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+
+namespace polymoe {
+namespace {
+
+template <class Value>
+std::size_t levels(const std::vector<ScalingRun>& runs, Value value) {
+  std::set<double> seen;
+  // Sizes that round to the same percent are one level: activations differ in a coefficient.
+  for (const ScalingRun& run : runs) seen.insert(std::round(std::log(value(run)) * 100.0));
+  return seen.size();
+}
+
+const ScalingRun& largest(const std::vector<ScalingRun>& runs) {
+  return *std::max_element(runs.begin(), runs.end(), [](const ScalingRun& a, const ScalingRun& b) {
+    return a.flops < b.flops;
+  });
+}
+
+Json numbers(const std::vector<double>& values) {
+  Json array = Json::array();
+  for (const double value : values) array.add(value);
+  return array;
+}
+
+std::vector<double> numbers(const Json& json, std::size_t count) {
+  std::vector<double> values;
+  for (const Json& value : json.items()) values.push_back(value.as_number());
+  if (values.size() != count)
+    throw InvalidArgument(fmt::format("{} numbers, where the form has {}", values.size(), count));
+  return values;
+}
+
+}  // namespace
+
+std::vector<std::string> fit_violations(ScalingForm form, const std::vector<ScalingRun>& runs) {
+  std::vector<std::string> lines;
+  const std::size_t parameters = parameter_names(form).size();
+  if (runs.size() < 2 * parameters)
+    lines.push_back(fmt::format("{} finished runs: a law of {} parameters needs at least {}",
+                                runs.size(), parameters, 2 * parameters));
+  const auto check = [&](const char* axis, std::size_t count) {
+    if (count < 3)
+      lines.push_back(fmt::format("{} different values of {}: at least 3 are needed", count, axis));
+  };
+  check("parameters", levels(runs, [](const ScalingRun& run) { return run.parameters; }));
+  check("tokens", levels(runs, [](const ScalingRun& run) { return run.tokens; }));
+  if (form == ScalingForm::moe)
+    check("experts", levels(runs, [](const ScalingRun& run) { return run.experts; }));
+  if (form == ScalingForm::granularity)
+    check("granularity", levels(runs, [](const ScalingRun& run) { return run.granularity; }));
+  return lines;
+}
+
+std::optional<HeldOut> hold_out_largest(ScalingForm form, const std::vector<ScalingRun>& runs,
+                                        int resamples) {
+  double most = 0.0;
+  for (const ScalingRun& run : runs) most = std::max(most, run.parameters);
+  std::vector<ScalingRun> others, held;
+  for (const ScalingRun& run : runs) (run.parameters > 0.99 * most ? held : others).push_back(run);
+  if (others.size() < parameter_names(form).size() + 1) return std::nullopt;
+  const ScalingFit fit = fit_scaling_law(form, others);
+  const auto draws = bootstrap(fit, others, resamples, 1);
+  HeldOut result{.parameters = most, .runs = {}};
+  for (const ScalingRun& run : held) {
+    const Prediction prediction = predict(fit, draws, run);
+    const auto within = [&](const Range& range) {
+      return range.low <= run.loss && run.loss <= range.high;
+    };
+    result.runs.push_back({.run = run,
+                           .prediction = prediction,
+                           .within_80 = within(prediction.run_80),
+                           .within_95 = within(prediction.run_95)});
+    result.mean_error +=
+        std::abs(std::log(prediction.loss / run.loss)) / static_cast<double>(held.size());
+  }
+  return result;
+}
+
+ScalingLaw make_law(ScalingForm form, const std::vector<ScalingRun>& runs, ParameterCount count,
+                    const std::string& activation, int resamples) {
+  ScalingLaw law;
+  law.fit = fit_scaling_law(form, runs);
+  law.count = count;
+  law.activation = activation;
+  law.draws = bootstrap(law.fit, runs, resamples, 0);
+  const ScalingRun& top = largest(runs);
+  law.largest_flops = top.flops;
+  law.experts = top.experts;
+  law.granularity = top.granularity;
+  law.memory_per_parameter = top.memory_parameters / top.parameters;
+  for (const ScalingRun& run : runs)
+    law.flops_per_parameter_token +=
+        run.flops / (run.parameters * run.tokens) / static_cast<double>(runs.size());
+  return law;
+}
+
+Json law_json(const ScalingLaw& law) {
+  const ScalingFit& fit = law.fit;
+  Json parameters = Json::object();
+  const std::vector<double> theta = uncentred(fit.form, fit.theta, fit.centre);
+  const std::vector<std::string>& names = parameter_names(fit.form);
+  for (std::size_t p = 0; p < names.size(); ++p) {
+    std::vector<double> values;
+    for (const std::vector<double>& draw : law.draws)
+      values.push_back(uncentred(fit.form, draw, fit.centre)[p]);
+    Json entry = Json::object();
+    entry.set("value", theta[p]);
+    if (!values.empty()) {
+      const Range most = middle(values, 0.8), nearly_all = middle(values, 0.95);
+      entry.set("interval_80", numbers({most.low, most.high}))
+          .set("interval_95", numbers({nearly_all.low, nearly_all.high}));
+    }
+    parameters.set(names[p], std::move(entry));
+  }
+  Json draws = Json::array();
+  for (const std::vector<double>& draw : law.draws) draws.add(numbers(draw));
+  return std::move(Json::object()
+                       .set("form", name_of(fit.form))
+                       .set("formula", formula_of(fit.form))
+                       .set("N", name_of(law.count))
+                       .set("activation", law.activation)
+                       .set("runs", fit.runs)
+                       .set("parameters", std::move(parameters))
+                       .set("objective", fit.objective)
+                       .set("starts", fit.starts)
+                       .set("starts_best", fit.starts_best)
+                       .set("aicc", fit.akaike)
+                       .set("residual", fit.residual)
+                       .set("seed_noise", fit.seed_noise)
+                       .set("largest_flops", law.largest_flops)
+                       .set("flops_per_parameter_token", law.flops_per_parameter_token)
+                       .set("memory_per_parameter", law.memory_per_parameter)
+                       .set("experts", law.experts)
+                       .set("granularity", law.granularity)
+                       .set("centre", numbers({fit.centre.log_parameters, fit.centre.log_tokens}))
+                       .set("theta", numbers(fit.theta))
+                       .set("draws", std::move(draws)));
+}
+
+ScalingLaw read_law(const std::filesystem::path& file) {
+  constexpr std::int64_t most_bytes = 256 << 20;
+  const std::string name = file.string();
+  try {
+    const Json json = parse_json(read_file(file, most_bytes), name);
+    ScalingLaw law;
+    const std::string& form = json.at("form").as_string();
+    bool known = false;
+    for (const ScalingForm one :
+         {ScalingForm::chinchilla, ScalingForm::moe, ScalingForm::granularity}) {
+      if (form != name_of(one)) continue;
+      law.fit.form = one;
+      known = true;
+    }
+    const auto count = parse_parameter_count(json.at("N").as_string());
+    if (!known || !count) throw InvalidArgument("an unknown form, or an unknown N");
+    law.count = *count;
+    const std::size_t parameters = parameter_names(law.fit.form).size();
+    law.activation = json.at("activation").as_string();
+    law.fit.runs = static_cast<std::size_t>(json.at("runs").as_integer(1));
+    law.fit.seed_noise = json.at("seed_noise").as_number();
+    law.largest_flops = json.at("largest_flops").as_number();
+    law.flops_per_parameter_token = json.at("flops_per_parameter_token").as_number();
+    law.memory_per_parameter = json.at("memory_per_parameter").as_number();
+    law.experts = json.at("experts").as_number();
+    law.granularity = json.at("granularity").as_number();
+    const std::vector<double> centre = numbers(json.at("centre"), 2);
+    law.fit.centre = {.log_parameters = centre[0], .log_tokens = centre[1]};
+    law.fit.theta = numbers(json.at("theta"), parameters);
+    for (const Json& draw : json.at("draws").items())
+      law.draws.push_back(numbers(draw, parameters));
+    return law;
+  } catch (const InvalidArgument& error) {
+    throw InputFileError(name,
+                         fmt::format("not what `polymoe scale fit` writes: {}", error.what()));
+  }
+}
+
+Optimum best_for_flops(const ScalingLaw& law, double flops, double most_parameters) {
+  constexpr int places = 2000;
+  const double middle_size = law.fit.centre.log_parameters;
+  const double low = middle_size - std::log(1000.0);
+  const double high = std::min(middle_size + std::log(1000.0), std::log(most_parameters));
+  const auto run_of = [&](double log_parameters) {
+    ScalingRun run;
+    run.parameters = std::exp(log_parameters);
+    run.tokens = flops / (law.flops_per_parameter_token * run.parameters);
+    run.experts = law.experts;
+    run.granularity = law.granularity;
+    run.flops = flops;
+    return run;
+  };
+  std::vector<ScalingRun> runs;
+  std::vector<std::vector<std::vector<double>>> terms;
+  for (int i = 0; i <= places; ++i) {
+    runs.push_back(run_of(low + (high - low) * i / places));
+    terms.push_back(terms_of(law.fit.form, runs.back(), law.fit.centre));
+  }
+  // Along an isoflop every form has one minimum: fewer parameters against fewer tokens.
+  const auto best = [&](const std::vector<double>& theta) {
+    std::size_t left = 0, right = runs.size() - 1;
+    while (right - left > 2) {
+      const std::size_t a = left + (right - left) / 3, b = right - (right - left) / 3;
+      if (log_loss(terms[a], theta, nullptr) < log_loss(terms[b], theta, nullptr))
+        right = b;
+      else
+        left = a;
+    }
+    std::size_t place = left;
+    for (std::size_t i = left; i <= right; ++i)
+      if (log_loss(terms[i], theta, nullptr) < log_loss(terms[place], theta, nullptr)) place = i;
+    return place;
+  };
+  const std::size_t place = best(law.fit.theta);
+  Optimum optimum{.run = runs[place], .prediction = predict(law.fit, law.draws, runs[place])};
+  optimum.at_edge = place == 0 || place + 1 == runs.size();
+  std::vector<double> parameters, tokens;
+  for (const std::vector<double>& draw : law.draws) {
+    const ScalingRun& run = runs[best(draw)];
+    parameters.push_back(run.parameters);
+    tokens.push_back(run.tokens);
+  }
+  if (!parameters.empty()) {
+    optimum.parameters_80 = middle(parameters, 0.8);
+    optimum.tokens_80 = middle(tokens, 0.8);
+  }
+  return optimum;
+}
+
+}  // namespace polymoe
