@@ -66,7 +66,7 @@ TEST(ScalingFitTest, ExponentsAreRecoveredAlsoOffCentre) {
 }
 
 TEST(ScalingFitTest, IntervalsCoverTheTruthAsOftenAsTheySay) {
-  constexpr int draws = 200, resamples = 60;
+  constexpr int draws = 200, resamples = 300;
   int of_alpha = 0, of_beta = 0;
   for (int draw = 0; draw < draws; ++draw) {
     const auto seed = static_cast<std::uint64_t>(draw);
