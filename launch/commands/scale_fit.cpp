@@ -65,7 +65,7 @@ int run_scale_fit(CommandContext&, const std::vector<std::string>& args) {
 
   const auto held_out = hold_out_largest(form, runs, static_cast<int>(*resamples));
   const ScalingLaw law = make_law(form, runs, *count, activation, static_cast<int>(*resamples));
-  std::cout << law_text(law, held_out) << other_forms(form, runs);
+  std::cout << law_text(law, held_out, runs) << other_forms(form, runs);
   const std::filesystem::path out = line.value("out");
   make_directories(out);
   replace_file(out / "fit.json", law_json(law).dump() + "\n");

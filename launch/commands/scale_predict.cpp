@@ -38,6 +38,12 @@ void check_reach(const ScalingLaw& law, double flops, bool force) {
   std::cerr << "polymoe: warning: " << what << "\n";
 }
 
+void warn_where_far(const ScalingLaw& law, const ScalingRun& run) {
+  for (const std::string& line : far_from_runs(law, run))
+    std::cerr << "polymoe: warning: " << line << ": the interval does not cover what a law of "
+              << "another form would say there\n";
+}
+
 double counted(const MemoryPlan& plan, const ModelConfig& model, ParameterCount count) {
   const auto embedding = static_cast<double>(model.vocab * model.hidden * (model.tied ? 1 : 2));
   const auto total = static_cast<double>(plan.total_parameters);
@@ -73,6 +79,7 @@ void predict_configuration(const ScalingLaw& law, const CommandLine& line) {
   }
   run.flops = LanguageModel::training_flops_per_token(model) * run.tokens;
   check_reach(law, run.flops, line.has("force"));
+  warn_where_far(law, run);
   std::cout << fmt::format("N = {:.4g} ({}), D = {:.4g} tokens, {:.4g} FLOP\nloss {}\n",
                            run.parameters, name_of(law.count), run.tokens, run.flops,
                            prediction_text(predict(law.fit, law.draws, run)));
@@ -98,6 +105,7 @@ void predict_budget(const ScalingLaw& law, const CommandLine& line) {
   }
   check_reach(law, *flops, line.has("force"));
   const Optimum best = best_for_flops(law, *flops, most);
+  warn_where_far(law, best.run);
   std::cout << fmt::format(
       "best for {:.4g} FLOP: N = {:.4g} ({}), 80 % in [{:.4g}, {:.4g}]; D = {:.4g} tokens, 80 % in "
       "[{:.4g}, {:.4g}]\nloss {}\n",

@@ -62,6 +62,43 @@ std::vector<std::string> fit_violations(ScalingForm form, const std::vector<Scal
   return lines;
 }
 
+std::vector<std::string> undetermined_terms(const ScalingFit& fit,
+                                            const std::vector<ScalingRun>& runs) {
+  constexpr double least_share = 1e-3;
+  static const std::vector<std::string> sums = {"E", "the term of N", "the term of D"};
+  static const std::vector<std::string> of_granularity = {"E", "the term of G", "the term of N",
+                                                          "the term of D"};
+  const std::vector<std::string>& names =
+      fit.form == ScalingForm::granularity ? of_granularity : sums;
+  std::vector<double> most(names.size(), 0.0);
+  for (const ScalingRun& run : runs) {
+    const auto terms = terms_of(fit.form, run, fit.centre);
+    const double whole = log_loss(terms, fit.theta, nullptr);
+    for (std::size_t k = 0; k < terms.size(); ++k)
+      most[k] = std::max(most[k], std::exp(log_loss({terms[k]}, fit.theta, nullptr) - whole));
+  }
+  std::vector<std::string> undetermined;
+  for (std::size_t k = 0; k < names.size(); ++k)
+    if (most[k] < least_share) undetermined.push_back(names[k]);
+  return undetermined;
+}
+
+std::vector<std::string> far_from_runs(const ScalingLaw& law, const ScalingRun& run) {
+  constexpr double most = 10.0;
+  std::vector<std::string> lines;
+  const auto check = [&](const char* name, double value, const Range& range) {
+    if (value > most * range.high)
+      lines.push_back(fmt::format("{} = {:.3g} is {:.3g} times the largest of the runs", name,
+                                  value, value / range.high));
+    if (value * most < range.low)
+      lines.push_back(fmt::format("{} = {:.3g} is {:.3g} times less than the smallest of the runs",
+                                  name, value, range.low / value));
+  };
+  check("N", run.parameters, law.parameters);
+  check("D", run.tokens, law.tokens);
+  return lines;
+}
+
 std::optional<HeldOut> hold_out_largest(ScalingForm form, const std::vector<ScalingRun>& runs,
                                         int resamples) {
   double most = 0.0;
@@ -96,6 +133,14 @@ ScalingLaw make_law(ScalingForm form, const std::vector<ScalingRun>& runs, Param
   law.draws = bootstrap(law.fit, runs, resamples, 0);
   const ScalingRun& top = largest(runs);
   law.largest_flops = top.flops;
+  law.parameters = {.low = top.parameters, .high = top.parameters};
+  law.tokens = {.low = top.tokens, .high = top.tokens};
+  for (const ScalingRun& run : runs) {
+    law.parameters = {.low = std::min(law.parameters.low, run.parameters),
+                      .high = std::max(law.parameters.high, run.parameters)};
+    law.tokens = {.low = std::min(law.tokens.low, run.tokens),
+                  .high = std::max(law.tokens.high, run.tokens)};
+  }
   law.experts = top.experts;
   law.granularity = top.granularity;
   law.memory_per_parameter = top.memory_parameters / top.parameters;
@@ -125,27 +170,30 @@ Json law_json(const ScalingLaw& law) {
   }
   Json draws = Json::array();
   for (const std::vector<double>& draw : law.draws) draws.add(numbers(draw));
-  return std::move(Json::object()
-                       .set("form", name_of(fit.form))
-                       .set("formula", formula_of(fit.form))
-                       .set("N", name_of(law.count))
-                       .set("activation", law.activation)
-                       .set("runs", fit.runs)
-                       .set("parameters", std::move(parameters))
-                       .set("objective", fit.objective)
-                       .set("starts", fit.starts)
-                       .set("starts_best", fit.starts_best)
-                       .set("aicc", fit.akaike)
-                       .set("residual", fit.residual)
-                       .set("seed_noise", fit.seed_noise)
-                       .set("largest_flops", law.largest_flops)
-                       .set("flops_per_parameter_token", law.flops_per_parameter_token)
-                       .set("memory_per_parameter", law.memory_per_parameter)
-                       .set("experts", law.experts)
-                       .set("granularity", law.granularity)
-                       .set("centre", numbers({fit.centre.log_parameters, fit.centre.log_tokens}))
-                       .set("theta", numbers(fit.theta))
-                       .set("draws", std::move(draws)));
+  return std::move(
+      Json::object()
+          .set("form", name_of(fit.form))
+          .set("formula", formula_of(fit.form))
+          .set("N", name_of(law.count))
+          .set("activation", law.activation)
+          .set("runs", fit.runs)
+          .set("parameters", std::move(parameters))
+          .set("objective", fit.objective)
+          .set("starts", fit.starts)
+          .set("starts_best", fit.starts_best)
+          .set("aicc", fit.akaike)
+          .set("residual", fit.residual)
+          .set("seed_noise", fit.seed_noise)
+          .set("largest_flops", law.largest_flops)
+          .set("parameters_of_runs", numbers({law.parameters.low, law.parameters.high}))
+          .set("tokens_of_runs", numbers({law.tokens.low, law.tokens.high}))
+          .set("flops_per_parameter_token", law.flops_per_parameter_token)
+          .set("memory_per_parameter", law.memory_per_parameter)
+          .set("experts", law.experts)
+          .set("granularity", law.granularity)
+          .set("centre", numbers({fit.centre.log_parameters, fit.centre.log_tokens}))
+          .set("theta", numbers(fit.theta))
+          .set("draws", std::move(draws)));
 }
 
 ScalingLaw read_law(const std::filesystem::path& file) {
@@ -170,6 +218,10 @@ ScalingLaw read_law(const std::filesystem::path& file) {
     law.fit.runs = static_cast<std::size_t>(json.at("runs").as_integer(1));
     law.fit.seed_noise = json.at("seed_noise").as_number();
     law.largest_flops = json.at("largest_flops").as_number();
+    const std::vector<double> sizes = numbers(json.at("parameters_of_runs"), 2);
+    const std::vector<double> lengths = numbers(json.at("tokens_of_runs"), 2);
+    law.parameters = {.low = sizes[0], .high = sizes[1]};
+    law.tokens = {.low = lengths[0], .high = lengths[1]};
     law.flops_per_parameter_token = json.at("flops_per_parameter_token").as_number();
     law.memory_per_parameter = json.at("memory_per_parameter").as_number();
     law.experts = json.at("experts").as_number();

@@ -19,10 +19,21 @@ struct ScalingLaw {
   std::string activation;
   std::vector<std::vector<double>> draws;  // of the bootstrap
   double largest_flops = 0.0;
+  Range parameters = {}, tokens = {};       // of the runs
   double flops_per_parameter_token = 0.0;   // mean over the runs; 6 in theory
   double memory_per_parameter = 0.0;        // stored parameters per N, of the largest run
   double experts = 1.0, granularity = 1.0;  // of the largest run
 };
+
+/// Terms of the law that are less than a thousandth of the loss of every run, as its formula names
+/// them: "E". The runs do not determine them, and a prediction where they would matter is worth
+/// nothing, whatever its interval.
+std::vector<std::string> undetermined_terms(const ScalingFit& fit,
+                                            const std::vector<ScalingRun>& runs);
+
+/// How far N and D of a run lie outside those that the law was fitted to, where that is more than
+/// ten times: a line for each.
+std::vector<std::string> far_from_runs(const ScalingLaw& law, const ScalingRun& run);
 
 /// Why these runs cannot carry a law of that form: too few runs, an axis of fewer than 3 levels.
 std::vector<std::string> fit_violations(ScalingForm form, const std::vector<ScalingRun>& runs);

@@ -77,6 +77,17 @@ std::string fit_text(const ScalingLaw& law) {
       fit.akaike);
 }
 
+std::string undetermined_text(const ScalingLaw& law, const std::vector<ScalingRun>& runs) {
+  std::string text;
+  for (const std::string& term : undetermined_terms(law.fit, runs))
+    text += fmt::format(
+        "NOT DETERMINED by these runs: {}, less than a thousandth of every loss; its interval "
+        "means "
+        "nothing, and neither does a prediction where it would matter\n",
+        term);
+  return text;
+}
+
 }  // namespace
 
 std::string prediction_text(const Prediction& prediction) {
@@ -85,14 +96,18 @@ std::string prediction_text(const Prediction& prediction) {
                      prediction.run_95.low, prediction.run_95.high);
 }
 
-std::string law_text(const ScalingLaw& law, const std::optional<HeldOut>& held_out) {
-  return held_out_text(held_out) + "\n" + fit_text(law) + as_text(parameter_table(law));
+std::string law_text(const ScalingLaw& law, const std::optional<HeldOut>& held_out,
+                     const std::vector<ScalingRun>& runs) {
+  return held_out_text(held_out) + "\n" + fit_text(law) + undetermined_text(law, runs) +
+         as_text(parameter_table(law));
 }
 
 std::string law_html(const ScalingLaw& law, const std::optional<HeldOut>& held_out,
                      const std::vector<ScalingRun>& runs) {
   Page page("Scaling law");
   page.paragraph(fit_text(law));
+  const std::string undetermined = undetermined_text(law, runs);
+  if (!undetermined.empty()) page.paragraph(undetermined);
   Chart losses{.title = "Loss against compute",
                .x = {.label = "FLOP", .logarithmic = true},
                .y = {.label = "loss, nats"},

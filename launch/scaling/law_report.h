@@ -11,7 +11,8 @@ namespace polymoe {
 
 /// What `polymoe scale fit` prints: first how the largest size was predicted by the others, then
 /// the law.
-std::string law_text(const ScalingLaw& law, const std::optional<HeldOut>& held_out);
+std::string law_text(const ScalingLaw& law, const std::optional<HeldOut>& held_out,
+                     const std::vector<ScalingRun>& runs);
 
 /// The page: loss against compute, residuals, parameters with their intervals. Throws
 /// InvalidArgument where gnuplot is not installed.

@@ -92,6 +92,24 @@ TEST(ScalingLawTest, TooLittleIsRefused) {
   EXPECT_EQ(fit_violations(ScalingForm::moe, grid(5)).size(), 1U) << "all with the same experts";
 }
 
+TEST(ScalingLawTest, WhatTheRunsDoNotTellIsNamed) {
+  std::vector<ScalingRun> runs = grid(5);
+  EXPECT_TRUE(undetermined_terms(fit_scaling_law(ScalingForm::chinchilla, runs), runs).empty());
+  for (ScalingRun& run : runs)  // nothing is irreducible
+    run.loss = 400.0 * std::pow(run.parameters, -0.1) + 1000.0 * std::pow(run.tokens, -beta);
+  const auto terms = undetermined_terms(fit_scaling_law(ScalingForm::chinchilla, runs), runs);
+  EXPECT_EQ(terms, std::vector<std::string>{"E"});
+  const ScalingLaw law = make_law(ScalingForm::chinchilla, runs, ParameterCount::total, "", 100);
+  ScalingRun far = runs.back();
+  EXPECT_TRUE(far_from_runs(law, far).empty());
+  far.tokens *= 20.0;
+  far.parameters = runs.front().parameters / 30.0;
+  const auto lines = far_from_runs(law, far);
+  ASSERT_EQ(lines.size(), 2U);
+  EXPECT_NE(lines[0].find("30 times less than the smallest"), std::string::npos) << lines[0];
+  EXPECT_NE(lines[1].find("20 times the largest"), std::string::npos) << lines[1];
+}
+
 TEST(ScalingRunsTest, RunsAreThoseOfTheReport) {
   const TemporaryDirectory directory;
   const std::string head =
