@@ -10,6 +10,7 @@
 #include "launch/machine/exit_code.h"
 #include "launch/scaling/law.h"
 #include "launch/scaling/law_report.h"
+#include "launch/studies/study_report.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/violations.h"
@@ -39,6 +40,27 @@ std::string other_forms(ScalingForm chosen, const std::vector<ScalingRun>& runs)
   return text.empty() ? text : "\nOther forms of the same runs\n" + text;
 }
 
+/// Each argument's runs: a study's as far as they are, or a table's.
+std::vector<RunTable> tables_of(const CommandLine& line) {
+  constexpr std::int64_t most_bytes = 256 << 20;
+  std::vector<RunTable> tables;
+  bool any_study = false;
+  for (const std::string& name : line.positional()) {
+    const std::filesystem::path file = name;
+    if (file.extension() == ".csv") {
+      tables.push_back({.name = name, .text = read_file(file, most_bytes)});
+      continue;
+    }
+    any_study = true;
+    const Study study = read_study(file, line.overrides());
+    tables.push_back({.name = name, .text = runs_csv(study, read_results(study))});
+  }
+  if (!any_study && !line.overrides().empty())
+    throw InvalidArgument(line.overrides().front() +
+                          ": changes the cells of a study, and there is none");
+  return tables;
+}
+
 int run_scale_fit(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = scale_fit_command().parse(args);
   const ScalingForm form = parse_form(line.value("form", "chinchilla"));
@@ -53,10 +75,8 @@ int run_scale_fit(CommandContext&, const std::vector<std::string>& args) {
   if (!resamples || *resamples < 100 || *resamples > most_resamples)
     throw InvalidArgument("--resamples " + line.value("resamples") +
                           ": must be a whole number in [100, 100000]");
-  std::vector<std::filesystem::path> files;
-  for (const std::string& file : line.values("runs")) files.emplace_back(file);
   const std::string activation = line.value("activation");
-  const std::vector<ScalingRun> runs = read_scaling_runs(files, *count, activation);
+  const std::vector<ScalingRun> runs = read_scaling_runs(tables_of(line), *count, activation);
   const std::vector<std::string> violations = fit_violations(form, runs);
   if (!violations.empty() && (!line.has("force") || runs.empty()))
     throw InvalidArgument(list_violations("scale fit (--force fits all the same)", violations));
@@ -81,15 +101,13 @@ const Command& scale_fit_command() {
   static const Command command = {
       .name = "scale fit",
       .summary =
-          "Fits a scaling law to finished runs, with intervals, and tests it on the largest "
-          "size",
-      .arguments = "",
+          "Fits a scaling law to the finished runs of studies (their files, or .csv tables like "
+          "runs.csv of `study report`), with intervals, and tests it on the largest size",
+      .arguments = "STUDY...",
+      .positional = 1,
+      .more_positional = true,
       .options =
-          {{.name = "runs",
-            .value = "FILE...",
-            .help = "runs.csv of `polymoe study report`, one or several",
-            .required = true},
-           {.name = "out", .value = "DIR", .help = "of fit.json and index.html", .required = true},
+          {{.name = "out", .value = "DIR", .help = "of fit.json and index.html", .required = true},
            {.name = "form",
             .value = "FORM",
             .help = "chinchilla, moe or granularity; default chinchilla"},
@@ -105,6 +123,7 @@ const Command& scale_fit_command() {
             .value = "",
             .help = "fits also too few runs, or fewer than 3 sizes or lengths"},
            {.name = "no-page", .value = "", .help = "no index.html, which needs gnuplot"}},
+      .overrides = true,
       .run = run_scale_fit};
   return command;
 }

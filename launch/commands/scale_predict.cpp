@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <iostream>
-#include <limits>
 
 #include "launch/commands/command.h"
 #include "launch/config/config.h"
@@ -10,6 +9,7 @@
 #include "launch/machine/exit_code.h"
 #include "launch/scaling/law.h"
 #include "launch/scaling/law_report.h"
+#include "launch/scaling/optimum.h"
 #include "launch/step/memory_plan.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/error.h"
@@ -85,50 +85,76 @@ void predict_configuration(const ScalingLaw& law, const CommandLine& line) {
                            prediction_text(predict(law.fit, law.draws, run)));
 }
 
-void predict_budget(const ScalingLaw& law, const CommandLine& line) {
-  auto flops = positive(line, "flops");
-  const auto hours = positive(line, "gpu-hours"), memory = positive(line, "memory");
-  if (hours) {
+/// What the options say there is.
+ScalingBudget budget_of(const ScalingLaw& law, const CommandLine& line) {
+  ScalingBudget budget{.flops = positive(line, "flops"), .tokens = positive(line, "tokens")};
+  if (const auto hours = positive(line, "gpu-hours")) {
     if (!line.has("rates"))
       throw InvalidArgument(
           "--gpu-hours: needs --rates FILE, of `polymoe bench --json` on one GPU");
-    flops = *hours * 3600.0 * measured_flops_per_second(line.value("rates"));
-    std::cout << fmt::format("{:g} GPU-hours at the measured speed: {:.4g} FLOP\n", *hours, *flops);
+    budget.flops = *hours * 3600.0 * measured_flops_per_second(line.value("rates"));
+    std::cout << fmt::format("{:g} GPU-hours at the measured speed: {:.4g} FLOP\n", *hours,
+                             *budget.flops);
   }
-  double most = std::numeric_limits<double>::max();
-  if (memory) {
-    most = *memory / (bytes_per_parameter * law.memory_per_parameter);
+  if (const auto memory = positive(line, "memory")) {
+    budget.most_stored = *memory / bytes_per_parameter;
     std::cout << fmt::format(
-        "{:.4g} bytes hold N of at most {:.4g}, at {:g} bytes of each of {:.3g} "
-        "stored parameters per N, activations apart\n",
-        *memory, most, bytes_per_parameter, law.memory_per_parameter);
+        "{:.4g} bytes hold {:.4g} parameters of {:g} bytes, activations apart; {:.3g} are stored "
+        "for one of N{}\n",
+        *memory, budget.most_stored, bytes_per_parameter, law.stored.at(law.experts.high),
+        law.stored.slope > 0.0 ? " with the most experts" : "");
   }
-  check_reach(law, *flops, line.has("force"));
-  const Optimum best = best_for_flops(law, *flops, most);
+  return budget;
+}
+
+void predict_budget(const ScalingLaw& law, const CommandLine& line) {
+  const ScalingBudget budget = budget_of(law, line);
+  const bool force = line.has("force");
+  if (budget.flops) check_reach(law, *budget.flops, force);
+  const Optimum best = best_for(law, budget);
+  if (!budget.flops) check_reach(law, best.run.flops, force);
   warn_where_far(law, best.run);
-  std::cout << fmt::format(
-      "best for {:.4g} FLOP: N = {:.4g} ({}), 80 % in [{:.4g}, {:.4g}]; D = {:.4g} tokens, 80 % in "
-      "[{:.4g}, {:.4g}]\nloss {}\n",
-      *flops, best.run.parameters, name_of(law.count), best.parameters_80.low,
-      best.parameters_80.high, best.run.tokens, best.tokens_80.low, best.tokens_80.high,
-      prediction_text(best.prediction));
-  if (law.fit.form != ScalingForm::chinchilla)
+  std::cout << fmt::format("best for {:.4g} FLOP: N = {:.4g} ({}), 80 % in [{:.4g}, {:.4g}]; ",
+                           best.run.flops, best.run.parameters, name_of(law.count),
+                           best.parameters_80.low, best.parameters_80.high);
+  std::cout << fmt::format("D = {:.4g} tokens{}\nloss {}\n", best.run.tokens,
+                           budget.tokens ? ", as given"
+                                         : fmt::format(", 80 % in [{:.4g}, {:.4g}]",
+                                                       best.tokens_80.low, best.tokens_80.high),
+                           prediction_text(best.prediction));
+  if (law.fit.form == ScalingForm::moe)
     std::cout << fmt::format(
-        "with {:g} experts per one that is taken, granularity {:.3g}: those of "
-        "the largest run\n",
-        law.experts, law.granularity);
+        "{:.3g} experts for one that a token takes, 80 % in [{:.3g}, {:.3g}], of {:g} to {:g} that "
+        "the runs have\n",
+        best.run.experts, best.experts_80.low, best.experts_80.high, law.experts.low,
+        law.experts.high);
+  if (law.fit.form == ScalingForm::granularity)
+    std::cout << fmt::format("with granularity {:.3g}, that of the largest run\n", law.granularity);
   if (best.at_edge)
     std::cout << "the best size lies at the edge of what was tried"
-              << (memory ? ": memory bounds it" : "") << "\n";
+              << (line.has("memory") ? ": memory bounds it" : "") << "\n";
 }
 
 int run_scale_predict(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = scale_predict_command().parse(args);
-  const bool of_budget = line.has("flops") || line.has("gpu-hours");
-  if (line.has("flops") && line.has("gpu-hours"))
-    throw InvalidArgument("--flops and --gpu-hours: one of them");
-  if (of_budget == line.has("config"))
-    throw InvalidArgument("give either --config FILE, or a budget: --flops N or --gpu-hours N");
+  int ways = 0;
+  for (const char* way : {"config", "flops", "gpu-hours", "tokens"}) ways += line.has(way) ? 1 : 0;
+  if (ways != 1)
+    throw InvalidArgument(
+        "give one of --config FILE, --flops N, --gpu-hours N, --tokens N (with --memory BYTES)");
+  if (line.has("tokens") && !line.has("memory"))
+    throw InvalidArgument("--tokens: needs --memory BYTES, or the largest size were the best");
+  const bool of_budget = !line.has("config");
+  for (const char* option : {"memory", "rates"})
+    if (line.has(option) &&
+        !(of_budget && (option != std::string("rates") || line.has("gpu-hours"))))
+      throw InvalidArgument(fmt::format("--{}: has no meaning with --{}", option,
+                                        !of_budget          ? "config"
+                                        : line.has("flops") ? "flops"
+                                                            : "tokens"));
+  if (of_budget && !line.overrides().empty())
+    throw InvalidArgument(line.overrides().front() +
+                          ": changes the run of --config, and there is none");
   const ScalingLaw law = read_law(line.value("fit"));
   if (of_budget)
     predict_budget(law, line);
@@ -159,6 +185,9 @@ const Command& scale_predict_command() {
                   {.name = "memory",
                    .value = "BYTES",
                    .help = "that values, gradients and optimizer state may take in all"},
+                  {.name = "tokens",
+                   .value = "N",
+                   .help = "that there are: what is the best size that fits --memory?"},
                   {.name = "force",
                    .value = "",
                    .help = "predicts also beyond 10 times the compute of the largest run"}},

@@ -27,6 +27,24 @@ const ScalingRun& largest(const std::vector<ScalingRun>& runs) {
   });
 }
 
+/// Least squares; without a slope where the runs have the same experts.
+template <class Value>
+AlongExperts along_experts(const std::vector<ScalingRun>& runs, Value value) {
+  const auto count = static_cast<double>(runs.size());
+  double x = 0.0, y = 0.0, xx = 0.0, xy = 0.0;
+  for (const ScalingRun& run : runs) {
+    x += run.experts / count;
+    y += value(run) / count;
+  }
+  for (const ScalingRun& run : runs) {
+    xx += (run.experts - x) * (run.experts - x);
+    xy += (run.experts - x) * (value(run) - y);
+  }
+  AlongExperts line{.base = y};
+  if (xx > 1e-9 * count * x * x) line = {.base = y - xy / xx * x, .slope = xy / xx};
+  return line;
+}
+
 Json numbers(const std::vector<double>& values) {
   Json array = Json::array();
   for (const double value : values) array.add(value);
@@ -96,6 +114,7 @@ std::vector<std::string> far_from_runs(const ScalingLaw& law, const ScalingRun& 
   };
   check("N", run.parameters, law.parameters);
   check("D", run.tokens, law.tokens);
+  check("experts per one that is taken", run.experts, law.experts);
   return lines;
 }
 
@@ -135,18 +154,20 @@ ScalingLaw make_law(ScalingForm form, const std::vector<ScalingRun>& runs, Param
   law.largest_flops = top.flops;
   law.parameters = {.low = top.parameters, .high = top.parameters};
   law.tokens = {.low = top.tokens, .high = top.tokens};
+  law.experts = {.low = top.experts, .high = top.experts};
   for (const ScalingRun& run : runs) {
     law.parameters = {.low = std::min(law.parameters.low, run.parameters),
                       .high = std::max(law.parameters.high, run.parameters)};
     law.tokens = {.low = std::min(law.tokens.low, run.tokens),
                   .high = std::max(law.tokens.high, run.tokens)};
+    law.experts = {.low = std::min(law.experts.low, run.experts),
+                   .high = std::max(law.experts.high, run.experts)};
   }
-  law.experts = top.experts;
   law.granularity = top.granularity;
-  law.memory_per_parameter = top.memory_parameters / top.parameters;
-  for (const ScalingRun& run : runs)
-    law.flops_per_parameter_token +=
-        run.flops / (run.parameters * run.tokens) / static_cast<double>(runs.size());
+  law.tokens_per_flop = along_experts(
+      runs, [](const ScalingRun& run) { return run.parameters * run.tokens / run.flops; });
+  law.stored = along_experts(
+      runs, [](const ScalingRun& run) { return run.memory_parameters / run.parameters; });
   return law;
 }
 
@@ -187,9 +208,9 @@ Json law_json(const ScalingLaw& law) {
           .set("largest_flops", law.largest_flops)
           .set("parameters_of_runs", numbers({law.parameters.low, law.parameters.high}))
           .set("tokens_of_runs", numbers({law.tokens.low, law.tokens.high}))
-          .set("flops_per_parameter_token", law.flops_per_parameter_token)
-          .set("memory_per_parameter", law.memory_per_parameter)
-          .set("experts", law.experts)
+          .set("experts_of_runs", numbers({law.experts.low, law.experts.high}))
+          .set("tokens_per_flop", numbers({law.tokens_per_flop.base, law.tokens_per_flop.slope}))
+          .set("stored", numbers({law.stored.base, law.stored.slope}))
           .set("granularity", law.granularity)
           .set("centre", numbers({fit.centre.log_parameters, fit.centre.log_tokens}))
           .set("theta", numbers(fit.theta))
@@ -222,9 +243,12 @@ ScalingLaw read_law(const std::filesystem::path& file) {
     const std::vector<double> lengths = numbers(json.at("tokens_of_runs"), 2);
     law.parameters = {.low = sizes[0], .high = sizes[1]};
     law.tokens = {.low = lengths[0], .high = lengths[1]};
-    law.flops_per_parameter_token = json.at("flops_per_parameter_token").as_number();
-    law.memory_per_parameter = json.at("memory_per_parameter").as_number();
-    law.experts = json.at("experts").as_number();
+    const std::vector<double> experts = numbers(json.at("experts_of_runs"), 2);
+    const std::vector<double> work = numbers(json.at("tokens_per_flop"), 2);
+    const std::vector<double> stored = numbers(json.at("stored"), 2);
+    law.experts = {.low = experts[0], .high = experts[1]};
+    law.tokens_per_flop = {.base = work[0], .slope = work[1]};
+    law.stored = {.base = stored[0], .slope = stored[1]};
     law.granularity = json.at("granularity").as_number();
     const std::vector<double> centre = numbers(json.at("centre"), 2);
     law.fit.centre = {.log_parameters = centre[0], .log_tokens = centre[1]};
@@ -236,57 +260,6 @@ ScalingLaw read_law(const std::filesystem::path& file) {
     throw InputFileError(name,
                          fmt::format("not what `polymoe scale fit` writes: {}", error.what()));
   }
-}
-
-Optimum best_for_flops(const ScalingLaw& law, double flops, double most_parameters) {
-  constexpr int places = 2000;
-  const double middle_size = law.fit.centre.log_parameters;
-  const double low = middle_size - std::log(1000.0);
-  const double high = std::min(middle_size + std::log(1000.0), std::log(most_parameters));
-  const auto run_of = [&](double log_parameters) {
-    ScalingRun run;
-    run.parameters = std::exp(log_parameters);
-    run.tokens = flops / (law.flops_per_parameter_token * run.parameters);
-    run.experts = law.experts;
-    run.granularity = law.granularity;
-    run.flops = flops;
-    return run;
-  };
-  std::vector<ScalingRun> runs;
-  std::vector<std::vector<std::vector<double>>> terms;
-  for (int i = 0; i <= places; ++i) {
-    runs.push_back(run_of(low + (high - low) * i / places));
-    terms.push_back(terms_of(law.fit.form, runs.back(), law.fit.centre));
-  }
-  // Along an isoflop every form has one minimum: fewer parameters against fewer tokens.
-  const auto best = [&](const std::vector<double>& theta) {
-    std::size_t left = 0, right = runs.size() - 1;
-    while (right - left > 2) {
-      const std::size_t a = left + (right - left) / 3, b = right - (right - left) / 3;
-      if (log_loss(terms[a], theta, nullptr) < log_loss(terms[b], theta, nullptr))
-        right = b;
-      else
-        left = a;
-    }
-    std::size_t place = left;
-    for (std::size_t i = left; i <= right; ++i)
-      if (log_loss(terms[i], theta, nullptr) < log_loss(terms[place], theta, nullptr)) place = i;
-    return place;
-  };
-  const std::size_t place = best(law.fit.theta);
-  Optimum optimum{.run = runs[place], .prediction = predict(law.fit, law.draws, runs[place])};
-  optimum.at_edge = place == 0 || place + 1 == runs.size();
-  std::vector<double> parameters, tokens;
-  for (const std::vector<double>& draw : law.draws) {
-    const ScalingRun& run = runs[best(draw)];
-    parameters.push_back(run.parameters);
-    tokens.push_back(run.tokens);
-  }
-  if (!parameters.empty()) {
-    optimum.parameters_80 = middle(parameters, 0.8);
-    optimum.tokens_80 = middle(tokens, 0.8);
-  }
-  return optimum;
 }
 
 }  // namespace polymoe

@@ -12,6 +12,12 @@
 
 namespace polymoe {
 
+/// A straight line over the experts for one that a token takes: what the other experts add.
+struct AlongExperts {
+  double base = 0.0, slope = 0.0;
+  double at(double experts) const { return base + slope * experts; }
+};
+
 /// A fitted law with all that predictions need: fit.json.
 struct ScalingLaw {
   ScalingFit fit;
@@ -19,10 +25,11 @@ struct ScalingLaw {
   std::string activation;
   std::vector<std::vector<double>> draws;  // of the bootstrap
   double largest_flops = 0.0;
-  Range parameters = {}, tokens = {};       // of the runs
-  double flops_per_parameter_token = 0.0;   // mean over the runs; 6 in theory
-  double memory_per_parameter = 0.0;        // stored parameters per N, of the largest run
-  double experts = 1.0, granularity = 1.0;  // of the largest run
+  Range parameters = {}, tokens = {};  // of the runs
+  Range experts = {.low = 1.0, .high = 1.0};
+  AlongExperts tokens_per_flop;  // N D of a FLOP; 1/6 in theory
+  AlongExperts stored;           // parameters that are stored for one of N
+  double granularity = 1.0;      // of the largest run
 };
 
 /// Terms of the law that are less than a thousandth of the loss of every run, as its formula names
@@ -59,15 +66,5 @@ ScalingLaw make_law(ScalingForm form, const std::vector<ScalingRun>& runs, Param
 Json law_json(const ScalingLaw& law);
 /// Throws InputFileError on anything else.
 ScalingLaw read_law(const std::filesystem::path& file);
-
-/// The best use of a budget of `flops`, N at most `most_parameters`: the N of the lowest predicted
-/// loss with D = flops / (k N). The interval is of N and D over the bootstrap.
-struct Optimum {
-  ScalingRun run;
-  Prediction prediction;
-  Range parameters_80 = {}, tokens_80 = {};
-  bool at_edge = false;  // of the sizes that were tried: a factor of 1000 around the fitted ones
-};
-Optimum best_for_flops(const ScalingLaw& law, double flops, double most_parameters);
 
 }  // namespace polymoe

@@ -2,12 +2,14 @@
 #include "launch/scaling/law_report.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 
 #include "launch/reports/page.h"
+#include "launch/scaling/optimum.h"
 
 namespace polymoe {
 namespace {
@@ -38,6 +40,73 @@ Table parameter_table(const ScalingLaw& law) {
     table.rows.push_back(std::move(row));
   }
   return table;
+}
+
+/// The largest run's compute and what is still within reach of the law.
+std::vector<Optimum> best_sizes(const ScalingLaw& law) {
+  std::vector<Optimum> best;
+  for (const double times : {0.1, 0.3, 1.0, 3.0, 10.0})
+    best.push_back(best_for(law, {.flops = times * law.largest_flops}));
+  return best;
+}
+
+Table best_table(const ScalingLaw& law, const std::vector<Optimum>& best) {
+  Table table{
+      .title = "The best size for a budget of FLOP",
+      .columns = {"FLOP", "N", "80 % interval", "D", "80 % interval", "loss of a run, 80 %"},
+      .rows = {}};
+  const bool experts = law.fit.form == ScalingForm::moe;
+  if (experts) table.columns.emplace_back("experts for one that is taken");
+  table.columns.emplace_back("beyond the runs");
+  for (const Optimum& optimum : best) {
+    const auto range = [](const Range& one) {
+      return fmt::format("{:.3g} to {:.3g}", one.low, one.high);
+    };
+    const Prediction& loss = optimum.prediction;
+    table.rows.push_back(
+        {fmt::format("{:.3g}", optimum.run.flops),
+         fmt::format("{:.3g}{}", optimum.run.parameters, optimum.at_edge ? " (edge)" : ""),
+         range(optimum.parameters_80), fmt::format("{:.3g}", optimum.run.tokens),
+         range(optimum.tokens_80),
+         fmt::format("{:.4f} ({:.4f} to {:.4f})", loss.loss, loss.run_80.low, loss.run_80.high)});
+    if (experts)
+      table.rows.back().push_back(
+          fmt::format("{:.3g} ({})", optimum.run.experts, range(optimum.experts_80)));
+    table.rows.back().push_back(
+        fmt::format("{}", fmt::join(far_from_runs(law, optimum.run), "; ")));
+  }
+  return table;
+}
+
+/// With every column as wide as its widest cell.
+std::string columns_text(const Table& table) {
+  std::vector<std::size_t> widths;
+  for (const std::string& column : table.columns) widths.push_back(column.size());
+  for (const auto& row : table.rows)
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], row[c].size());
+  std::string text = "\n" + table.title + "\n";
+  const auto add = [&](const std::vector<std::string>& row) {
+    for (std::size_t c = 0; c < row.size(); ++c)
+      text += fmt::format("  {:<{}}", row[c], c + 1 == row.size() ? 0 : widths[c]);
+    text += "\n";
+  };
+  add(table.columns);
+  for (const auto& row : table.rows) add(row);
+  return text;
+}
+
+Chart best_chart(const std::vector<Optimum>& best) {
+  Series size{.name = "N", .style = Series::Style::line};
+  for (const Optimum& optimum : best) {
+    size.x.push_back(optimum.run.flops);
+    size.y.push_back(optimum.run.parameters);
+    size.low.push_back(optimum.parameters_80.low);
+    size.high.push_back(optimum.parameters_80.high);
+  }
+  return {.title = "The best size for a budget",
+          .x = {.label = "FLOP", .logarithmic = true},
+          .y = {.label = "N", .logarithmic = true},
+          .series = {size}};
 }
 
 std::string as_text(const Table& table) {
@@ -99,7 +168,7 @@ std::string prediction_text(const Prediction& prediction) {
 std::string law_text(const ScalingLaw& law, const std::optional<HeldOut>& held_out,
                      const std::vector<ScalingRun>& runs) {
   return held_out_text(held_out) + "\n" + fit_text(law) + undetermined_text(law, runs) +
-         as_text(parameter_table(law));
+         as_text(parameter_table(law)) + columns_text(best_table(law, best_sizes(law)));
 }
 
 std::string law_html(const ScalingLaw& law, const std::optional<HeldOut>& held_out,
@@ -140,6 +209,9 @@ std::string law_html(const ScalingLaw& law, const std::optional<HeldOut>& held_o
   page.figure(losses, "Points: runs. Lines: the law.");
   page.figure(residuals);
   page.table(parameter_table(law));
+  const std::vector<Optimum> best = best_sizes(law);
+  page.figure(best_chart(best), "Band: 80 % of the resamples.");
+  page.table(best_table(law, best));
   page.heading("The largest size, held out");
   page.paragraph(held_out_text(held_out));
   return page.html();

@@ -10,12 +10,9 @@
 
 #include "launch/config/values.h"
 #include "runtime/error.h"
-#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {
-
-namespace fs = std::filesystem;
 
 /// A line of the file by its columns' names.
 struct Record {
@@ -32,9 +29,8 @@ struct Record {
   }
 };
 
-std::vector<Record> read_records(const fs::path& file) {
-  constexpr std::int64_t most_bytes = 256 << 20;
-  std::istringstream lines(read_file(file, most_bytes));
+std::vector<Record> read_records(const RunTable& table) {
+  std::istringstream lines(table.text);
   std::string line;
   std::getline(lines, line);
   const std::vector<std::string> columns = split_csv_line(line);
@@ -43,12 +39,12 @@ std::vector<Record> read_records(const fs::path& file) {
                              "tokens", "flops", "state", "train_loss", "valid_loss", "diverged"})
     if (std::find(columns.begin(), columns.end(), needed) == columns.end())
       throw InputFileError(
-          file.string(),
+          table.name,
           fmt::format("has no column '{}': not what `polymoe study report` writes", needed));
   std::vector<Record> records;
   for (int number = 2; std::getline(lines, line); ++number) {
     const std::vector<std::string> fields = split_csv_line(line);
-    Record record{.where = fmt::format("{}:{}", file.string(), number), .fields = {}};
+    Record record{.where = fmt::format("{}:{}", table.name, number), .fields = {}};
     if (fields.size() != columns.size())
       throw InputFileError(record.where, fmt::format("has {} fields, the first line {}",
                                                      fields.size(), columns.size()));
@@ -138,12 +134,12 @@ std::vector<std::string> split_csv_line(const std::string& line) {
   return fields;
 }
 
-std::vector<ScalingRun> read_scaling_runs(const std::vector<fs::path>& files, ParameterCount count,
+std::vector<ScalingRun> read_scaling_runs(const std::vector<RunTable>& tables, ParameterCount count,
                                           const std::string& activation) {
   std::vector<Record> records;
   std::set<std::string> activations;
-  for (const fs::path& file : files)
-    for (Record& record : read_records(file)) {
+  for (const RunTable& table : tables)
+    for (Record& record : read_records(table)) {
       activations.insert(record.text("activation"));
       if (activation.empty() || record.text("activation") == activation)
         records.push_back(std::move(record));

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,13 +22,18 @@ enum class ParameterCount : std::uint8_t {
 std::optional<ParameterCount> parse_parameter_count(const std::string& text);
 const char* name_of(ParameterCount count);
 
-/// Finished runs that did not diverge, of the runs.csv that `polymoe study report` writes (or any
-/// file with its columns); by validation loss where every one of them has it. Only those of one
+/// A table of runs: what `polymoe study report` writes as runs.csv, or with its columns.
+struct RunTable {
+  std::string name;  // for errors
+  std::string text;
+};
+
+/// Finished runs that did not diverge; by validation loss where every one of them has it. Only those of one
 /// `activation` unless it is empty. Throws InputFileError on a missing column, a line of another
-/// length, a number that is none or not positive; InvalidArgument where files mix activations and
+/// length, a number that is none or not positive; InvalidArgument where tables mix activations and
 /// none was chosen.
-std::vector<ScalingRun> read_scaling_runs(const std::vector<std::filesystem::path>& files,
-                                          ParameterCount count, const std::string& activation);
+std::vector<ScalingRun> read_scaling_runs(const std::vector<RunTable>& tables, ParameterCount count,
+                                          const std::string& activation);
 
 /// The fields of a line of comma-separated values, quotes undone.
 std::vector<std::string> split_csv_line(const std::string& line);

@@ -128,12 +128,13 @@ class Comparer {
     return static_cast<std::size_t>(found - values.begin());
   }
 
-  /// Levels of the baseline's compute, ascending, without those that are no better than a cheaper
-  /// one.
-  std::vector<std::pair<double, double>> baseline_levels() const {
+  /// Of cells of these values, which differ in their tokens alone: compute and loss, ascending,
+  /// without those that are no better than a cheaper one. Other sizes are other curves: between
+  /// them compute buys less or more than between lengths.
+  std::vector<std::pair<double, double>> levels_of(const std::vector<std::size_t>& values) const {
     std::vector<std::pair<double, double>> all, best;
     for (const SeedGroup& group : comparison_.groups)
-      if (group.values[study_.compared_axis] == baseline_value() && group.loss.count > 0)
+      if (group.values == values && group.loss.count > 0)
         all.emplace_back(group.flops, group.loss.mean);
     std::sort(all.begin(), all.end());
     for (const auto& level : all)
@@ -142,7 +143,6 @@ class Comparer {
   }
 
   void make_differences() {
-    const auto levels = baseline_levels();
     for (std::size_t g = 0; g < comparison_.groups.size(); ++g) {
       const SeedGroup& group = comparison_.groups[g];
       std::vector<std::size_t> values = group.values;
@@ -164,7 +164,7 @@ class Comparer {
             pairs.push_back(judged_loss(results_[i], comparison_.by_validation) -
                             judged_loss(results_[j], comparison_.by_validation));
       difference.difference = estimate(pairs);
-      if (const auto compute = compute_for(levels, group.loss.mean)) {
+      if (const auto compute = compute_for(levels_of(values), group.loss.mean)) {
         difference.multiplier = *compute / group.flops;
       } else {
         difference.multiplier = multiplier_by_curve(results_, group, baseline);

@@ -4,10 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 #include <string>
 #include <vector>
 
+#include "launch/scaling/optimum.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
 
@@ -43,7 +43,7 @@ std::vector<ScalingRun> grid(int sizes) {
 TEST(ScalingLawTest, TheBestSizeIsWhereTheLawHasIt) {
   const ScalingLaw law = make_law(ScalingForm::chinchilla, grid(5), ParameterCount::total, "", 100);
   constexpr double flops = 1e19;
-  const Optimum best = best_for_flops(law, flops, std::numeric_limits<double>::max());
+  const Optimum best = best_for(law, {.flops = flops});
   // d/dN of A N^-a + B (C / 6N)^-b is zero at N = (a A / (b B) (C / 6)^b)^(1 / (a + b)).
   const double expected =
       std::pow(alpha * 400.0 / (beta * 1000.0) * std::pow(flops / 6.0, beta), 1.0 / (alpha + beta));
@@ -52,9 +52,42 @@ TEST(ScalingLawTest, TheBestSizeIsWhereTheLawHasIt) {
   EXPECT_FALSE(best.at_edge);
   EXPECT_LE(best.parameters_80.low, best.run.parameters);
   EXPECT_GE(best.parameters_80.high, best.run.parameters);
-  const Optimum bounded = best_for_flops(law, flops, expected / 4.0);
+  // Two parameters are stored for one of N.
+  const Optimum bounded = best_for(law, {.flops = flops, .most_stored = expected / 2.0});
   EXPECT_TRUE(bounded.at_edge);
-  EXPECT_NEAR(bounded.run.parameters, expected / 4.0, 1e-6 * expected);
+  EXPECT_NEAR(bounded.run.parameters, expected / 4.0, 1e-3 * expected);
+  // With the tokens given, the largest that fits is best.
+  const Optimum filled = best_for(law, {.tokens = 1e9, .most_stored = expected / 2.0});
+  EXPECT_TRUE(filled.at_edge);
+  EXPECT_NEAR(filled.run.parameters, expected / 4.0, 1e-3 * expected);
+  EXPECT_NEAR(filled.run.flops, 6e9 * filled.run.parameters, 1e-3 * filled.run.flops);
+  EXPECT_THROW(best_for(law, {.flops = flops, .most_stored = 1e3}), InvalidArgument);
+}
+
+TEST(ScalingLawTest, TheBestNumberOfExpertsDependsOnTheBudget) {
+  // X experts for one that is taken store (1 + X) / 2 for one of N. More of them learn more of
+  // parameters and less of tokens: delta < 0, omega > 0.
+  std::vector<ScalingRun> runs;
+  for (const ScalingRun& run : grid(5))
+    for (const double experts : {1.0, 4.0, 16.0}) {
+      ScalingRun moe = run;
+      moe.experts = experts;
+      moe.memory_parameters = run.parameters * (1.0 + experts) / 2.0;
+      moe.loss = 1.7 + 400.0 * std::pow(experts, -0.15) * std::pow(run.parameters, -alpha) +
+                 1000.0 * std::pow(experts, 0.05) * std::pow(run.tokens, -beta);
+      runs.push_back(moe);
+    }
+  const ScalingLaw law = make_law(ScalingForm::moe, runs, ParameterCount::active, "", 100);
+  EXPECT_NEAR(law.stored.at(16.0), 8.5, 1e-9);
+  // Without a bound on memory: at its best size the law's two terms are as alpha and beta say, and
+  // -0.15 beta / (alpha + beta) + 0.05 alpha / (alpha + beta) < 0, so that many experts are best.
+  const Optimum free = best_for(law, {.flops = 1e18});
+  EXPECT_NEAR(free.run.experts, 16.0, 1e-9);
+  // Little memory is better spent on N.
+  const Optimum bounded = best_for(law, {.flops = 1e18, .most_stored = 2e7});
+  EXPECT_NEAR(bounded.run.experts, 1.0, 1e-9);
+  EXPECT_TRUE(bounded.at_edge);
+  EXPECT_NEAR(bounded.run.parameters, 2e7, 1e5);
 }
 
 TEST(ScalingLawTest, TheLargestSizeIsPredictedByTheOthers) {
@@ -75,8 +108,8 @@ TEST(ScalingLawTest, ALawSurvivesItsFile) {
   EXPECT_EQ(read.fit.theta, law.fit.theta);
   EXPECT_EQ(read.draws, law.draws);
   EXPECT_EQ(read.activation, "polynorm");
-  EXPECT_DOUBLE_EQ(read.memory_per_parameter, 2.0);
-  EXPECT_NEAR(read.flops_per_parameter_token, 6.0, 1e-12);
+  EXPECT_DOUBLE_EQ(read.stored.at(1.0), 2.0);
+  EXPECT_NEAR(read.tokens_per_flop.at(1.0), 1.0 / 6.0, 1e-12);
   write_bytes(directory.path() / "other.json", "{\"form\":\"cubic\",\"N\":\"active\"}");
   EXPECT_THROW(read_law(directory.path() / "other.json"), InputFileError);
 }
@@ -111,18 +144,17 @@ TEST(ScalingLawTest, WhatTheRunsDoNotTellIsNamed) {
 }
 
 TEST(ScalingRunsTest, RunsAreThoseOfTheReport) {
-  const TemporaryDirectory directory;
   const std::string head =
       "trunk,\"model.hidden, twice\",activation,experts,top_k,hidden,expert_width,"
       "total_parameters,active_parameters,embedding_parameters,tokens,flops,state,train_loss,"
       "valid_loss,diverged\n";
-  const auto file = directory.path() / "runs.csv";
-  write_bytes(file, head +
+  RunTable file{.name = "runs.csv",
+                .text = head +
                         "t1,\"a, \"\"b\"\"\",polynorm,16,4,512,384,600,300,100,5000,9e6,finished,"
                         "3.5,3.25,false\n"
                         "t2,c,swiglu,0,0,512,1408,400,400,100,5000,9e6,finished,3.75,3.5,false\n"
                         "t3,c,polynorm,16,4,512,384,600,300,100,5000,9e6,unfinished,3.5,,false\n"
-                        "t4,c,polynorm,16,4,512,384,600,300,100,5000,9e6,finished,9.5,9.5,true\n");
+                        "t4,c,polynorm,16,4,512,384,600,300,100,5000,9e6,finished,9.5,9.5,true\n"};
   const auto runs = read_scaling_runs({file}, ParameterCount::active_no_embeddings, "polynorm");
   ASSERT_EQ(runs.size(), 1U);
   EXPECT_EQ(runs[0].parameters, 200.0);
@@ -131,9 +163,9 @@ TEST(ScalingRunsTest, RunsAreThoseOfTheReport) {
   EXPECT_EQ(runs[0].loss, 3.25);
   EXPECT_THROW(read_scaling_runs({file}, ParameterCount::total, ""), InvalidArgument);
   EXPECT_THROW(read_scaling_runs({file}, ParameterCount::total, "gelu"), InvalidArgument);
-  write_bytes(file, "trunk,loss\n");
+  file.text = "trunk,loss\n";
   EXPECT_THROW(read_scaling_runs({file}, ParameterCount::total, ""), InputFileError);
-  write_bytes(file, head + "t1,a,polynorm,16\n");
+  file.text = head + "t1,a,polynorm,16\n";
   EXPECT_THROW(read_scaling_runs({file}, ParameterCount::total, ""), InputFileError);
 }
 

@@ -93,23 +93,42 @@ TEST_F(ComparisonTest, DifferencesArePairedBySeed) {
   EXPECT_LT(difference.difference.high(), 0.0);
 }
 
-TEST_F(ComparisonTest, MultiplierIsBetweenLevelsWhereThereAreSome) {
+TEST_F(ComparisonTest, MultiplierIsThatOfCurvesWhereThereIsOneLength) {
   const Comparison comparison = compare(study_, results_);
-  const PairedDifference& small = comparison.differences[0];
-  const SeedGroup &group = comparison.groups[small.group],
-                  &cheap = comparison.groups[small.baseline];
-  const SeedGroup& dear = comparison.groups[comparison.differences[1].baseline];
-  ASSERT_TRUE(small.multiplier);
-  EXPECT_FALSE(small.by_curve);
-  // The line through the baseline's two levels, in logarithms.
-  const double t =
-      std::log(cheap.loss.mean / group.loss.mean) / std::log(cheap.loss.mean / dear.loss.mean);
-  EXPECT_NEAR(*small.multiplier, std::pow(dear.flops / cheap.flops, t), 1e-9);
-  // Below the baseline's best there is no level: of a curve that falls by 0.01 a step, 0.098 less
-  // are reached some 10 of 100 steps earlier.
-  const PairedDifference& large = comparison.differences[1];
-  EXPECT_TRUE(large.by_curve);
-  EXPECT_NEAR(large.multiplier.value(), 1.0 / 0.91, 0.02);
+  ASSERT_EQ(comparison.differences.size(), 2U);
+  // Of a curve that falls by 0.01 a step, 0.098 less are reached some 10 of 100 steps earlier. That
+  // the larger baseline has a lower loss for more compute says nothing about it.
+  for (const PairedDifference& difference : comparison.differences) {
+    EXPECT_TRUE(difference.by_curve);
+    EXPECT_NEAR(difference.multiplier.value(), 1.0 / 0.91, 0.02);
+  }
+}
+
+TEST_F(ComparisonTest, MultiplierIsBetweenLengthsOfTheSameSize) {
+  // The same cells once more, four times as long; their losses are 0.4 lower.
+  const std::size_t short_ones = study_.cells.size();
+  for (std::size_t i = 0; i < short_ones; ++i) {
+    Cell cell = study_.cells[i];
+    cell.config.train.steps *= 4;
+    CellResult result = results_[i];
+    result.cell = study_.cells.size();
+    result.valid_loss = *result.valid_loss - 0.4;
+    study_.cells.push_back(cell);
+    results_.push_back(result);
+  }
+  const Comparison comparison = compare(study_, results_);
+  ASSERT_EQ(comparison.differences.size(), 4U);
+  for (const std::size_t d : {0U, 1U}) {  // the short ones, small and large
+    const PairedDifference& difference = comparison.differences[d];
+    const double own = comparison.groups[difference.group].loss.mean;
+    const double base = comparison.groups[difference.baseline].loss.mean;
+    EXPECT_FALSE(difference.by_curve);
+    // The line through the baseline's two lengths of this size, in logarithms.
+    const double t = std::log(base / own) / std::log(base / (base - 0.4));
+    EXPECT_NEAR(difference.multiplier.value(), std::pow(4.0, t), 1e-9) << d;
+    EXPECT_GT(*difference.multiplier, 1.0) << "a lower loss at equal compute";
+  }
+  EXPECT_TRUE(comparison.differences[2].by_curve) << "below the longest of the baseline";
 }
 
 TEST_F(ComparisonTest, UnfinishedAndDivergedCellsAreLeftOut) {
