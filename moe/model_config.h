@@ -26,8 +26,7 @@ struct MoeConfig {
   std::int64_t expert_ffn = 0;  // width of one expert; 0 = hidden / 2, times 1.5 with 2 matrices
   std::int64_t shared_experts = 0;         // experts that see every token, beside the routed ones
   std::vector<std::int64_t> dense_layers;  // layers that keep the dense feed-forward
-  RouterScores scores = RouterScores::softmax;
-  bool normalize = false;  // a token's top-k weights sum to 1
+  RouterRule router;
   bool coefficients_per_expert =
       false;  // activation coefficients: one set per expert, or per layer
   double balance_loss = 0.01;

@@ -42,8 +42,7 @@ RouterShape Router::shape_of(const BatchLayout& layout) const {
           .top_k = moe_.top_k,
           .segments = by_sequence ? layout.sequences : 1,
           .segment_tokens = by_sequence ? layout.length : layout.rows(),
-          .scores = moe_.scores,
-          .normalize = moe_.normalize};
+          .rule = moe_.router};
 }
 
 RouterLosses Router::scales_of(const BatchLayout& layout) const {
@@ -113,7 +112,7 @@ void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   saved.shape = shape_of(layout);
   const DType dtype = accumulation_dtype(x.dtype());
   saved.state = allocate_router_state(saved.shape, dtype, arena);
-  const bool keep_logits = moe_.scores == RouterScores::sigmoid && coefficients_.z != 0.0;
+  const bool keep_logits = moe_.router.scores == RouterScores::sigmoid && coefficients_.z != 0.0;
   saved.logits = keep_logits ? arena.allocate(logits_shape, dtype) : Tensor();
   const Arena::Scope scope(arena);
   const Tensor logits = keep_logits ? saved.logits : arena.allocate(logits_shape, dtype);

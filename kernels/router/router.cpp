@@ -93,7 +93,7 @@ void router_backward(const RouterShape& shape, const Tensor& logits, const Route
     check_tensors(operation, stream.device(),
                   {{"balance_gradient", balance_gradient, {shape.segments, shape.experts}, dtype}});
   }
-  if (shape.scores == RouterScores::sigmoid && z_scale != 0.0) {
+  if (shape.rule.scores == RouterScores::sigmoid && z_scale != 0.0) {
     check_tensors(operation, stream.device(), {{"logits", logits, per_expert, dtype}});
   }
   dispatch(stream.device(), [&](auto backend) {

@@ -11,14 +11,20 @@ namespace polymoe {
 
 enum class RouterScores : std::uint8_t { softmax, sigmoid };
 
+/// How a token's experts are chosen and weighted: the part of a model's settings that the operation
+/// knows, handed to it whole.
+struct RouterRule {
+  RouterScores scores = RouterScores::softmax;
+  bool normalize = false;  // divide a token's top-k weights by their sum
+};
+
 struct RouterShape {
   std::int64_t tokens = 0;
   std::int64_t experts = 0;
   std::int64_t top_k = 0;           // in [1, experts]
   std::int64_t segments = 0;        // of the balance statistics
   std::int64_t segment_tokens = 0;  // tokens of each; segments * segment_tokens = tokens
-  RouterScores scores = RouterScores::softmax;
-  bool normalize = false;  // divide a token's top-k weights by their sum
+  RouterRule rule = {};
 };
 
 /// What routing decides and keeps. Real-valued tensors have the logits' dtype (f32 or f64).

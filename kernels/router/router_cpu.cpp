@@ -69,18 +69,18 @@ void forward_token(const RouterShape& shape, std::int64_t token, const T* logits
   std::int32_t* ids = state.expert_ids.data<std::int32_t>() + token * k;
   T* weights = state.weights.data<T>() + token * k;
   state.log_sum_exp.data<T>()[token] =
-      score_row(shape.scores, experts, logits + token * experts, scores);
+      score_row(shape.rule.scores, experts, logits + token * experts, scores);
   choose_experts(shape, scores, bias, ids);
   for (std::int64_t j = 0; j < k; ++j) {
     weights[j] = scores[ids[j]];
     ++counts[ids[j]];
   }
-  if (shape.normalize) {
+  if (shape.rule.normalize) {
     const T scale = reciprocal(sum_of(weights, k));
     for (std::int64_t j = 0; j < k; ++j) weights[j] *= scale;
   }
   const T scale =
-      shape.scores == RouterScores::softmax ? T{1} : reciprocal(sum_of(scores, experts));
+      shape.rule.scores == RouterScores::softmax ? T{1} : reciprocal(sum_of(scores, experts));
   for (std::int64_t e = 0; e < experts; ++e) {
     probability_sums[e] += static_cast<double>(scores[e] * scale);
   }
@@ -135,12 +135,12 @@ void backward_token(const RouterShape& shape, std::int64_t token, const RouterSt
   const std::int32_t* ids = state.expert_ids.data<std::int32_t>() + token * k;
   const T* weights = state.weights.data<T>() + token * k;
   const T lse = state.log_sum_exp.data<T>()[token];
-  const bool softmax = shape.scores == RouterScores::softmax;
+  const bool softmax = shape.rule.scores == RouterScores::softmax;
   const T d_lse = T{2} * in.z_scale * lse;
 
   // d_chosen[j] = (d_weights[j] - shift) * scale, by the quotient rule where normalised.
   T shift = 0, scale = 1;
-  if (shape.normalize) {
+  if (shape.rule.normalize) {
     T chosen = 0;
     for (std::int64_t j = 0; j < k; ++j) {
       chosen += scores[ids[j]];
@@ -202,7 +202,7 @@ void router_backward(CpuBackend, const RouterShape& shape, const Tensor& logits,
                      const Tensor& balance_gradient, double z_scale, Tensor d_logits, Stream&) {
   cpu::with_real(d_logits.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const bool use_logits = shape.scores == RouterScores::sigmoid && z_scale != 0.0;
+    const bool use_logits = shape.rule.scores == RouterScores::sigmoid && z_scale != 0.0;
 #pragma omp parallel for schedule(static)
     for (std::int64_t t = 0; t < shape.tokens; ++t) {
       const TokenGradients<T> in{

@@ -235,8 +235,8 @@ Routing routing_of(const RouterShape& shape, const RouterState& state) {
           static_cast<int>(shape.experts),
           static_cast<int>(shape.top_k),
           static_cast<int>(router_chunks(shape)),
-          shape.scores == RouterScores::softmax,
-          shape.normalize,
+          shape.rule.scores == RouterScores::softmax,
+          shape.rule.normalize,
           state.scores.data<float>(),
           state.log_sum_exp.data<float>(),
           state.expert_ids.data<std::int32_t>(),
@@ -275,7 +275,7 @@ void router_backward(CudaBackend, const RouterShape& shape, const Tensor& logits
                      Stream& stream) {
   const Routing routing = routing_of(shape, state);
   if (shape.tokens == 0) return;
-  const bool use_logits = shape.scores == RouterScores::sigmoid && z_scale != 0.0;
+  const bool use_logits = shape.rule.scores == RouterScores::sigmoid && z_scale != 0.0;
   const RoutingGradients in{use_logits ? logits.data<float>() : nullptr, d_weights.data<float>(),
                             balance_gradient.defined() ? balance_gradient.data<float>() : nullptr,
                             static_cast<float>(z_scale)};

@@ -145,8 +145,7 @@ void KernelCases::router() {
                           .top_k = model_.moe.top_k,
                           .segments = sequences_,
                           .segment_tokens = model_.context,
-                          .scores = model_.moe.scores,
-                          .normalize = model_.moe.normalize};
+                          .rule = model_.moe.router};
   const std::string text =
       fmt::format("{} tokens, {} of {}", shape.tokens, shape.top_k, shape.experts);
   const double matrix = wide_bytes_ * product_of({shape.tokens, shape.experts});

@@ -267,8 +267,8 @@ void add_moe(std::vector<Option>& table) {
                  "layers that keep the dense feed-forward"));
   add(choice<RouterScores>("moe.scores",
                            {{"softmax", RouterScores::softmax}, {"sigmoid", RouterScores::sigmoid}},
-                           FIELD(model.moe.scores), "the router's scores"));
-  add(flag("moe.normalize", FIELD(model.moe.normalize), "a token's top-k weights sum to 1"));
+                           FIELD(model.moe.router.scores), "the router's scores"));
+  add(flag("moe.normalize", FIELD(model.moe.router.normalize), "a token's top-k weights sum to 1"));
   add(choice<bool>("moe.coefficients", {{"layer", false}, {"expert", true}},
                    FIELD(model.moe.coefficients_per_expert),
                    "one set of activation coefficients per layer or per expert"));

@@ -119,7 +119,7 @@ void read_olmoe(const Keys& keys, ModelConfig& model) {
   model.moe.experts = keys.extent("num_experts");
   model.moe.top_k = keys.extent("num_experts_per_tok");
   model.moe.expert_ffn = keys.extent("intermediate_size");
-  model.moe.normalize = keys.flag("norm_topk_prob", false);
+  model.moe.router.normalize = keys.flag("norm_topk_prob", false);
   model.moe.balance_loss = keys.number("router_aux_loss_coef", model.moe.balance_loss);
   keys.require("hidden_act", "silu");
   keys.require("clip_qkv", Json());
@@ -148,8 +148,8 @@ void read_polymoe(const Keys& keys, ModelConfig& model) {
   if (scores != "softmax" && scores != "sigmoid")
     throw InvalidArgument(
         fmt::format("router_scores = {}: must be softmax or sigmoid", Json(scores).dump()));
-  moe.scores = scores == "softmax" ? RouterScores::softmax : RouterScores::sigmoid;
-  moe.normalize = keys.flag("norm_topk_prob", false);
+  moe.router.scores = scores == "softmax" ? RouterScores::softmax : RouterScores::sigmoid;
+  moe.router.normalize = keys.flag("norm_topk_prob", false);
   moe.coefficients_per_expert = keys.flag("coefficients_per_expert", false);
   moe.bias_rate = keys.number("router_bias_rate");
   moe.balance_loss = keys.number("router_aux_loss_coef", moe.balance_loss);
@@ -180,7 +180,7 @@ void add_moe(const ModelConfig& model, HuggingFaceFamily family, Json& config) {
   const MoeConfig& moe = model.moe;
   config.set("num_experts", moe.experts)
       .set("num_experts_per_tok", moe.top_k)
-      .set("norm_topk_prob", moe.normalize)
+      .set("norm_topk_prob", moe.router.normalize)
       .set("router_aux_loss_coef", moe.balance_loss);
   if (family == HuggingFaceFamily::olmoe) {
     config.set("clip_qkv", Json()).set("output_router_logits", false);
@@ -191,7 +191,7 @@ void add_moe(const ModelConfig& model, HuggingFaceFamily family, Json& config) {
   config.set("moe_intermediate_size", model.expert_width())
       .set("num_shared_experts", moe.shared_experts)
       .set("dense_layers", std::move(dense_layers))
-      .set("router_scores", moe.scores == RouterScores::softmax ? "softmax" : "sigmoid")
+      .set("router_scores", moe.router.scores == RouterScores::softmax ? "softmax" : "sigmoid")
       .set("router_bias_rate", moe.bias_rate)
       .set("router_z_loss_coef", moe.z_loss)
       .set("coefficients_per_expert", moe.coefficients_per_expert);
@@ -205,7 +205,7 @@ HuggingFaceFamily family_of(const ModelConfig& model) {
   if (moe.experts == 0)
     return model.qk_norm ? HuggingFaceFamily::polymoe : HuggingFaceFamily::llama;
   const bool plain = model.qk_norm && moe.shared_experts == 0 && moe.dense_layers.empty() &&
-                     moe.scores == RouterScores::softmax && moe.bias_rate == 0.0;
+                     moe.router.scores == RouterScores::softmax && moe.bias_rate == 0.0;
   return plain ? HuggingFaceFamily::olmoe : HuggingFaceFamily::polymoe;
 }
 

@@ -76,8 +76,8 @@ inline ModelConfig reference_config(const std::string& name) {
     config.moe.top_k = 3;
     config.moe.expert_ffn = 6;
     config.moe.shared_experts = 2;
-    config.moe.scores = RouterScores::sigmoid;
-    config.moe.normalize = true;
+    config.moe.router.scores = RouterScores::sigmoid;
+    config.moe.router.normalize = true;
     config.moe.coefficients_per_expert = true;
     config.moe.balance_scope = BalanceScope::rank;
   } else {

@@ -50,8 +50,8 @@ LayerCase plain() { return {.config = small_config(), .length = length, .bias = 
 /// Everything that can be switched on.
 LayerCase rich() {
   LayerCase layer = plain();
-  layer.config.moe.scores = RouterScores::sigmoid;
-  layer.config.moe.normalize = true;
+  layer.config.moe.router.scores = RouterScores::sigmoid;
+  layer.config.moe.router.normalize = true;
   layer.config.moe.coefficients_per_expert = true;
   layer.config.moe.shared_experts = 2;
   layer.config.moe.bias_rate = 0.01;
@@ -229,8 +229,8 @@ TEST_P(MoeLayerFixture, IsThatOfPyTorch) {
   config.moe.balance_loss = fixture.scalar("balance_loss");
   config.moe.z_loss = fixture.scalar("z_loss");
   if (GetParam() == "sigmoid") {
-    config.moe.scores = RouterScores::sigmoid;
-    config.moe.normalize = true;
+    config.moe.router.scores = RouterScores::sigmoid;
+    config.moe.router.normalize = true;
     config.moe.coefficients_per_expert = true;
     config.moe.shared_experts = 2;
     config.moe.capacity_factor = 0.8;
@@ -242,7 +242,7 @@ TEST_P(MoeLayerFixture, IsThatOfPyTorch) {
     }
   } else if (GetParam() == "swiglu") {
     config.activation.kind = ActivationKind::swiglu;
-    config.moe.normalize = true;
+    config.moe.router.normalize = true;
     config.moe.shared_experts = 2;
     config.moe.capacity_factor = 1.0;
     config.moe.balance_scope = BalanceScope::global;

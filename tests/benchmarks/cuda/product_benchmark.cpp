@@ -159,8 +159,7 @@ void routing(Stream& stream, double copy_bandwidth) {
                           .top_k = top_k,
                           .segments = 4,
                           .segment_tokens = tokens / 4,
-                          .scores = RouterScores::softmax,
-                          .normalize = true};
+                          .rule = {.scores = RouterScores::softmax, .normalize = true}};
   const OwnedTensor logits = normal_values({tokens, experts}, DType::f32, 1.0, stream);
   RouterState state = allocate_router_state(shape, DType::f32, arena);
   const auto row = [&](const char* name, double bytes, const std::function<void()>& work) {

@@ -99,8 +99,7 @@ TEST_P(RouterDevices, EqualsTheCpuInF64) {
                         .top_k = 6,
                         .segments = 3,
                         .segment_tokens = 100,
-                        .scores = scores,
-                        .normalize = normalize},
+                        .rule = {.scores = scores, .normalize = normalize}},
                        normalize);
       }
     }

@@ -65,8 +65,7 @@ TEST_P(RouterCases, AreThoseOfPyTorch) {
                           .top_k = slots[1],
                           .segments = segments,
                           .segment_tokens = extents[0] / segments,
-                          .scores = scores(),
-                          .normalize = normalize()},
+                          .rule = {.scores = scores(), .normalize = normalize()}},
                 .dtype = dtype()};
   const OwnedTensor logits = fixture.tensor("logits", dtype());
   const OwnedTensor bias = fixture.tensor("bias", DType::f32);
@@ -121,8 +120,7 @@ TEST_P(RouterGradients, AreCentralDifferences) {
                           .top_k = k,
                           .segments = segments,
                           .segment_tokens = length,
-                          .scores = scores(),
-                          .normalize = normalize()},
+                          .rule = {.scores = scores(), .normalize = normalize()}},
                 .dtype = dtype()};
   const OwnedTensor logits = random_tensor({tokens, experts}, DType::f64, "logits", {0.1, 1.5});
   const OwnedTensor bias = random_tensor({experts}, DType::f32, "bias", {0.0, 0.1});
@@ -155,8 +153,7 @@ TEST_P(RouterCases, NoTokensOfNoSegmentOrOneAreFine) {
                             .top_k = 2,
                             .segments = segments,
                             .segment_tokens = segments == 1 ? 0 : 9,
-                            .scores = scores(),
-                            .normalize = normalize()},
+                            .rule = {.scores = scores(), .normalize = normalize()}},
                   .dtype = dtype()};
     const OwnedTensor logits({0, 5}, dtype(), Device::cpu());
     const OwnedTensor d_weights({0, 2}, dtype(), Device::cpu());
@@ -213,7 +210,7 @@ TEST(Router, ChoosesAllExpertsWhenTopKIsTheirNumber) {
                           .top_k = 4,
                           .segments = 1,
                           .segment_tokens = 1,
-                          .normalize = true},
+                          .rule = {.normalize = true}},
                 .dtype = DType::f64};
   const OwnedTensor logits = tensor_of({1, 4}, DType::f64, {-1, 3, 0, 2});
   router.forward(*logits, Tensor{});
@@ -247,8 +244,7 @@ TEST(Router, LargeLogitsStayFinite) {
                             .top_k = 2,
                             .segments = 1,
                             .segment_tokens = 2,
-                            .scores = scores,
-                            .normalize = true},
+                            .rule = {.scores = scores, .normalize = true}},
                   .dtype = DType::f32};
     const OwnedTensor logits = tensor_of({2, 3}, DType::f32, {300, -300, 280, -400, -500, -450});
     router.forward(*logits, Tensor{});

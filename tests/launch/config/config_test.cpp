@@ -123,7 +123,7 @@ TEST(ConfigTest, KeysReachTheirFields) {
   const Config config = parse("", as_overrides());
   EXPECT_EQ(config.model.activation.kind, ActivationKind::polyprelu);
   EXPECT_EQ(config.model.moe.dense_layers, (std::vector<std::int64_t>{0, 2}));
-  EXPECT_EQ(config.model.moe.scores, RouterScores::sigmoid);
+  EXPECT_EQ(config.model.moe.router.scores, RouterScores::sigmoid);
   EXPECT_TRUE(config.model.moe.coefficients_per_expert);
   EXPECT_EQ(config.model.moe.drop, DropPolicy::probability);
   EXPECT_EQ(parse("", {"--train.recompute=activation"}).train.recompute, Recompute::activation);
