@@ -86,6 +86,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"optimizer.clip", "0.5"},
     {"parallel.expert", "4"},
     {"checkpoint.every", "100"},
+    {"checkpoint.every_seconds", "900"},
     {"checkpoint.keep", "5"},
     {"checkpoint.resume", "runs/a/checkpoints/step-00000010"},
     {"checkpoint.background", "false"},
