@@ -25,11 +25,15 @@ AttentionShape AttentionLayer::shape_of(const BatchLayout& layout) const {
           .key_length = layout.length,
           .heads = settings_.heads,
           .kv_heads = settings_.kv_heads,
-          .head_dim = head_dim()};
+          .head_dim = head_dim(),
+          .document_starts = layout.document_starts};
 }
 
 RotaryPositions AttentionLayer::positions_of(const BatchLayout& layout) const {
-  return {.sequence_length = layout.length, .first_position = 0, .theta = settings_.rope_theta};
+  return {.sequence_length = layout.length,
+          .first_position = 0,
+          .theta = settings_.rope_theta,
+          .document_starts = layout.document_starts};
 }
 
 Tensor AttentionLayer::by_head(const Tensor& x) const {

@@ -13,6 +13,7 @@ struct GlobalBatch {
   std::int64_t tokens = 0;  // predicted ones
   std::int64_t sequences = 0;
   std::int64_t micro_batches = 0;  // over all ranks
+  std::int64_t padding = 0;        // rows that hold no token
 };
 
 /// How the rows of an activation [sequences * length, hidden] form sequences. Zero sequences are
@@ -21,6 +22,7 @@ struct BatchLayout {
   std::int64_t sequences = 0;
   std::int64_t length = 0;
   GlobalBatch global;
+  Tensor document_starts = {};  // [rows] i32, see kernels/documents.h
   std::int64_t rows() const { return sequences * length; }
 };
 
@@ -30,6 +32,10 @@ struct TokenBatch {
   Tensor targets;  // [sequences * length] i32; -1 = not predicted
   std::int64_t sequences = 0;
   std::int64_t length = 0;
+  /// [sequences * length] i32: attention and positions keep to documents, and rows without one are
+  /// padding, which no loss and no statistic counts (kernels/documents.h). Undefined = one document
+  /// a sequence.
+  Tensor document_starts = {};
 };
 
 }  // namespace polymoe

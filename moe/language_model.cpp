@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/documents.h"
 #include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
 #include "moe/language_model_impl.h"
@@ -78,6 +79,7 @@ void LanguageModel::Impl::check(const TokenBatch& batch) const {
   check_tensors(
       "language model", parameters.device(),
       {{"tokens", batch.tokens, rows, DType::i32}, {"targets", batch.targets, rows, DType::i32}});
+  check_documents("language model", batch.document_starts, rows[0], parameters.device());
 }
 
 LanguageModel::LanguageModel(const ModelConfig& config, const ProcessMesh& mesh,
@@ -178,8 +180,8 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
                           " predicted tokens: at least 1 is needed to divide by");
   }
   const Arena::Scope scope(context.arena);
-  const Impl::Shared shared(model, {batch.sequences, batch.length, global}, recompute,
-                            context.arena);
+  const Impl::Shared shared(model, {batch.sequences, batch.length, global, batch.document_starts},
+                            recompute, context.arena);
   const ResidualStream stream = model.forward(batch, shared, context);
   const Timeline::Scope phase(context.timeline, Phase::backward);
   model.loss_and_gradients(stream, batch.targets, shared, context);

@@ -35,7 +35,8 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
   const BatchLayout layout{
       batch.sequences,
       batch.length,
-      {.tokens = batch.sequences * batch.length, .sequences = batch.sequences, .micro_batches = 1}};
+      {.tokens = batch.sequences * batch.length, .sequences = batch.sequences, .micro_batches = 1},
+      batch.document_starts};
   const Tensor losses = arena.allocate({layout.rows()}, accumulation_dtype(dtype));
 
   Timeline::Scope phase(context.timeline, Phase::forward);

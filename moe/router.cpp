@@ -42,7 +42,8 @@ RouterShape Router::shape_of(const BatchLayout& layout) const {
           .top_k = moe_.top_k,
           .segments = by_sequence ? layout.sequences : 1,
           .segment_tokens = by_sequence ? layout.length : layout.rows(),
-          .rule = moe_.router};
+          .rule = moe_.router,
+          .document_starts = layout.document_starts};
 }
 
 RouterLosses Router::scales_of(const BatchLayout& layout) const {
@@ -67,8 +68,9 @@ RouterLosses Router::scales_of(const BatchLayout& layout) const {
       segment_weight = static_cast<double>(world_.size()) / micro_batches;
       break;
   }
+  const double rows = sequences * static_cast<double>(layout.length);
   return {.balance = coefficients_.balance * segment_weight,
-          .z = coefficients_.z / (sequences * static_cast<double>(layout.length))};
+          .z = coefficients_.z / (rows - static_cast<double>(layout.global.padding))};
 }
 
 bool Router::sums_counts() const {

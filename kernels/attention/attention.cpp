@@ -27,6 +27,11 @@ void check_shape(const char* operation, const AttentionShape& shape, Device devi
   if (device.backend() == DeviceType::cuda && shape.head_dim > cuda::most_head_dim) {
     fail("head_dim", shape.head_dim, "at most " + std::to_string(cuda::most_head_dim) + " on CUDA");
   }
+  check_documents(operation, shape.document_starts, shape.batch * shape.query_length, device);
+  if (shape.document_starts.defined() && shape.key_length != shape.query_length) {
+    fail("key_length", shape.key_length,
+         "query_length = " + std::to_string(shape.query_length) + " where there are documents");
+  }
 }
 
 Shape query_shape(const AttentionShape& shape) {

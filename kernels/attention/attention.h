@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
+#include "kernels/documents.h"
 #include "runtime/arena.h"
 #include "runtime/tensor.h"
 
@@ -11,7 +12,8 @@ namespace polymoe {
 
 /// Sizes of one attention call. Query i of a sequence sees the keys
 /// j <= key_length - query_length + i; equal lengths give the causal triangle, a query_length of
-/// one gives a decoding step over a cache of key_length positions.
+/// one gives a decoding step over a cache of key_length positions. Where there are documents, of
+/// equal lengths only, a query sees the keys of its own document alone.
 struct AttentionShape {
   std::int64_t batch = 0;
   std::int64_t query_length = 0;
@@ -19,6 +21,7 @@ struct AttentionShape {
   std::int64_t heads = 0;       // a multiple of kv_heads: grouped queries
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
+  Tensor document_starts = {};  // [batch * query_length] i32, see kernels/documents.h
 };
 
 /// out = softmax(q k^T / sqrt(head_dim), causal) v per head, tiled: memory linear in the lengths.
@@ -30,8 +33,11 @@ struct AttentionShape {
 /// All of one dtype: f32, f64 on the CPU, bf16 on CUDA, where log_sum_exp is f32 beside it;
 /// head_dim at most 256 on CUDA. Asynchronous on `stream`; tiles and workspaces live in `scratch`.
 /// On CUDA, bf16 with a head_dim that is a multiple of 8 up to 128 and more than one query runs on
-/// cuDNN, which blocks at the first call of a shape; all else on kernels in f32 arithmetic.
-/// Throws InvalidArgument on a shape, dtype or device mismatch; DeviceError where cuDNN refuses.
+/// cuDNN, which blocks at the first call of a shape; all else, documents too, on kernels in f32
+/// arithmetic, which leave out tiles of keys that no query of a tile sees. The CPU takes document by
+/// document, each as a sequence of its own. Rows without a document get zeros.
+/// Throws InvalidArgument on a shape, dtype or device mismatch; on the CPU where document_starts do
+/// not ascend from the first row of a document to the next; DeviceError where cuDNN refuses.
 /// Source: Dao 2023, arXiv:2307.08691.
 void attention_forward(const AttentionShape& shape, const Tensor& q, const Tensor& k,
                        const Tensor& v, Tensor out, Tensor log_sum_exp, Arena& scratch,

@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <string>
 
 #include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cpu_layout.h"
@@ -9,9 +10,15 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/error.h"
 
 namespace polymoe::cpu {
 namespace {
+
+// One query over a cache of keys.
+bool decodes(const AttentionShape& shape) {
+  return shape.query_length == 1 && !shape.document_starts.defined();
+}
 
 // Of one thread: elements of each part, in this order.
 struct Scratch {
@@ -35,8 +42,9 @@ class Forward {
     T *out, *log_sum_exp;
   };
 
-  Forward(const AttentionShape& shape, const Arguments& arguments, T* scratch)
-      : layout_(shape), arguments_(arguments) {
+  Forward(const AttentionShape& shape, const AttentionSpan& span, const Arguments& arguments,
+          T* scratch)
+      : layout_(shape, span), arguments_(arguments) {
     const Scratch parts(shape);
     scores_ = scratch;
     sums_ = scores_ + parts.scores;
@@ -46,30 +54,31 @@ class Forward {
     v_ = k_ + parts.keys;
   }
 
-  // Query tiles split, split + splits, ... of the heads on one (sequence, key head).
-  void heads(std::int64_t sequence, std::int64_t kv_head, std::int64_t split, std::int64_t splits) {
+  // Query tiles split, split + splits, ... of the heads on one key head.
+  void heads(std::int64_t kv_head, std::int64_t split, std::int64_t splits) {
     const AttentionShape& shape = layout_.shape;
+    const AttentionSpan& span = layout_.span;
+    if (split * tile_queries >= span.queries) return;
     const std::int64_t group = shape.heads / shape.kv_heads;
-    const std::int64_t key = layout_.key(sequence, kv_head, 0);
-    copy_rows(shape.key_length, shape.head_dim, arguments_.k + key, layout_.key_stride, k_,
+    const std::int64_t key = layout_.key(kv_head, 0);
+    copy_rows(span.keys, shape.head_dim, arguments_.k + key, layout_.key_stride, k_,
               shape.head_dim);
-    copy_rows(shape.key_length, shape.head_dim, arguments_.v + key, layout_.key_stride, v_,
+    copy_rows(span.keys, shape.head_dim, arguments_.v + key, layout_.key_stride, v_,
               shape.head_dim);
     for (std::int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-      for (std::int64_t first = split * tile_queries; first < shape.query_length;
+      for (std::int64_t first = split * tile_queries; first < span.queries;
            first += splits * tile_queries) {
-        query_tile(sequence, head, first);
+        query_tile(head, first);
       }
     }
   }
 
  private:
-  void query_tile(std::int64_t sequence, std::int64_t head, std::int64_t first) {
-    const AttentionShape& shape = layout_.shape;
-    const std::int64_t dim = shape.head_dim;
-    const std::int64_t rows = std::min(tile_queries, shape.query_length - first);
-    const std::int64_t at = layout_.query(sequence, head, first);
-    T* maximum = arguments_.log_sum_exp + layout_.row(sequence, head, first);
+  void query_tile(std::int64_t head, std::int64_t first) {
+    const std::int64_t dim = layout_.shape.head_dim;
+    const std::int64_t rows = std::min(tile_queries, layout_.span.queries - first);
+    const std::int64_t at = layout_.query(head, first);
+    T* maximum = arguments_.log_sum_exp + layout_.row(head, first);
     copy_rows(rows, dim, arguments_.q + at, layout_.query_stride, q_, dim);
     // No tile reaches beyond the keys that the last of these queries sees.
     const std::int64_t end = layout_.visible(first + rows - 1);
@@ -114,38 +123,76 @@ using Arguments = typename Forward<T>::Arguments;
 template <class T>
 void decode(const AttentionShape& shape, const Arguments<T>& a, std::int64_t sequence,
             std::int64_t head, T* scores) {
-  const AttentionLayout layout(shape);
-  const std::int64_t at = layout.query(sequence, head, 0);
-  const std::int64_t key = layout.key(sequence, head / (shape.heads / shape.kv_heads), 0);
+  const AttentionLayout layout(
+      shape, {.sequence = sequence, .first = 0, .queries = 1, .keys = shape.key_length});
+  const std::int64_t at = layout.query(head, 0);
+  const std::int64_t key = layout.key(head / (shape.heads / shape.kv_heads), 0);
   attend<T>({shape.key_length, layout.key_stride, shape.head_dim, score_scale<T>(shape), a.q + at,
-             a.k + key, a.v + key, scores, a.out + at,
-             a.log_sum_exp + layout.row(sequence, head, 0)});
+             a.k + key, a.v + key, scores, a.out + at, a.log_sum_exp + layout.row(head, 0)});
+}
+
+template <class T>
+void clear(const AttentionShape& shape, const AttentionSpan& span, const Arguments<T>& a) {
+  const AttentionLayout layout(shape, span);
+  std::fill_n(a.out + layout.query(0, 0), span.queries * layout.query_stride, T{0});
+  for (std::int64_t head = 0; head < shape.heads; ++head)
+    std::fill_n(a.log_sum_exp + layout.row(head, 0), span.queries, T{0});
 }
 
 template <class T>
 void run(const AttentionShape& shape, const Arguments<T>& arguments, const Tensor& tiles) {
   const auto scratch = [&] { return tiles.data<T>() + omp_get_thread_num() * tiles.dim(1); };
-  if (shape.query_length == 1) {
+  if (decodes(shape)) {
     parallel_for(shape.batch * shape.heads, [&](std::int64_t task) {
       decode<T>(shape, arguments, task / shape.heads, task % shape.heads, scratch());
     });
     return;
   }
-  const std::int64_t groups = shape.batch * shape.kv_heads;
+  const AttentionSpans spans(shape);
+  for (const AttentionSpan& span : spans.empty) clear<T>(shape, span, arguments);
+  const auto groups = static_cast<std::int64_t>(spans.documents.size()) * shape.kv_heads;
+  if (groups == 0) return;
   const std::int64_t splits = std::min(divide_up(4 * omp_get_max_threads(), groups),
-                                       divide_up(shape.query_length, tile_queries));
+                                       divide_up(spans.longest, tile_queries));
   parallel_for(groups * splits, [&](std::int64_t task) {
     const std::int64_t group = task % groups;
-    Forward<T>(shape, arguments, scratch())
-        .heads(group / shape.kv_heads, group % shape.kv_heads, task / groups, splits);
+    const auto span = static_cast<std::size_t>(group / shape.kv_heads);
+    Forward<T>(shape, spans.documents[span], arguments, scratch())
+        .heads(group % shape.kv_heads, task / groups, splits);
   });
 }
 
 }  // namespace
 
+AttentionSpans::AttentionSpans(const AttentionShape& shape) {
+  const std::int64_t length = shape.query_length;
+  const auto add = [&](const AttentionSpan& span, bool document) {
+    if (document) longest = std::max(longest, span.queries);
+    (document ? documents : empty).push_back(span);
+  };
+  for (std::int64_t s = 0; s < shape.batch; ++s) {
+    if (!shape.document_starts.defined()) {
+      add({.sequence = s, .first = 0, .queries = length, .keys = shape.key_length}, true);
+      continue;
+    }
+    const std::int32_t* starts = shape.document_starts.data<std::int32_t>() + s * length;
+    for (std::int64_t first = 0, next = 0; first < length; first = next) {
+      while (next < length && starts[next] == starts[first]) ++next;
+      const bool document = starts[first] != no_document;
+      if (document ? starts[first] != first : next != length)
+        throw InvalidArgument("attention: document_starts of sequence " + std::to_string(s) +
+                              " has " + std::to_string(starts[first]) + " at position " +
+                              std::to_string(first) +
+                              ", expected the position of its document's first row, or " +
+                              std::to_string(no_document) + " from there to the end");
+      add({.sequence = s, .first = first, .queries = next - first, .keys = next - first}, document);
+    }
+  }
+}
+
 Tensor allocate_attention_forward_tiles(const AttentionShape& shape, DType dtype, Arena& scratch) {
   const std::int64_t elements =
-      shape.query_length == 1 ? padded(shape.key_length) : Scratch(shape).elements();
+      decodes(shape) ? padded(shape.key_length) : Scratch(shape).elements();
   return scratch.allocate({omp_get_max_threads(), elements}, dtype);
 }
 

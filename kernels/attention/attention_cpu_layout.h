@@ -4,32 +4,54 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/attention/attention.h"
 #include "runtime/rounding.h"
 
 namespace polymoe::cpu {
 
-/// Where the rows of one (sequence, head) begin, and how far apart they are.
-struct AttentionLayout {
-  explicit AttentionLayout(const AttentionShape& s)
-      : shape(s), query_stride(s.heads * s.head_dim), key_stride(s.kv_heads * s.head_dim) {}
+/// Queries and keys of a sequence that see none but each other: a document, or all of it.
+struct AttentionSpan {
+  std::int64_t sequence = 0;
+  std::int64_t first = 0;  // place of the first query and the first key
+  std::int64_t queries = 0;
+  std::int64_t keys = 0;
+};
 
-  std::int64_t query(std::int64_t sequence, std::int64_t head, std::int64_t i) const {
-    return (sequence * shape.query_length + i) * query_stride + head * shape.head_dim;
+/// Those of a call, and the rows that belong to no document.
+struct AttentionSpans {
+  /// Throws InvalidArgument on document_starts that do not make documents.
+  explicit AttentionSpans(const AttentionShape& shape);
+
+  std::vector<AttentionSpan> documents, empty;
+  std::int64_t longest = 0;  // queries
+};
+
+/// Where the rows of a head in one span begin, and how far apart they are.
+struct AttentionLayout {
+  AttentionLayout(const AttentionShape& s, const AttentionSpan& which)
+      : shape(s),
+        span(which),
+        query_stride(s.heads * s.head_dim),
+        key_stride(s.kv_heads * s.head_dim) {}
+
+  std::int64_t query(std::int64_t head, std::int64_t i) const {
+    return (span.sequence * shape.query_length + span.first + i) * query_stride +
+           head * shape.head_dim;
   }
-  std::int64_t key(std::int64_t sequence, std::int64_t kv_head, std::int64_t j) const {
-    return (sequence * shape.key_length + j) * key_stride + kv_head * shape.head_dim;
+  std::int64_t key(std::int64_t kv_head, std::int64_t j) const {
+    return (span.sequence * shape.key_length + span.first + j) * key_stride +
+           kv_head * shape.head_dim;
   }
-  std::int64_t row(std::int64_t sequence, std::int64_t head, std::int64_t i) const {
-    return (sequence * shape.heads + head) * shape.query_length + i;
+  std::int64_t row(std::int64_t head, std::int64_t i) const {
+    return (span.sequence * shape.heads + head) * shape.query_length + span.first + i;
   }
   /// Keys that query i sees.
-  std::int64_t visible(std::int64_t i) const {
-    return shape.key_length - shape.query_length + i + 1;
-  }
+  std::int64_t visible(std::int64_t i) const { return span.keys - span.queries + i + 1; }
 
   const AttentionShape& shape;
+  AttentionSpan span;
   std::int64_t query_stride, key_stride;
 };
 

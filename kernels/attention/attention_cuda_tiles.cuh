@@ -42,7 +42,8 @@ struct AttentionSizes {
         head_dim(static_cast<int>(s.head_dim)),
         query_stride(s.heads * s.head_dim),
         key_stride(s.kv_heads * s.head_dim),
-        scale(1.0f / sqrtf(static_cast<float>(s.head_dim))) {}
+        scale(1.0f / sqrtf(static_cast<float>(s.head_dim))),
+        document_starts(static_cast<const std::int32_t*>(s.document_starts.raw())) {}
 
   /// Elements before row i of a head.
   __device__ std::int64_t query(std::int64_t sequence, int head, std::int64_t i) const {
@@ -54,7 +55,13 @@ struct AttentionSizes {
   __device__ std::int64_t row(std::int64_t sequence, int head, std::int64_t i) const {
     return (sequence * heads + head) * query_length + i;
   }
-  /// Key j counts for query i; neither may lie beyond its length.
+  /// The first key that query i sees; beyond all keys where it belongs to no document. Ascends
+  /// with i.
+  __device__ std::int64_t first_key(std::int64_t sequence, std::int64_t i) const {
+    if (document_starts == nullptr || i >= query_length) return 0;
+    return document_starts[sequence * query_length + i];
+  }
+  /// Key j, at or behind its first one, counts for query i; neither may lie beyond its length.
   __device__ bool sees(std::int64_t i, std::int64_t j) const {
     return i < query_length && j <= key_length - query_length + i;
   }
@@ -63,6 +70,7 @@ struct AttentionSizes {
   int heads, kv_heads, group, head_dim;
   std::int64_t query_stride, key_stride;
   float scale;
+  const std::int32_t* document_starts;  // or null
 };
 
 /// Fills a tile of `rows` rows with the next `valid` rows of a head, and zeros after them. Called

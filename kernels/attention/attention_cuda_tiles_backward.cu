@@ -84,6 +84,8 @@ __global__ void __launch_bounds__(tile_threads)
       max(begin - (sizes.key_length - sizes.query_length), std::int64_t{0}) / tile * tile;
   for (int head = kv_head * sizes.group; head < (kv_head + 1) * sizes.group; ++head) {
     for (std::int64_t first = start; first < sizes.query_length; first += tile) {
+      // The queries of later documents see none of these keys.
+      if (sizes.first_key(sequence, first) >= begin + tile) break;
       const std::int64_t at = sizes.query(sequence, head, first);
       const std::int64_t rows = sizes.query_length - first;
       __syncthreads();
@@ -99,9 +101,11 @@ __global__ void __launch_bounds__(tile_threads)
         const std::int64_t row = sizes.row(sequence, head, i);
         const float log_sum_exp = i < sizes.query_length ? t.log_sum_exp[row] : 0.0f;
         const float output_dot = i < sizes.query_length ? t.output_dots[row] : 0.0f;
+        const std::int64_t first_key = sizes.first_key(sequence, i);
 #pragma unroll
         for (int r = 0; r < side; ++r) {
-          const bool seen = sizes.sees(i, begin + tile_y() + tile_side * r);
+          const std::int64_t j = begin + tile_y() + tile_side * r;
+          const bool seen = j >= first_key && sizes.sees(i, j);
           p[r][c] = seen ? expf(p[r][c] * sizes.scale - log_sum_exp) : 0.0f;
           d_s[r][c] = seen ? p[r][c] * (d_s[r][c] - output_dot) * sizes.scale : 0.0f;
         }
@@ -137,16 +141,19 @@ __global__ void __launch_bounds__(tile_threads)
   load_tile<tile, dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
   load_tile<tile, dim>(d_outs, t.d_out + at, sizes.query_stride, rows, sizes.head_dim);
   float log_sum_exp[side], output_dot[side];
+  std::int64_t first_key[side];
 #pragma unroll
   for (int r = 0; r < side; ++r) {
     const int row = tile_y() + tile_side * r;
     const std::int64_t place = sizes.row(sequence, head, first + row);
     log_sum_exp[r] = row < rows ? t.log_sum_exp[place] : 0.0f;
     output_dot[r] = row < rows ? t.output_dots[place] : 0.0f;
+    first_key[r] = sizes.first_key(sequence, first + row);
   }
   TileSums<side, dim> d_q;
   const std::int64_t end = sizes.key_length - sizes.query_length + first + rows;
-  for (std::int64_t begin = 0; begin < end; begin += tile) {
+  for (std::int64_t begin = sizes.first_key(sequence, first) / tile * tile; begin < end;
+       begin += tile) {
     const std::int64_t key = sizes.key(sequence, head / sizes.group, begin);
     __syncthreads();
     load_tile<tile, dim>(keys, t.k + key, sizes.key_stride, end - begin, sizes.head_dim);
@@ -159,8 +166,8 @@ __global__ void __launch_bounds__(tile_threads)
     for (int r = 0; r < side; ++r) {
 #pragma unroll
       for (int c = 0; c < side; ++c) {
-        const bool seen =
-            sizes.sees(first + tile_y() + tile_side * r, begin + tile_x() + tile_side * c);
+        const std::int64_t j = begin + tile_x() + tile_side * c;
+        const bool seen = j >= first_key[r] && sizes.sees(first + tile_y() + tile_side * r, j);
         const float p = expf(s[r][c] * sizes.scale - log_sum_exp[r]);
         d_s[r][c] = seen ? p * (d_s[r][c] - output_dot[r]) * sizes.scale : 0.0f;
       }

@@ -44,14 +44,18 @@ __global__ void __launch_bounds__(tile_threads)
                                sizes.query_stride, rows, sizes.head_dim);
   TileSums<forward_side, dim> out;
   float largest[forward_side], sum[forward_side];
+  std::int64_t first_key[forward_side];
 #pragma unroll
   for (int r = 0; r < forward_side; ++r) {
     largest[r] = -INFINITY;
     sum[r] = 0.0f;
+    first_key[r] = sizes.first_key(sequence, first + tile_y() + tile_side * r);
   }
-  // No tile reaches beyond the keys that the last of these queries sees; every query sees key 0.
+  // From the tile of the first key that the first of these queries sees to the keys that the last
+  // one sees. Within a tile a row may see none.
   const std::int64_t end = sizes.key_length - sizes.query_length + first + rows;
-  for (std::int64_t begin = 0; begin < end; begin += forward_rows) {
+  for (std::int64_t begin = sizes.first_key(sequence, first) / forward_rows * forward_rows;
+       begin < end; begin += forward_rows) {
     const std::int64_t key = sizes.key(sequence, head / sizes.group, begin);
     const std::int64_t columns = end - begin;
     __syncthreads();
@@ -62,18 +66,20 @@ __global__ void __launch_bounds__(tile_threads)
 #pragma unroll
     for (int r = 0; r < forward_side; ++r) {
       const std::int64_t i = first + tile_y() + tile_side * r;
-      float row_largest = largest[r];
+      const float before = largest[r];
+      float row_largest = before;
 #pragma unroll
       for (int c = 0; c < forward_side; ++c) {
         // Rows beyond the last query score 0 everywhere, and are not written.
         const std::int64_t j = begin + tile_x() + tile_side * c;
-        const bool hidden = j > sizes.key_length - sizes.query_length + i;
+        const bool hidden = j > sizes.key_length - sizes.query_length + i || j < first_key[r];
         scores[r][c] = hidden ? -INFINITY : scores[r][c] * sizes.scale;
         row_largest = fmaxf(row_largest, scores[r][c]);
       }
       row_largest = tile_row_max(row_largest);
-      const float shrunk = expf(largest[r] - row_largest);
       largest[r] = row_largest;
+      if (row_largest == -INFINITY) row_largest = 0.0f;  // nothing seen yet: exponentials of -inf
+      const float shrunk = expf(before - row_largest);
       float row_sum = 0.0f;
 #pragma unroll
       for (int c = 0; c < forward_side; ++c) {
@@ -91,10 +97,12 @@ __global__ void __launch_bounds__(tile_threads)
   }
 #pragma unroll
   for (int r = 0; r < forward_side; ++r) {
-    out.scale_row(r, 1.0f / sum[r]);
+    const bool nothing_seen = sum[r] == 0.0f;
+    out.scale_row(r, nothing_seen ? 0.0f : 1.0f / sum[r]);
     const int row = tile_y() + tile_side * r;
     if (tile_x() == 0 && row < rows) {
-      t.log_sum_exp[sizes.row(sequence, head, first + row)] = largest[r] + logf(sum[r]);
+      t.log_sum_exp[sizes.row(sequence, head, first + row)] =
+          nothing_seen ? 0.0f : largest[r] + logf(sum[r]);
     }
   }
   out.store(t.out + sizes.query(sequence, head, first), sizes.query_stride, rows, sizes.head_dim);
@@ -196,7 +204,7 @@ void attention_tiles_forward(const AttentionShape& shape, const Tensor& q, const
                                     static_cast<const T*>(v.raw()), static_cast<T*>(out.raw()),
                                     log_sum_exp.data<float>()};
     with_padded_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
-      if (shape.query_length == 1) {
+      if (shape.query_length == 1 && !shape.document_starts.defined()) {
         decode<T, dim><<<blocks, decode_warps * warp_size, 0, native(stream)>>>(sizes, tensors);
       } else {
         constexpr std::size_t bytes = forward_shared_bytes<dim>();

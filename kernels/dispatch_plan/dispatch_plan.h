@@ -25,7 +25,7 @@ struct ExpertCapacity {
 /// Counting sort of the (token, choice) slots by expert, stable in the slot index
 /// s = token * top_k + choice.
 ///
-/// expert_ids  [tokens, top_k] i32 in [0, experts)
+/// expert_ids  [tokens, top_k] i32 in [0, experts), or -1: the slot goes to none, and is dropped
 /// weights     [tokens, top_k] f32, on the CPU f32 or f64; only read by DropPolicy::probability,
 ///             else it may be undefined
 /// counts      [experts] i64         kept rows per expert

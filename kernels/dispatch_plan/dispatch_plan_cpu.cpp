@@ -28,7 +28,8 @@ struct Slots {
 void drop_by_position(const Slots& segment, std::int64_t capacity, std::int64_t* taken) {
   std::fill_n(taken, segment.experts, std::int64_t{0});
   for (std::int64_t s = 0; s < segment.count; ++s) {
-    segment.rows[s] = taken[segment.ids[s]]++ < capacity ? 0 : -1;
+    const bool wanted = segment.ids[s] >= 0;
+    segment.rows[s] = wanted && taken[segment.ids[s]]++ < capacity ? 0 : -1;
   }
 }
 
@@ -38,9 +39,13 @@ template <class T>
 void drop_by_probability(const Slots& segment, const T* weights, std::int64_t capacity,
                          std::int64_t* begins, std::int32_t* sorted) {
   std::fill_n(begins, segment.experts + 1, std::int64_t{0});
-  for (std::int64_t s = 0; s < segment.count; ++s) ++begins[segment.ids[s] + 1];
+  for (std::int64_t s = 0; s < segment.count; ++s) {
+    segment.rows[s] = -1;
+    if (segment.ids[s] >= 0) ++begins[segment.ids[s] + 1];
+  }
   for (std::int64_t e = 0; e < segment.experts; ++e) begins[e + 1] += begins[e];
   for (std::int64_t s = 0; s < segment.count; ++s) {
+    if (segment.ids[s] < 0) continue;
     sorted[begins[segment.ids[s]]++] = static_cast<std::int32_t>(s);
   }
   // Filling moved every begin to the next expert's.
@@ -59,7 +64,6 @@ void drop_by_probability(const Slots& segment, const T* weights, std::int64_t ca
       std::nth_element(first, end_of_kept, last, larger);
     }
     for (std::int32_t* s = first; s != end_of_kept; ++s) segment.rows[*s] = 0;
-    for (std::int32_t* s = end_of_kept; s != last; ++s) segment.rows[*s] = -1;
   }
 }
 
@@ -80,6 +84,15 @@ void drop_beyond_capacity(const Slots& slots, const Tensor& weights, const Exper
       drop_by_probability(segment, weights.data<decltype(zero)>() + begin, capacity.slots, begins,
                           scratch.sorted_slots.data<std::int32_t>() + begin);
     });
+  }
+}
+
+// Keeps the slots of the experts there are.
+void keep_in_range(const Slots& slots) {
+#pragma omp parallel for schedule(static)
+  for (std::int64_t s = 0; s < slots.count; ++s) {
+    const std::int64_t expert = slots.expert(s);
+    slots.rows[s] = expert >= 0 && expert < slots.experts ? 0 : -1;
   }
 }
 
@@ -198,7 +211,7 @@ void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
   if (capacity.slots > 0) {
     drop_beyond_capacity(slots, weights, capacity, expert_ids.dim(1), scratch);
   } else {
-    std::fill_n(slots.rows, slots.count, 0);
+    keep_in_range(slots);
   }
   sort_kept(slots, scratch, counts, row_slots);
 }
@@ -207,11 +220,7 @@ void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor count
                  Tensor slot_rows, const DispatchPlanScratch& scratch, Stream&) {
   const Slots slots{ids.data<std::int32_t>(), slot_rows.data<std::int32_t>(), ids.elements(),
                     counts.dim(0), static_cast<std::int32_t>(first)};
-#pragma omp parallel for schedule(static)
-  for (std::int64_t s = 0; s < slots.count; ++s) {
-    const std::int64_t group = slots.expert(s);
-    slots.rows[s] = group >= 0 && group < slots.experts ? 0 : -1;
-  }
+  keep_in_range(slots);
   sort_kept(slots, scratch, counts, row_slots);
 }
 

@@ -65,7 +65,7 @@ __global__ void drop_by_position(Slots slots, std::int64_t segment_slots, std::i
   clear(taken, slots.experts + 1);
   const std::int64_t begin = blockIdx.x * segment_slots;
   for_slots_in_order(
-      slots, begin, begin + segment_slots, taken, [](std::int64_t) { return true; },
+      slots, begin, begin + segment_slots, taken, [&](std::int64_t s) { return slots.ids[s] >= 0; },
       [&](std::int64_t s, int place) { slots.rows[s] = place < capacity ? 0 : -1; });
 }
 
@@ -252,8 +252,10 @@ void dispatch_plan(CudaBackend, const Tensor& expert_ids, const Tensor& weights,
     return;
   }
   if (capacity.slots == 0) {
-    cuda::fill_bytes(slot_rows.raw(), 0, slot_rows.bytes(), native);
+    keep_in_range<<<cuda::blocks_for(slots.count, mark_threads), mark_threads, 0, native>>>(slots);
+    cuda::check_launch("keep_in_range");
   } else {
+    cuda::fill_bytes(slot_rows.raw(), 0xff, slot_rows.bytes(), native);  // slots of no expert
     const std::int64_t segment_slots = capacity.segment_tokens * expert_ids.dim(1);
     const auto segments = static_cast<unsigned>(slots.count / segment_slots);
     if (capacity.policy == DropPolicy::position) {

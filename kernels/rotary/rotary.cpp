@@ -21,6 +21,12 @@ void check_rotary(const char* operation, const char* name, const RotaryPositions
     throw InvalidArgument(std::string(operation) + ": first_position is " +
                           std::to_string(positions.first_position) + ", expected at least 0");
   }
+  check_documents(operation, positions.document_starts, x.dim(0), x.device());
+  if (positions.document_starts.defined() && positions.first_position != 0) {
+    throw InvalidArgument(std::string(operation) + ": first_position is " +
+                          std::to_string(positions.first_position) +
+                          ", expected 0 where there are documents");
+  }
 }
 
 namespace {

@@ -4,15 +4,18 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
+#include "kernels/documents.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
 
-/// Which position each row has: row r is at first_position + r % sequence_length.
+/// Which position each row has: row r is at first_position + r % sequence_length, or, where there
+/// are documents, that far behind the start of its own; first_position is 0 then.
 struct RotaryPositions {
   std::int64_t sequence_length = 0;
   std::int64_t first_position = 0;
   double theta = 1e4;
+  Tensor document_starts = {};  // [rows] i32, see kernels/documents.h
 };
 
 /// Rotates each pair (x_i, x_{i + d/2}), i < d/2, of every head by the angle

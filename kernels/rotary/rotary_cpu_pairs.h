@@ -21,7 +21,11 @@ class RotaryPairs {
   /// Of pairs [first_pair, first_pair + count()) at `row`.
   RotaryPairs(const RotaryPositions& positions, bool inverse, std::int64_t head_dim,
               std::int64_t first_pair, std::int64_t row)
-      : positions_(positions),
+      : sequence_length_(positions.sequence_length),
+        first_position_(positions.first_position),
+        starts_(positions.document_starts.defined() ? positions.document_starts.data<std::int32_t>()
+                                                    : nullptr),
+        rows_(starts_ == nullptr ? 0 : positions.document_starts.elements()),
         sign_(inverse ? T{-1} : T{1}),
         count_(std::min(max_pairs, head_dim / 2 - first_pair)),
         row_(row) {
@@ -42,7 +46,9 @@ class RotaryPairs {
   void next_row() {
     ++row_;
     ++position_;
-    if (row_ % positions_.sequence_length == 0 || position_ % computed_every == 0) return start();
+    if (starts_ != nullptr && row_ >= rows_) return;  // a walk ends behind the last row
+    if (row_ % sequence_length_ == 0 || position_ % computed_every == 0) return start();
+    if (starts_ != nullptr && starts_[row_] != start_) return start();
     advance();
     round();
   }
@@ -51,7 +57,8 @@ class RotaryPairs {
   static constexpr std::int64_t computed_every = 32;
 
   void start() {
-    position_ = positions_.first_position + row_ % positions_.sequence_length;
+    if (starts_ != nullptr) start_ = starts_[row_];
+    position_ = first_position_ + row_ % sequence_length_ - (start_ == no_document ? 0 : start_);
     const std::int64_t steps = position_ % computed_every;
     const auto computed = static_cast<double>(position_ - steps);
     for (std::int64_t i = 0; i < count_; ++i) {
@@ -76,7 +83,10 @@ class RotaryPairs {
     }
   }
 
-  RotaryPositions positions_;
+  std::int64_t sequence_length_, first_position_;
+  const std::int32_t* starts_;  // of documents, or null
+  std::int64_t rows_;           // that have one
+  std::int32_t start_ = 0;
   T sign_;
   std::int64_t count_, row_, position_ = 0;
   // Of count() pairs.

@@ -17,12 +17,13 @@ constexpr int threads = 128;
 template <class T>
 struct Heads {
   T* x;
-  std::int64_t rows, sequence_length;
-  int heads, pairs;  // pairs of a head
+  std::int64_t rows, angles_apart;  // of rows that share their angles
+  int heads, pairs;                 // pairs of a head
   RotaryAngles angles;
 };
 
-// A block rotates the rows of one position in all sequences, so that its angles are formed once.
+// A block rotates the rows of one position in all sequences, so that its angles are formed once; or
+// a row, where documents begin anywhere.
 template <class T, bool in_vectors>
 __global__ void __launch_bounds__(threads) rotate(const Heads<T> a) {
   using V = Vector<T>;
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(threads) rotate(const Heads<T> a) {
   }
   __syncthreads();
   const float *cosines = rotations, *sines = rotations + a.pairs;
-  for (std::int64_t row = blockIdx.x; row < a.rows; row += a.sequence_length) {
+  for (std::int64_t row = blockIdx.x; row < a.rows; row += a.angles_apart) {
     T* x = a.x + row * a.heads * 2 * a.pairs;
     if constexpr (in_vectors) {
       const int per_head = a.pairs / V::size;
@@ -76,13 +77,15 @@ namespace polymoe::detail {
 void rotary(CudaBackend, const RotaryPositions& positions, bool inverse, Tensor x, Stream& stream) {
   if (x.elements() == 0) return;
   cuda::with_real(x.dtype(), [&]<class T>(T) {
+    const bool by_document = positions.document_starts.defined();
+    const std::int64_t apart = by_document ? x.dim(0) : positions.sequence_length;
     const cuda::Heads<T> heads{.x = static_cast<T*>(x.raw()),
                                .rows = x.dim(0),
-                               .sequence_length = positions.sequence_length,
+                               .angles_apart = apart,
                                .heads = static_cast<int>(x.dim(1)),
                                .pairs = static_cast<int>(x.dim(2) / 2),
                                .angles = cuda::RotaryAngles(positions, x.dim(2) / 2, inverse)};
-    const auto grid = static_cast<unsigned>(std::min(positions.sequence_length, x.dim(0)));
+    const auto grid = static_cast<unsigned>(std::min(apart, x.dim(0)));
     const auto shared = static_cast<std::size_t>(heads.pairs) * 2 * sizeof(float);
     const auto native = cuda::native(stream);
     if (cuda::in_vectors<T>(heads.pairs, {x.raw()})) {

@@ -64,6 +64,7 @@ void router_forward(const RouterShape& shape, const Tensor& logits, const Tensor
   check_tensors(operation, stream.device(),
                 {{"logits", logits, {shape.tokens, shape.experts}, logits.dtype()}});
   check_state(operation, shape, state, logits.dtype(), stream.device());
+  check_documents(operation, shape.document_starts, shape.tokens, stream.device());
   if (bias.defined()) {
     check_tensors(operation, stream.device(), {{"bias", bias, {shape.experts}, DType::f32}});
   }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
+#include "kernels/documents.h"
 #include "runtime/arena.h"
 #include "runtime/tensor.h"
 
@@ -25,6 +26,7 @@ struct RouterShape {
   std::int64_t segments = 0;        // of the balance statistics
   std::int64_t segment_tokens = 0;  // tokens of each; segments * segment_tokens = tokens
   RouterRule rule = {};
+  Tensor document_starts = {};  // [tokens] i32, see kernels/documents.h
 };
 
 /// What routing decides and keeps. Real-valued tensors have the logits' dtype (f32 or f64).
@@ -42,7 +44,9 @@ RouterState allocate_router_state(const RouterShape& shape, DType dtype, Arena& 
 
 /// scores = softmax(logits) or sigmoid(logits); expert_ids = top-k of scores + bias; weights = the
 /// chosen scores (without bias), divided by their sum where `normalize`. The probabilities of the
-/// balance statistics are the scores, with sigmoid divided by their sum over the experts.
+/// balance statistics are the scores, with sigmoid divided by their sum over the experts. Rows
+/// without a document go to no expert and into no statistic: their expert_ids are -1, and scores,
+/// weights and log_sum_exp 0.
 ///
 /// logits [tokens, experts] f32 or f64; bias [experts] f32, undefined = 0
 ///
@@ -53,7 +57,8 @@ void router_forward(const RouterShape& shape, const Tensor& logits, const Tensor
                     RouterState& state, Arena& scratch, Stream& stream);
 
 /// d_logits of  <d_weights, weights> + sum over tokens and experts of
-/// balance_gradient[segment, e] * probability[token, e] + z_scale * sum over tokens of lse^2.
+/// balance_gradient[segment, e] * probability[token, e] + z_scale * sum over tokens of lse^2;
+/// 0 of rows without a document.
 ///
 /// logits           [tokens, experts]  as given to forward; read only by sigmoid scores with
 ///                                     z_scale != 0, else it may be undefined

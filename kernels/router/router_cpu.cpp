@@ -68,6 +68,14 @@ void forward_token(const RouterShape& shape, std::int64_t token, const T* logits
   T* scores = state.scores.data<T>() + token * experts;
   std::int32_t* ids = state.expert_ids.data<std::int32_t>() + token * k;
   T* weights = state.weights.data<T>() + token * k;
+  if (shape.document_starts.defined() &&
+      shape.document_starts.data<std::int32_t>()[token] == no_document) {
+    std::fill_n(scores, experts, T{0});
+    std::fill_n(ids, k, -1);
+    std::fill_n(weights, k, T{0});
+    state.log_sum_exp.data<T>()[token] = 0;
+    return;
+  }
   state.log_sum_exp.data<T>()[token] =
       score_row(shape.rule.scores, experts, logits + token * experts, scores);
   choose_experts(shape, scores, bias, ids);
@@ -134,6 +142,10 @@ void backward_token(const RouterShape& shape, std::int64_t token, const RouterSt
   const T* scores = state.scores.data<T>() + token * experts;
   const std::int32_t* ids = state.expert_ids.data<std::int32_t>() + token * k;
   const T* weights = state.weights.data<T>() + token * k;
+  if (ids[0] < 0) {
+    std::fill_n(d_logits, experts, T{0});
+    return;
+  }
   const T lse = state.log_sum_exp.data<T>()[token];
   const bool softmax = shape.rule.scores == RouterScores::softmax;
   const T d_lse = T{2} * in.z_scale * lse;

@@ -30,6 +30,7 @@ struct Routing {
   float* log_sum_exp;
   std::int32_t* ids;
   float* weights;
+  const std::int32_t* document_starts;  // or null
 };
 
 __device__ float reciprocal(float sum) { return 1.0f / fmaxf(sum, FLT_MIN); }
@@ -97,6 +98,15 @@ __global__ void __launch_bounds__(threads) route(Routing r, const float* logits,
     float* scores = r.scores + token * r.experts;
     std::int32_t* ids = r.ids + token * r.top_k;
     float* weights = r.weights + token * r.top_k;
+    if (r.document_starts != nullptr && r.document_starts[token] == no_document) {
+      for (int e = lane; e < r.experts; e += warp_size) scores[e] = 0.0f;
+      for (int j = lane; j < r.top_k; j += warp_size) {
+        ids[j] = -1;
+        weights[j] = 0.0f;
+      }
+      if (lane == 0) r.log_sum_exp[token] = scales[i] = 0.0f;
+      continue;
+    }
     const float lse = score_row(r, logits + token * r.experts, scores);
     if (lane == 0) r.log_sum_exp[token] = lse;
     float total = 0.0f;
@@ -173,6 +183,10 @@ __global__ void __launch_bounds__(threads)
                                ? nullptr
                                : in.balance_gradient + token / r.segment_tokens * r.experts;
     float* d_logits = d_logits_out + token * r.experts;
+    if (ids[0] < 0) {
+      for (int e = lane; e < r.experts; e += warp_size) d_logits[e] = 0.0f;
+      continue;
+    }
     const float lse = r.log_sum_exp[token];
     const float d_lse = 2.0f * in.z_scale * lse;
     float shift = 0.0f, scale = 1.0f;
@@ -240,7 +254,8 @@ Routing routing_of(const RouterShape& shape, const RouterState& state) {
           state.scores.data<float>(),
           state.log_sum_exp.data<float>(),
           state.expert_ids.data<std::int32_t>(),
-          state.weights.data<float>()};
+          state.weights.data<float>(),
+          static_cast<const std::int32_t*>(shape.document_starts.raw())};
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/documents.h"
 #include "moe/language_model.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/process_mesh.h"
@@ -46,6 +47,38 @@ struct ReferenceBatch {
   }
 
   OwnedTensor tokens, targets;
+};
+
+/// The same with the documents and the padding of tests/reference/language_model.py.
+struct DocumentsBatch : ReferenceBatch {
+  static constexpr std::int64_t padding = 4;
+
+  DocumentsBatch(const std::string& name, std::int64_t vocab) : ReferenceBatch(name, vocab) {
+    const std::vector<std::vector<std::int64_t>> documents = {
+        {0, 7}, {0, 3, 7}, {0, 1, 4, 6}, {0, 2, 4}};
+    auto* id = tokens->data<std::int32_t>();
+    auto* target = targets->data<std::int32_t>();
+    auto* start = starts->data<std::int32_t>();
+    for (const std::vector<std::int64_t>& ends : documents) {
+      for (std::int64_t at = 0, next = 1; at < length; ++at, ++id, ++target, ++start) {
+        if (at == ends.at(static_cast<std::size_t>(next)) && at < ends.back()) ++next;
+        *start = static_cast<std::int32_t>(ends.at(static_cast<std::size_t>(next) - 1));
+        const bool last = at + 1 == ends.at(static_cast<std::size_t>(next)) && at + 1 < length;
+        if (last || at >= ends.back()) *target = -1;
+        if (at < ends.back()) continue;
+        *id = 0;
+        *start = no_document;
+      }
+    }
+  }
+
+  TokenBatch slice(std::int64_t begin, std::int64_t end) const {
+    TokenBatch batch = ReferenceBatch::slice(begin, end);
+    batch.document_starts = starts->rows(begin * length, end * length);
+    return batch;
+  }
+
+  OwnedTensor starts{{sequences * length}, DType::i32, Device::cpu()};
 };
 
 /// The models of tests/reference/language_model.py.

@@ -23,11 +23,12 @@ CASES = {
 }
 SEQUENCES, LENGTH = 4, 7
 
-for name, case in CASES.items():
-    tokens = integers(f"{name}.tokens", SEQUENCES * LENGTH, case["vocab"]).reshape(SEQUENCES, LENGTH)
-    targets = integers(f"{name}.targets", SEQUENCES * LENGTH, case["vocab"]).reshape(SEQUENCES, LENGTH)
-    if name == "dense":
-        targets[1, 3:] = -1  # padding: not predicted
+# Windows of several documents and of padding behind them: for each, where its documents begin and
+# where the last one ends.
+DOCUMENTS = [[0, 7], [0, 3, 7], [0, 1, 4, 6], [0, 2, 4]]
+
+
+def write(file, case, tokens, targets):
     parameters = Parameters()
     cross_entropy, balance, z, losses = language_model(parameters, case, tokens, targets)
     (cross_entropy + balance + z).backward()
@@ -36,4 +37,29 @@ for name, case in CASES.items():
     for parameter_name, value in parameters.items():
         gradient = torch.zeros_like(value) if value.grad is None else value.grad
         entries["d_" + parameter_name] = gradient
-    write_fixture(f"language_model_{name}.txt", entries)
+    write_fixture(file, entries)
+
+
+def documents_of(values, last_counts):
+    """The documents as sequences of their own. The last token of one that ends within its window
+    predicts nothing."""
+    parts = []
+    for row, ends in zip(values, DOCUMENTS):
+        for begin, end in zip(ends, ends[1:]):
+            part = row[begin:end].clone()
+            if not last_counts and end < LENGTH:
+                part[-1] = -1
+            parts.append(part)
+    return parts
+
+
+for name, case in CASES.items():
+    tokens = integers(f"{name}.tokens", SEQUENCES * LENGTH, case["vocab"]).reshape(SEQUENCES, LENGTH)
+    targets = integers(f"{name}.targets", SEQUENCES * LENGTH, case["vocab"]).reshape(SEQUENCES, LENGTH)
+    if name == "dense":
+        targets[1, 3:] = -1  # padding: not predicted
+    write(f"language_model_{name}.txt", case, tokens, targets)
+    if name != "dense":
+        windows = [w for w, ends in enumerate(DOCUMENTS) for _ in ends[1:]]
+        write(f"language_model_{name}_documents.txt", dict(case, windows=windows),
+              documents_of(tokens, True), documents_of(targets, False))

@@ -82,7 +82,8 @@ def feed_forward(p, name, c, width, x, coefficients=None):
 
 def moe(p, name, c, sequences):
     """Returns outputs per sequence, the balance loss and the z loss of this layer, without their
-    coefficients: a mean over sequences or over all tokens together, and a mean over tokens."""
+    coefficients: a mean over sequences or over all tokens together, and a mean over tokens. Sequences
+    of one window, where c["windows"] says which belongs to which, are one for the balance loss."""
     experts, top_k, width = c["experts"], c["top_k"], c["expert_ffn"]
     outputs, statistics, z = [], [], []
     for x in sequences:
@@ -113,7 +114,11 @@ def moe(p, name, c, sequences):
         outputs.append(y)
         counts = F.one_hot(chosen, experts).sum((0, 1)).to(x.dtype)
         statistics.append((counts, probabilities.sum(0), x.shape[0]))
-    groups = [[s] for s in statistics] if c["balance_scope"] == "sequence" else [statistics]
+    if c["balance_scope"] == "sequence":
+        windows = c.get("windows", range(len(statistics)))
+        groups = [[s for s, w in zip(statistics, windows) if w == window] for window in sorted(set(windows))]
+    else:
+        groups = [statistics]
     balance = 0.0
     for group in groups:
         tokens = sum(s[2] for s in group)
@@ -124,8 +129,8 @@ def moe(p, name, c, sequences):
 
 
 def language_model(p, c, tokens, targets):
-    """tokens, targets [sequences, length]; target -1 is not predicted. Returns the loss terms and
-    the cross-entropy per token."""
+    """tokens, targets: per sequence, of any lengths; target -1 is not predicted. Returns the loss
+    terms and the cross-entropy per token."""
     hidden, vocab, epsilon = c["hidden"], c["vocab"], c["norm_epsilon"]
     table = p("embedding.weight", vocab, hidden)
     streams = [table[row] for row in tokens]
@@ -147,6 +152,7 @@ def language_model(p, c, tokens, targets):
     norm = p("final_norm.weight", hidden)
     projection = table if c["tied"] else p("output.weight", vocab, hidden)
     x = torch.cat([rms_norm(x, norm, epsilon) for x in streams])
-    losses = F.cross_entropy(x @ projection.T, targets.flatten(), ignore_index=-1, reduction="none")
+    targets = torch.cat(list(targets))
+    losses = F.cross_entropy(x @ projection.T, targets, ignore_index=-1, reduction="none")
     cross_entropy = losses.sum() / (targets >= 0).sum()
     return cross_entropy, balance, z, losses

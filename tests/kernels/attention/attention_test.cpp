@@ -132,7 +132,7 @@ TEST_P(Attention, MatchesPyTorch) {
 
 // Lengths beyond one tile of queries and of keys, odd, with grouped heads and longer keys.
 TEST_P(Attention, IsTheDefinitionAcrossTiles) {
-  for (const AttentionShape shape :
+  for (const AttentionShape& shape :
        {AttentionShape{1, 300, 300, 2, 1, 17}, AttentionShape{2, 131, 700, 3, 3, 16},
         AttentionShape{1, 5, 1029, 4, 2, 8}, AttentionShape{2, 1, 1029, 4, 2, 24}}) {
     Problem problem(shape, GetParam());
@@ -211,7 +211,7 @@ INSTANTIATE_TEST_SUITE_P(All, Attention, ::testing::Values(DType::f32, DType::f6
 TEST(AttentionGradient, MatchesDifferences) {
   Arena scratch({.device = Device::cpu(), .capacity = std::size_t{1} << 26, .poison = true});
   Stream stream(Device::cpu());
-  for (const AttentionShape shape :
+  for (const AttentionShape& shape :
        {AttentionShape{2, 7, 7, 2, 2, 5}, AttentionShape{1, 4, 9, 4, 2, 3},
         AttentionShape{1, 140, 300, 2, 1, 4}, AttentionShape{2, 1, 6, 3, 1, 4}}) {
     Problem problem(shape, DType::f64);
@@ -264,7 +264,7 @@ TEST(AttentionErrors, NameTheFieldOrArgument) {
 }
 
 TEST(AttentionOnMeta, TakesTheSameScratch) {
-  for (const AttentionShape shape :
+  for (const AttentionShape& shape :
        {AttentionShape{1, 300, 600, 4, 2, 16}, AttentionShape{2, 1, 600, 4, 2, 16}}) {
     std::size_t high_water[2] = {};
     for (const Device device : {Device::cpu(), Device::meta()}) {
