@@ -21,7 +21,6 @@ constexpr double terminal_interval_seconds = 0.1;
 constexpr double first_file_interval_seconds = 10.0;
 constexpr double file_interval_growth = 1.3;
 constexpr double longest_file_interval_seconds = 600.0;
-constexpr double silent_seconds = 1.0;  // of work that is counted
 constexpr int default_columns = 80;
 
 bool under_mpirun() { return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr; }
@@ -171,7 +170,10 @@ std::string counted_line(const CountedWork& work, std::int64_t done, double seco
 }
 
 Progress::Progress(const ProgressOutput& output, CountedWork work)
-    : work_(std::move(work)), begin_(Clock::now()), line_(output) {}
+    : work_(std::move(work)),
+      begin_(Clock::now()),
+      silent_seconds_(output.silent_seconds),
+      line_(output) {}
 
 Progress::~Progress() { line_.clear(); }
 
@@ -181,8 +183,37 @@ void Progress::advance(std::int64_t count) {
   const std::unique_lock lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock() || !line_.due()) return;
   const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
-  if (seconds < silent_seconds) return;
+  if (seconds < silent_seconds_) return;
   line_.show(counted_line(work_, done, seconds, line_.columns()));
+}
+
+Elapsed::Elapsed(const ProgressOutput& output, std::string what)
+    : what_(std::move(what)), line_(output) {
+  if (output.file != nullptr)
+    thread_ = std::thread([this, seconds = output.silent_seconds] { tell(seconds); });
+}
+
+Elapsed::~Elapsed() {
+  {
+    const std::scoped_lock lock(mutex_);
+    ended_ = true;
+  }
+  end_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  line_.clear();
+}
+
+void Elapsed::tell(double silent_seconds) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begin = Clock::now();
+  std::unique_lock lock(mutex_);
+  std::chrono::duration<double> pause(silent_seconds);
+  while (!end_.wait_for(lock, pause, [this] { return ended_; })) {
+    pause = std::chrono::seconds(1);
+    if (!line_.due()) continue;
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    line_.show(what_ + "  " + clock_text(seconds));
+  }
 }
 
 }  // namespace polymoe

@@ -3,19 +3,22 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 
 namespace polymoe {
 
 /// Where progress is shown.
 struct ProgressOutput {
-  std::FILE* file = nullptr;  // null = nowhere
-  bool terminal = false;      // one line that rewrites itself, else plain lines now and then
-  int columns = 0;            // of the terminal; 0 = as it says
+  std::FILE* file = nullptr;    // null = nowhere
+  bool terminal = false;        // one line that rewrites itself, else plain lines now and then
+  int columns = 0;              // of the terminal; 0 = as it says
+  double silent_seconds = 1.0;  // how long Progress and Elapsed show nothing
 };
 
 /// Standard output or standard error, and whether it ends at a terminal. Open MPI gives every rank
@@ -76,7 +79,7 @@ struct CountedWork {
 };
 
 /// Progress of work that can be counted: "tokenizing  45 %  1.2 of 2.7 GB  35 MB/s  0:42 left".
-/// Silent while it takes less than a second; a terminal's line is gone when it ends.
+/// Silent while it takes less than a second (silent_seconds); a terminal's line is gone when it ends.
 class Progress {
  public:
   Progress(const ProgressOutput& output, CountedWork work);
@@ -93,8 +96,29 @@ class Progress {
   const CountedWork work_;
   std::atomic<std::int64_t> done_{0};
   const Clock::time_point begin_;
+  const double silent_seconds_;
   std::mutex mutex_;  // of the line
   StatusLine line_;
+};
+
+/// Progress of work that cannot be counted: "loading runs/mine  0:12", told by a thread of its own
+/// while this object lives. Silent and gone as Progress is.
+class Elapsed {
+ public:
+  Elapsed(const ProgressOutput& output, std::string what);
+  ~Elapsed();
+  Elapsed(const Elapsed&) = delete;
+  Elapsed& operator=(const Elapsed&) = delete;
+
+ private:
+  void tell(double silent_seconds);
+
+  const std::string what_;
+  StatusLine line_;
+  std::mutex mutex_;  // of ended_
+  std::condition_variable end_;
+  bool ended_ = false;
+  std::thread thread_;  // none where nothing is shown
 };
 
 /// What Progress shows. `columns` too few for all of it: parts at the end are left out.

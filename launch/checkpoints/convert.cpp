@@ -104,7 +104,7 @@ void check_all_known(const CheckpointReader& from, const fs::path& path, const M
 }  // namespace
 
 void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int expert_parallel,
-                        std::optional<DType> parameters) {
+                        std::optional<DType> parameters, const ProgressOutput& output) {
   const CheckpointReader reader(from);
   CheckpointInfo info = reader.info();
   const Config config = parse_config(info.config, from.string(),
@@ -119,6 +119,10 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
   info.ranks = ranks;
   info.expert_parallel = expert_parallel;
   info.config = with_expert_parallel(info.config, expert_parallel);
+  std::int64_t bytes = 0;
+  for (const auto& tensor : reader.manifest().tensors)
+    bytes += tensor.shape.elements() * static_cast<std::int64_t>(size_of(tensor.dtype));
+  Progress progress(output, {.what = "converting", .total = bytes, .unit = "bytes"});
   const Workplace workplace(to);
   write_checkpoint(
       workplace.path(), info,
@@ -127,7 +131,11 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
                          {.rank = rank, .ranks = ranks, .expert_parallel = expert_parallel},
                          parameters);
       },
-      [&](const TensorPiece& piece) { reader.read({piece}); });
+      [&](const TensorPiece& piece) {
+        reader.read({piece});
+        const DType stored = reader.manifest().find(piece.name)->dtype;
+        progress.advance(piece.data.elements() * static_cast<std::int64_t>(size_of(stored)));
+      });
   rename_path(workplace.path() / checkpoint_name(info.step), to);
   sync_directory(fs::absolute(to).parent_path());
 }

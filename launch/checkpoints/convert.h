@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "runtime/dtype.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 
@@ -17,6 +18,7 @@ namespace polymoe {
 /// what is not of its model, OutputFileError.
 void convert_checkpoint(const std::filesystem::path& from, const std::filesystem::path& to,
                         int ranks, int expert_parallel,
-                        std::optional<DType> parameters = std::nullopt);
+                        std::optional<DType> parameters = std::nullopt,
+                        const ProgressOutput& progress = {});
 
 }  // namespace polymoe

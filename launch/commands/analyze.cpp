@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <optional>
 
 #include "launch/analysis/analysis_report.h"
 #include "launch/checkpoints/resume.h"
@@ -14,6 +15,7 @@
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {
@@ -47,8 +49,10 @@ Settings settings_of(const CommandLine& line) {
 
 TokenAnalysis look_inside(const std::string& checkpoint, const Settings& settings,
                           const ProgressOutput& progress) {
+  std::optional<Elapsed> loading(std::in_place, progress, "loading " + checkpoint);
   SavedModel saved(checkpoint, std::move(make_local_communicators(1)[0]),
                    {.threads = settings.threads});
+  loading.reset();
   const TokenFile file = TokenFile::open(settings.tokens, saved.config().data.token_bytes);
   file.check_vocabulary(saved.config().model.vocab);
   TokenAnalysis analysis = analyze_tokens(

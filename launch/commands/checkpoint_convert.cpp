@@ -15,6 +15,7 @@
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {
@@ -48,7 +49,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   for (const std::string& note : notes) log.warning(note);
   std::filesystem::path to = std::filesystem::path(line.positional()[1]).lexically_normal();
   if (!to.has_filename()) to = to.parent_path();  // a slash at the end
-  convert_checkpoint(from, to, ranks, expert_parallel, parameters);
+  convert_checkpoint(from, to, ranks, expert_parallel, parameters, progress_on_stderr());
   std::cout << fmt::format("{}: written from {} for {} ranks, expert parallelism {}\n", to.string(),
                            from.string(), ranks, expert_parallel);
   return exit_done;
@@ -64,6 +65,7 @@ const Command& checkpoint_convert_command() {
           "says otherwise, as the new checkpoint OUT",
       .arguments = "DIR OUT",
       .positional = 2,
+      .also_named = from_and_to(),
       .options =
           {{.name = "ranks", .value = "N", .help = "whose shards are written", .required = true},
            {.name = "expert-parallel",
@@ -73,7 +75,9 @@ const Command& checkpoint_convert_command() {
            {.name = "dtype",
             .value = "TYPE",
             .help = "f32 or bf16, in which parameters are stored, rounded to the nearest; moments "
-                    "stay as they are; default: parameters too"}},
+                    "stay as they are; default: parameters too"},
+           from_option(),
+           to_option()},
       .run = run};
   return command;
 }

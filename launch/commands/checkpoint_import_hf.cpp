@@ -9,6 +9,7 @@
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {
@@ -25,10 +26,11 @@ int parse_ranks(const std::string& option, const std::string& text) {
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_import_hf_command().parse(args);
   const InterchangeReport report = import_huggingface(
-      {.from = line.value("from"),
-       .to = line.value("to"),
+      {.from = line.positional()[0],
+       .to = line.positional()[1],
        .ranks = parse_ranks("ranks", line.value("ranks", "1")),
-       .expert_parallel = parse_ranks("expert-parallel", line.value("expert-parallel", "1"))});
+       .expert_parallel = parse_ranks("expert-parallel", line.value("expert-parallel", "1")),
+       .progress = progress_on_stderr()});
   Log log(Log::alone);
   for (const std::string& note : report.notes) log.warning(note);
   std::cout << fmt::format("checkpoint  {}\nmodel       {}, {} parameters\n",
@@ -42,21 +44,21 @@ int run(CommandContext&, const std::vector<std::string>& args) {
 const Command& checkpoint_import_hf_command() {
   static const Command command = {
       .name = "checkpoint import-hf",
-      .summary = "Makes a run directory of an OLMoE or Llama model, or of an export",
-      .arguments = "",
-      .options =
-          {{.name = "from",
-            .value = "DIR",
-            .help = "a directory with config.json and model.safetensors, or its parts and their "
-                    "index",
-            .required = true},
-           {.name = "to", .value = "OUT", .help = "a new or an empty directory", .required = true},
-           {.name = "ranks",
-            .value = "N",
-            .help = "shards of the checkpoint; any number of ranks reads it; default 1"},
-           {.name = "expert-parallel",
-            .value = "M",
-            .help = "ranks that hold the experts together; default 1"}},
+      .summary =
+          "Makes OUT, a new or an empty directory, a run directory of the OLMoE or Llama "
+          "model in DIR, or of an export: config.json and model.safetensors, or its parts "
+          "and their index",
+      .arguments = "DIR OUT",
+      .positional = 2,
+      .also_named = from_and_to(),
+      .options = {{.name = "ranks",
+                   .value = "N",
+                   .help = "shards of the checkpoint; any number of ranks reads it; default 1"},
+                  {.name = "expert-parallel",
+                   .value = "M",
+                   .help = "ranks that hold the experts together; default 1"},
+                  from_option(),
+                  to_option()},
       .run = run};
   return command;
 }

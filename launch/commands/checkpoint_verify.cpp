@@ -9,6 +9,7 @@
 #include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/verify.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {
@@ -31,7 +32,7 @@ std::string checkpoint_of(const std::string& path) {
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_verify_command().parse(args);
   const std::string path = checkpoint_of(line.positional().front());
-  const CheckpointVerdict verdict = verify_checkpoint(path);
+  const CheckpointVerdict verdict = verify_checkpoint(path, progress_on_stderr());
   for (const std::string& finding : verdict.findings) std::cout << finding << '\n';
   if (!verdict.findings.empty()) {
     throw InputFileError(

@@ -58,6 +58,7 @@ const std::vector<const Command*>& commands() {
 CommandLine Command::parse(const std::vector<std::string>& args) const {
   constexpr std::size_t any = 1 << 20;
   CommandLine line(options, args, more_positional ? any : positional, overrides);
+  line.take_as_positional(also_named);
   if (line.positional().size() < positional)
     throw InvalidArgument("arguments: " + name + " needs " + arguments + "; polymoe " + name +
                           " --help explains");
@@ -116,6 +117,18 @@ Device inference_device(const CommandLine& line, CommandContext& context) {
       choose_device(run, {.rank = context.rank_on_node, .ranks = context.ranks_on_node});
   serve_device(context, device, run.share_gpus);
   return device;
+}
+
+const std::vector<std::string>& from_and_to() {
+  static const std::vector<std::string> names = {"from", "to"};
+  return names;
+}
+
+CommandOption from_option() {
+  return {.name = "from", .value = "DIR", .help = "another way to give DIR"};
+}
+CommandOption to_option() {
+  return {.name = "to", .value = "OUT", .help = "another way to give OUT"};
 }
 
 bool asks_for_help(const std::string& argument) { return argument == "--help" || argument == "-h"; }

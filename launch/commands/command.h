@@ -44,9 +44,11 @@ struct CommandContext {
 struct Command {
   std::string name;  // all its words: "train", "checkpoint inspect"
   std::string summary;
-  std::string arguments;               // without names, as the help shows them: "DIR"; or empty
-  std::size_t positional = 0;          // how many of them there are; all must be given
-  bool more_positional = false;        // any number of them after these
+  std::string arguments;         // without names, as the help shows them: "DIR"; or empty
+  std::size_t positional = 0;    // how many of them there are; all must be given
+  bool more_positional = false;  // any number of them after these
+  /// Options that stand for the positional arguments, in their order; none = they have no other name.
+  std::vector<std::string> also_named = {};
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well
   bool ranks = false;                  // may run on several ranks
@@ -106,6 +108,11 @@ std::string serve_device(CommandContext& context, Device device, bool share_gpus
 /// which context.world then serves. Collective.
 CommandOption device_option();
 Device inference_device(const CommandLine& line, CommandContext& context);
+
+/// --from DIR and --to OUT, by which the arguments DIR OUT may be given as well.
+const std::vector<std::string>& from_and_to();
+CommandOption from_option();
+CommandOption to_option();
 
 /// Whether an argument is --help or -h.
 bool asks_for_help(const std::string& argument);

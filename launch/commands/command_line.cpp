@@ -101,6 +101,21 @@ const CommandLine::Given* CommandLine::find(const std::string& option) const {
   return nullptr;
 }
 
+void CommandLine::take_as_positional(const std::vector<std::string>& options) {
+  std::vector<std::string> named, missing;
+  for (const std::string& option : options)
+    if (has(option))
+      named.push_back(value(option));
+    else
+      missing.push_back("--" + option + ": must be given, as the other is");
+  if (named.empty()) return;
+  if (!positional_.empty())
+    missing = {"'" + positional_.front() + "': unexpected beside --" + options.front() + " and --" +
+               options.back()};
+  refuse_violations("arguments", missing);
+  positional_ = std::move(named);
+}
+
 bool CommandLine::has(const std::string& option) const { return find(option) != nullptr; }
 
 std::string CommandLine::value(const std::string& option, const std::string& otherwise) const {

@@ -30,6 +30,9 @@ class CommandLine {
   /// Of an option that takes several.
   std::vector<std::string> values(const std::string& option) const;
   const std::vector<std::string>& positional() const { return positional_; }
+  /// Where all these options were given, their values become the positional arguments. Throws
+  /// InvalidArgument where there are others beside them, or some options are missing.
+  void take_as_positional(const std::vector<std::string>& options);
   /// "--section.key=value", for read_config.
   const std::vector<std::string>& overrides() const { return overrides_; }
 

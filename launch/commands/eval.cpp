@@ -2,6 +2,9 @@
 #include <fmt/format.h>
 
 #include <iostream>
+#include <limits>
+#include <optional>
+#include <utility>
 
 #include "launch/commands/command.h"
 #include "launch/config/step_shares.h"
@@ -16,24 +19,34 @@
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"
 #include "runtime/files/token_file.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {
 
+struct TokensToEvaluate {
+  std::string path;
+  int token_bytes = 0;
+  std::int64_t max_windows = 0;  // 0 = all
+};
+
 /// Cross-entropy over a token file, on rank 0's output and as members of the report. Collective.
-void evaluate_tokens(SavedModel& saved, const std::string& path, int token_bytes, Json& report) {
-  const TokenFile file = TokenFile::open(path, token_bytes);
+void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& report) {
+  const std::string& path = tokens.path;
+  const TokenFile file = TokenFile::open(path, tokens.token_bytes);
   const ModelConfig& model = saved.config().model;
   const auto spoken = remembered_tokenizer(saved.checkpoint());
   const auto written = tokenizer_of_tokens(path);
   if (spoken && written && !identity_of_tokenizer(*spoken).same_as(*written))
     throw InputFileError(path, fmt::format("holds tokens of {}, but the run's tokenizer is {}",
                                            written->text(), identity_of_tokenizer(*spoken).text()));
-  const Evaluation result =
-      evaluate(saved.model(), file,
-               {.context = model.context,
-                .per_batch = shares_of(saved.config(), saved.mesh().world().size()).largest()},
-               saved.mesh(), saved.context());
+  const Evaluation result = evaluate(
+      saved.model(), file,
+      {.context = model.context,
+       .per_batch = shares_of(saved.config(), saved.mesh().world().size()).largest(),
+       .max_windows = tokens.max_windows,
+       .progress = saved.mesh().world().rank() == 0 ? progress_on_stderr() : ProgressOutput{}},
+      saved.mesh(), saved.context());
   report.set("loss", result.loss());
   report.set("perplexity", result.perplexity());
   report.set("tokens", result.tokens);
@@ -82,23 +95,33 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const int threads = whole_number("threads", 0, 0, 65536);
   int token_bytes = whole_number("token-bytes", 0, 2, 4);
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
+  const int max_windows = whole_number("max-windows", 0, 1, std::numeric_limits<int>::max());
 
   if (!line.has("tokens") && !line.has("tasks"))
     throw InvalidArgument("--tokens, --tasks: one of them must be given");
   if (line.has("items") && !line.has("tasks"))
     throw InvalidArgument("--items: needs --tasks, whose items it writes");
+  if (line.has("max-windows") && !line.has("tokens"))
+    throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
   std::vector<Task> tasks;
   for (const std::string& path : line.values("tasks")) tasks.push_back(read_task(path));
 
   const Device device = inference_device(line, context);
+  std::optional<Elapsed> loading(std::in_place,
+                                 context.rank == 0 ? progress_on_stderr() : ProgressOutput{},
+                                 "loading " + line.value("checkpoint"));
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
                    {.threads = threads, .device = device});
+  loading.reset();
   if (context.rank == 0) std::cout << "checkpoint  " << saved.checkpoint().string() << std::endl;
   Json report = Json::object();
   std::string items;
   if (line.has("tokens")) {
     if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
-    evaluate_tokens(saved, line.value("tokens"), token_bytes, report);
+    evaluate_tokens(
+        saved,
+        {.path = line.value("tokens"), .token_bytes = token_bytes, .max_windows = max_windows},
+        report);
   }
   if (!tasks.empty()) {
     const auto tokenizer = load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"),
@@ -128,6 +151,9 @@ const Command& eval_command() {
             .value = "FILE",
             .help = "cross-entropy and perplexity on it: Megatron .bin with .idx, llm.c .bin, or "
                     "raw .npy"},
+           {.name = "max-windows",
+            .value = "N",
+            .help = "only its first N windows of model.context tokens; default: the whole file"},
            {.name = "tasks",
             .value = "FILE...",
             .help = "scores on request files, one JSON object a line, also .gz or .zst: "

@@ -18,6 +18,7 @@
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"
+#include "runtime/log.h"
 #include "runtime/progress.h"
 #include "runtime/violations.h"
 
@@ -154,19 +155,20 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   Settings settings = read_settings(line);
   const Device device = inference_device(line, context);
   const bool shows = context.rank == 0;
-  std::optional<StatusLine> loading;
-  if (const ProgressOutput output = progress_on_stderr(); shows && output.terminal) {
-    loading.emplace(output);
-    loading->show("loading " + line.value("checkpoint"));
-  }
+  std::optional<Elapsed> loading(std::in_place, shows ? progress_on_stderr() : ProgressOutput{},
+                                 "loading " + line.value("checkpoint"));
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
                    {.threads = settings.threads, .device = device});
   const ModelConfig& model = saved.config().model;
   Communicator& world = saved.mesh().world();
   const auto tokenizer =
       load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"), model.vocab);
-  if (loading) loading->clear();
   loading.reset();
+  if (shows && line.has("tokenizer") && tokenizer->vocab() < model.vocab)
+    Log(Log::alone)
+        .warning(fmt::format("--tokenizer {}: has {} ids, the model {}: is it the one that the "
+                             "model was trained with?",
+                             line.value("tokenizer"), tokenizer->vocab(), model.vocab));
 
   SampleOutput output(shows, line.has("json"));
   const auto answer = [&](const std::string& prompt) {

@@ -204,9 +204,14 @@ class Tokenizing {
     });
     std::size_t next = 0;
     const std::vector<std::string> texts = sample.take();
+    std::optional<Elapsed> training(
+        std::in_place, progress_on_stderr(),
+        "training a vocabulary of " + with_separators(settings_.train_vocabulary) + " pieces on " +
+            short_bytes(static_cast<double>(sample.bytes())) + " of text");
     train_sentencepiece(settings_.train_vocabulary, settings_.tokenizer, [&]() -> std::string_view {
       return next < texts.size() ? std::string_view(texts[next++]) : std::string_view();
     });
+    training.reset();
     std::cout << settings_.tokenizer << ": " << with_separators(settings_.train_vocabulary)
               << " pieces, of " << with_separators(sample.bytes()) << " bytes of text\n";
   }

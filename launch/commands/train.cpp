@@ -5,6 +5,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 #include "launch/commands/command.h"
 #include "launch/data/run_tokenizer.h"
@@ -22,6 +23,7 @@
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/progress.h"
 #include "runtime/system.h"
 #include "runtime/violations.h"
 
@@ -139,6 +141,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
 
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
   StepPace pace;
+  std::optional<Elapsed> preparing(std::in_place,
+                                   context.rank == 0 ? progress_on_stdout() : ProgressOutput{},
+                                   "reading data and checkpoint");
   Trainer trainer(config, mesh,
                   {.device = device,
                    .device_sharers = device_sharers(device, node),
@@ -158,6 +163,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                                             .threads_per_rank = threads,
                                                             .device = device,
                                                             .transport = transport})});
+  preparing.reset();
   RunIntroduction described{
       .config = config,
       .layout = layout,

@@ -174,7 +174,7 @@ Json TrainingData::state(std::int64_t sample) const {
 }
 
 /// Ids are checked as they are read; here is found what is wrong all over a file.
-void TrainingData::look(const TokenFile& file, std::int64_t samples) const {
+void TrainingData::look(const TokenFile& file, std::int64_t samples) {
   const std::int64_t vocab = config_.model.vocab;
   if (file.form() == TokenFile::Form::raw && file.token_bytes() == 2 && vocab > 65536)
     throw InputFileError(file.path().string(),
@@ -192,6 +192,11 @@ void TrainingData::look(const TokenFile& file, std::int64_t samples) const {
     const std::int64_t last = file.tokens() - count;
     const std::int64_t begin = samples == 1 ? 0 : last / (samples - 1) * sample;
     file.read(begin, count, ids.data(), vocab);
+    const std::int32_t largest = count == 0 ? -1 : *std::max_element(ids.begin(), ids.end());
+    if (largest > largest_id_) {
+      largest_id_ = largest;
+      file_of_largest_id_ = file.path().string();
+    }
     if (last == 0) break;
   }
 }
@@ -227,6 +232,17 @@ std::vector<std::string> TrainingData::warnings() const {
       lines.push_back(file.index()->path().string() +
                       ": names no documents, as its builder was never told where one ends; "
                       "training goes on without boundaries");
+  if (!tokenizer_ || tokenizer_->vocab == 0) return lines;
+  if (largest_id_ >= tokenizer_->vocab)
+    lines.push_back(
+        fmt::format("{}: holds the id {}, but the tokenizer {} ends before it: such "
+                    "tokens stand for no text",
+                    file_of_largest_id_, largest_id_, tokenizer_->text()));
+  if (tokenizer_->vocab < config_.model.vocab)
+    lines.push_back(
+        fmt::format("model.vocab = {}: the tokenizer {} has fewer; the other ids only "
+                    "take memory and time",
+                    config_.model.vocab, tokenizer_->text()));
   return lines;
 }
 

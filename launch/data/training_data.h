@@ -43,7 +43,7 @@ class TrainingData {
   std::vector<std::string> warnings() const;
 
  private:
-  void look(const TokenFile& file, std::int64_t samples) const;
+  void look(const TokenFile& file, std::int64_t samples);
   void look_at_all();
   void agree_on_tokenizer();
   std::string continuation(const Json& state, std::int64_t sample, std::int64_t tokens);
@@ -57,6 +57,8 @@ class TrainingData {
   std::vector<DataState::File> identities_;  // as train_.files(), without positions
   std::vector<DataState::File> unused_;
   std::optional<TokenizerIdentity> tokenizer_;
+  std::int32_t largest_id_ = -1;  // of those that were looked at
+  std::string file_of_largest_id_;
 };
 
 }  // namespace polymoe

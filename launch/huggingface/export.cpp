@@ -32,7 +32,12 @@ std::vector<SafetensorsWriter::Plan> plan_of(const ModelConfig& model) {
 }
 
 void write_tensors(const CheckpointReader& reader, const ModelConfig& model,
-                   SafetensorsWriter& writer, InterchangeReport& report) {
+                   SafetensorsWriter& writer, const ProgressOutput& output,
+                   InterchangeReport& report) {
+  std::int64_t parameters = 0;
+  for_each_huggingface_tensor(
+      model, [&](const HuggingFaceTensor& tensor) { parameters += tensor.shape.elements(); });
+  Progress progress(output, {.what = "exporting", .total = parameters, .unit = "parameters"});
   for_each_huggingface_tensor(model, [&](const HuggingFaceTensor& tensor) {
     const OwnedTensor values(tensor.shape, DType::f32, Device::cpu());
     reader.read({{.name = tensor.name, .shape = tensor.shape, .begin = 0, .data = *values}});
@@ -43,6 +48,7 @@ void write_tensors(const CheckpointReader& reader, const ModelConfig& model,
                     values->rows(i * rows, (i + 1) * rows));
     ++report.tensors;
     report.parameters += tensor.shape.elements();
+    progress.advance(tensor.shape.elements());
   });
 }
 
@@ -126,7 +132,7 @@ InterchangeReport export_huggingface(const HuggingFaceExport& options) {
         "moe.capacity_factor = {}: transformers computes the model without dropping tokens",
         model.moe.capacity_factor));
 
-  NewDirectory directory(options.to, "--to");
+  NewDirectory directory(options.to, "OUT");
   const fs::path& to = directory.partial();
   const bool bf16 = options.dtype == SafetensorsDType::bf16;
   const HuggingFaceConfigOptions config{
@@ -138,7 +144,7 @@ InterchangeReport export_huggingface(const HuggingFaceExport& options) {
       replace_file(to / source.name, source.text);
   SafetensorsWriter writer(to, plan_of(model),
                            {.dtype = options.dtype, .max_file_bytes = options.max_file_bytes});
-  write_tensors(reader, model, writer, report);
+  write_tensors(reader, model, writer, options.progress, report);
   writer.finish();
   directory.complete();
   return report;

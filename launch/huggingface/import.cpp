@@ -207,7 +207,9 @@ InterchangeReport import_huggingface(const HuggingFaceImport& options) {
   report.tensors = tensors.count();
   report.parameters = tensors.elements();
   note_what_is_dropped(options.from, report);
-  NewDirectory directory(options.to, "--to");
+  Progress progress(options.progress,
+                    {.what = "importing", .total = tensors.elements(), .unit = "parameters"});
+  NewDirectory directory(options.to, "OUT");
   const fs::path& to = directory.partial();
   write_checkpoint(
       to / checkpoints_folder,
@@ -223,7 +225,10 @@ InterchangeReport import_huggingface(const HuggingFaceImport& options) {
             {.rank = rank, .ranks = options.ranks, .expert_parallel = options.expert_parallel},
             false);
       },
-      [&](const TensorPiece& piece) { tensors.read(piece); });
+      [&](const TensorPiece& piece) {
+        tensors.read(piece);
+        progress.advance(piece.data.elements());
+      });
   replace_file(to / "config.ini", to_ini(config));
   import_tokenizer(options.from, to, report);
   directory.complete();

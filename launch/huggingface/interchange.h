@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "runtime/files/safetensors.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 
@@ -15,6 +16,7 @@ struct HuggingFaceExport {
   std::filesystem::path to;    // new, or empty
   SafetensorsDType dtype = SafetensorsDType::f32;
   std::int64_t max_file_bytes = 5'000'000'000;
+  ProgressOutput progress = {};
 };
 
 struct HuggingFaceImport {
@@ -22,6 +24,7 @@ struct HuggingFaceImport {
   std::filesystem::path to;    // new, or empty
   int ranks = 1;               // of the layout to write
   int expert_parallel = 1;
+  ProgressOutput progress = {};
 };
 
 /// What was written, for the user.

@@ -76,6 +76,10 @@ Evaluation evaluate(LanguageModel& model, const TokenFile& file, const Evaluatio
   const auto ranks = static_cast<std::size_t>(world.size());
   // One sum per pass: the total is formed in the order of the file, whatever the layout.
   const OwnedTensor sums({2 * static_cast<std::int64_t>(passes.size())}, DType::f64, Device::cpu());
+  std::int64_t all_windows = 0;
+  for (const Pass& pass : passes) all_windows += pass.windows;
+  Progress progress(windows.progress,
+                    {.what = "evaluating", .total = all_windows, .unit = "windows"});
   for (std::size_t first = 0; first < passes.size(); first += ranks) {
     if (windows.leave && windows.leave()) return {.complete = false};
     const std::size_t mine = first + static_cast<std::size_t>(world.rank());
@@ -83,6 +87,8 @@ Evaluation evaluate(LanguageModel& model, const TokenFile& file, const Evaluatio
     const Pass pass = idle ? Pass{.length = windows.context} : passes[mine];
     std::int64_t counted = 0;
     const double value = evaluate_pass(model, file, pass, &counted, context);
+    for (std::size_t i = first; i < std::min(first + ranks, passes.size()); ++i)
+      progress.advance(passes[i].windows);
     if (idle) continue;
     sums->data<double>()[2 * mine] = value;
     sums->data<double>()[2 * mine + 1] = static_cast<double>(counted);

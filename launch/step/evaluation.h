@@ -9,6 +9,7 @@
 #include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
 #include "runtime/files/token_file.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 
@@ -30,6 +31,7 @@ struct EvaluationWindows {
   std::int64_t max_windows = 0;  // only the first ones; 0 = all
   /// Asked before each pass, on every rank with the same answer: leave the rest? Empty = never.
   std::function<bool()> leave = {};
+  ProgressOutput progress = {};  // for one of the ranks
 };
 
 /// The model's cross-entropy over `file`; the windows are split over the ranks, the result is the

@@ -127,8 +127,7 @@ std::vector<std::string> summary(const RunSummary& run) {
   if (!run.tokens_to_evaluate.empty())
     lines.push_back(line("", fmt::format("polymoe eval --checkpoint {} --tokens {}", run.directory,
                                          run.tokens_to_evaluate)));
-  lines.push_back(
-      line("", fmt::format("polymoe checkpoint export-hf --from {} --to OUT", run.directory)));
+  lines.push_back(line("", fmt::format("polymoe checkpoint export-hf {} OUT", run.directory)));
   lines.push_back(line("", "more steps: the same command with a larger --train.steps"));
   return lines;
 }

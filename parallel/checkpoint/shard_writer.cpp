@@ -166,7 +166,8 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
 ShardDescription ShardWriter::finish() {
   file_.close();
   // Hashed while the disk is busy.
-  std::future<std::string> hash = std::async(std::launch::async, xxh3_of_file, path_);
+  std::future<std::string> hash =
+      std::async(std::launch::async, [path = path_] { return xxh3_of_file(path); });
   sync_file(path_);
   description_.bytes = size_of_file(path_);
   description_.xxh3 = hash.get();

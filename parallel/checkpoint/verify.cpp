@@ -34,7 +34,7 @@ auto found_by(CheckpointVerdict& verdict, Body body) -> std::optional<decltype(b
   }
 }
 
-bool is_whole(const fs::path& path, const CheckpointManifest::File& expected,
+bool is_whole(const fs::path& path, const CheckpointManifest::File& expected, Progress& progress,
               CheckpointVerdict& verdict) {
   const std::optional<std::string> wrong = found_by(verdict, [&]() -> std::string {
     const std::int64_t bytes = size_of_file(path);
@@ -42,7 +42,8 @@ bool is_whole(const fs::path& path, const CheckpointManifest::File& expected,
       return "has " + std::to_string(bytes) + " bytes, the manifest says " +
              std::to_string(expected.bytes);
     }
-    const std::string hash = xxh3_of_file(path);
+    const std::string hash =
+        xxh3_of_file(path, [&](std::int64_t count) { progress.advance(count); });
     if (hash != expected.xxh3) {
       return "is damaged: its content has hash " + hash + ", the manifest says " + expected.xxh3;
     }
@@ -76,7 +77,8 @@ struct PieceOfFile {
 };
 
 void check_pieces(const fs::path& path, const std::vector<PieceOfFile>& pieces,
-                  std::map<std::string, NotFinite>& not_finite, CheckpointVerdict& verdict) {
+                  std::map<std::string, NotFinite>& not_finite, Progress& progress,
+                  CheckpointVerdict& verdict) {
   found_by(verdict, [&] {
     const Hdf5Reader file(path);
     std::vector<double> values;
@@ -102,6 +104,7 @@ void check_pieces(const fs::path& path, const std::vector<PieceOfFile>& pieces,
           const Tensor part = memory->rows(0, std::min(part_elements, piece->count - begin));
           file.read(piece->dataset, begin, part);
           check_values(part, piece->begin + begin, values, not_finite[tensor->name]);
+          progress.advance(static_cast<std::int64_t>(part.bytes()));
         }
         verdict.elements += piece->count;
         return true;
@@ -113,7 +116,7 @@ void check_pieces(const fs::path& path, const std::vector<PieceOfFile>& pieces,
 
 }  // namespace
 
-CheckpointVerdict verify_checkpoint(const fs::path& directory) {
+CheckpointVerdict verify_checkpoint(const fs::path& directory, const ProgressOutput& output) {
   CheckpointVerdict verdict;
   const auto manifest = found_by(verdict, [&] { return read_manifest(directory); });
   if (!manifest) return verdict;
@@ -126,12 +129,17 @@ CheckpointVerdict verify_checkpoint(const fs::path& directory) {
   verdict.tensors = static_cast<std::int64_t>(manifest->tensors.size());
   std::map<std::string, NotFinite> not_finite;
   const std::vector<CheckpointManifest::File> files = manifest->all_files();
+  std::int64_t bytes = 0;  // of the files, for their hashes, and of the tensors, for their values
+  for (const CheckpointManifest::File& file : files) bytes += file.bytes;
+  for (const StoredTensor& tensor : manifest->tensors)
+    bytes += tensor.shape.elements() * static_cast<std::int64_t>(size_of(tensor.dtype));
+  Progress progress(output, {.what = "verifying", .total = bytes, .unit = "bytes"});
   for (std::size_t i = 0; i < files.size(); ++i) {
     ++verdict.files;
     verdict.bytes += files[i].bytes;
     const fs::path path = directory / files[i].name;
-    if (!is_whole(path, files[i], verdict) || i >= pieces.size()) continue;
-    check_pieces(path, pieces[i], not_finite, verdict);
+    if (!is_whole(path, files[i], progress, verdict) || i >= pieces.size()) continue;
+    check_pieces(path, pieces[i], not_finite, progress, verdict);
   }
   for (const auto& [name, bad] : not_finite) {
     if (bad.count == 0) continue;

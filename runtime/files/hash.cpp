@@ -51,7 +51,8 @@ std::string Xxh3::digest() const {
   return to_hex(XXH3_128bits_digest(static_cast<const XXH3_state_t*>(state_)));
 }
 
-std::string xxh3_of_file(const std::filesystem::path& path) {
+std::string xxh3_of_file(const std::filesystem::path& path,
+                         const std::function<void(std::int64_t bytes)>& read) {
   const auto fail = [&](const char* what) {
     throw InputFileError(path.string(),
                          std::string(what) + ": " + std::generic_category().message(errno));
@@ -68,6 +69,7 @@ std::string xxh3_of_file(const std::filesystem::path& path) {
     if (count < 0) fail("cannot read");
     if (count == 0) break;
     hash.update(block.data(), static_cast<std::size_t>(count));
+    if (read) read(count);
   }
   return hash.digest();
 }

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -28,7 +30,9 @@ class Xxh3 {
   void* state_;
 };
 
-/// The same over a file's content. Throws InputFileError when it cannot be read.
-std::string xxh3_of_file(const std::filesystem::path& path);
+/// The same over a file's content; `read` is told of the bytes of each part. Throws InputFileError
+/// when it cannot be read.
+std::string xxh3_of_file(const std::filesystem::path& path,
+                         const std::function<void(std::int64_t bytes)>& read = {});
 
 }  // namespace polymoe

@@ -82,9 +82,9 @@ def same(what, a, b, tolerance=1e-5):
 def round_trip(checkpoint, folder):
     """Exports; imports and exports again: the same bytes. Returns the first export."""
     first, again, second = folder / "first", folder / "again", folder / "second"
-    polymoe("checkpoint", "export-hf", "--from", checkpoint, "--to", first)
-    polymoe("checkpoint", "import-hf", "--from", first, "--to", again, "--ranks", 3)
-    polymoe("checkpoint", "export-hf", "--from", again, "--to", second)
+    polymoe("checkpoint", "export-hf", checkpoint, first)
+    polymoe("checkpoint", "import-hf", first, again, "--ranks", 3)
+    polymoe("checkpoint", "export-hf", again, second)
     if (first / "model.safetensors").read_bytes() != (second / "model.safetensors").read_bytes():
         sys.exit(f"{checkpoint}: an export that was imported is exported with other bytes")
     same("loss of the round trip", polymoe_loss(checkpoint, folder), polymoe_loss(again, folder), 0.0)
@@ -92,7 +92,7 @@ def round_trip(checkpoint, folder):
 
 
 def check_made_by_transformers(name, folder):
-    polymoe("checkpoint", "import-hf", "--from", FIXTURES / name, "--to", folder / "imported", "--ranks", 2)
+    polymoe("checkpoint", "import-hf", FIXTURES / name, folder / "imported", "--ranks", 2)
     loss = polymoe_loss(folder / "imported", folder)
     same("imported", loss, transformers_loss(load(FIXTURES / name, torch.float64)))
     model = load(round_trip(folder / "imported", folder))
@@ -117,7 +117,7 @@ def check_trained(options, folder):
                             attention_mask=torch.ones_like(prompt[1:]))
     if generated.shape != (2, 7) or not torch.equal(generated[1:], longer):
         sys.exit(f"generate: {generated} and alone {longer}")
-    polymoe("checkpoint", "export-hf", "--from", folder / "run", "--to", folder / "bf16", "--dtype", "bf16")
+    polymoe("checkpoint", "export-hf", folder / "run", folder / "bf16", "--dtype", "bf16")
     same("exported as bf16", loss, transformers_loss(load(folder / "bf16")), 0.1)
 
 
@@ -129,7 +129,7 @@ def check_tokenizer(folder):
         "model.layers": 1, "model.hidden": 16, "model.vocab": 320, "model.context": 16, "train.steps": 1,
         "model.activation": "swiglu", "data.train": folder / "tokens", "run.dir": folder / "run",
         "run.threads": 1}.items()))
-    polymoe("checkpoint", "export-hf", "--from", folder / "run", "--to", folder / "out")
+    polymoe("checkpoint", "export-hf", folder / "run", folder / "out")
     tokenizer = AutoTokenizer.from_pretrained(folder / "out")
     expected = numpy.fromfile(folder / "tokens.bin", "<u2").tolist()
     ids = tokenizer.encode(text) + [tokenizer.eos_token_id]

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
+#include <thread>
 
 namespace polymoe {
 namespace {
@@ -95,6 +97,30 @@ TEST(ProgressTest, IsSilentWhileShort) {
     Progress progress({.file = output.file(), .terminal = true, .columns = 80},
                       {.what = "evaluating", .total = 3, .unit = "windows"});
     for (int i = 0; i < 3; ++i) progress.advance();
+  }
+  EXPECT_EQ(output.text(), "");
+}
+
+TEST(ElapsedTest, TellsHowLongAndGoes) {
+  Recorded output;
+  {
+    const Elapsed elapsed(
+        {.file = output.file(), .terminal = true, .columns = 80, .silent_seconds = 0.0}, "loading");
+    while (std::ftell(output.file()) == 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  const std::string text = output.text();
+  EXPECT_TRUE(text.starts_with("\rloading  0:")) << text;
+  EXPECT_TRUE(text.ends_with("\x1b[K\r\x1b[K")) << text;
+}
+
+TEST(ElapsedTest, IsSilentWhileShortAndWithoutAnOutput) {
+  Recorded output;
+  {
+    const Elapsed shown(
+        {.file = output.file(), .terminal = true, .columns = 80, .silent_seconds = 3600.0},
+        "loading");
+    const Elapsed nowhere({}, "loading");
   }
   EXPECT_EQ(output.text(), "");
 }

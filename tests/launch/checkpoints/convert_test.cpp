@@ -18,6 +18,7 @@
 #include "runtime/error.h"
 #include "runtime/float16.h"
 #include "tests/launch/training/tiny_training.h"
+#include "tests/support/recorded_progress.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
 
@@ -98,7 +99,9 @@ TEST_F(ConvertTest, RoundTripKeepsEveryBitOfTensorsAndMoments) {
 
 TEST_F(ConvertTest, WritesWhatTheRanksOfThatLayoutWrite) {
   const fs::path saved = trained("run", {.ranks = 4, .expert_parallel = 2});
-  convert_checkpoint(saved, path("one"), 1, 1);
+  const test::RecordedProgress progress;
+  convert_checkpoint(saved, path("one"), 1, 1, std::nullopt, progress.output());
+  EXPECT_TRUE(progress.text().starts_with("\rconverting  ")) << progress.text();
   convert_checkpoint(path("one"), path("four"), 4, 2);
   expect_same_files(saved, path("four"));
 }

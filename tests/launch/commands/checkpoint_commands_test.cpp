@@ -186,6 +186,15 @@ TEST_F(CheckpointCommands, ConvertAndDiff) {
   expect_refusal(run({"convert", path("four"), path("new"), "--ranks=2", "--expert-parallel=4"}),
                  64, "parallel.expert = 4");
   expect_refusal(run({"convert", path("absent"), path("new"), "--ranks=2"}), 65, "absent");
+  // Names for the two arguments, as of export-hf and import-hf.
+  succeed({"convert", "--from", path("one"), "--to", path("named"), "--ranks=1"});
+  expect_refusal(run({"convert", "--from", path("one"), "--ranks=1"}), 64, "--to: must be given");
+  expect_refusal(run({"convert", path("one"), "--to", path("new"), "--ranks=1"}), 64,
+                 "one': unexpected beside --from and --to");
+  for (const char* command : {"export-hf", "import-hf"}) {
+    expect_refusal(run({command, path("one")}), 64, std::string(command) + " needs DIR OUT");
+    expect_refusal(run({command, "--from", path("absent"), "--to", path("new")}), 65, "absent");
+  }
   expect_refusal(run({"convert", path("four"), path("one/view.h5/new"), "--ranks=2"}), 74, "new");
 }
 

@@ -137,6 +137,10 @@ TEST_F(CommandLineTest, UsageErrors) {
   expect_line(run({"plan", "--ranks", "0"}), 64, {"--ranks 0", "[1, "});
   expect_line(run({"plan", "--ranks", "two"}), 64, {"--ranks two"});
   expect_line(run({"eval", "--tokens", "x"}), 64, {"--checkpoint DIR: must be given"});
+  expect_line(run({"eval", "--checkpoint", "x", "--tokens", "y", "--max-windows=0"}), 64,
+              {"--max-windows 0", "[1, "});
+  expect_line(run({"eval", "--checkpoint", "x", "--tasks", "y", "--max-windows=1"}), 64,
+              {"--max-windows: needs --tokens"});
 }
 
 TEST_F(CommandLineTest, ConfigurationErrors) {
@@ -326,6 +330,28 @@ TEST_F(CommandLineTest, TokenizeWritesAndRefuses) {
   expect_line(tokenize({"--train-vocabulary=1.5", "--input", a}), 64, {"--train-vocabulary 1.5"});
   expect_line(run({"tokenize", "--tokenizer=bytes", "--input", a, "--output", a + "/t"}), 74,
               {"a.txt"});
+}
+
+TEST_F(CommandLineTest, WarnsOfATokenizerThatIsTooSmall) {
+  write_bytes(path("a.txt"), std::string(500, 'a'));
+  ASSERT_EQ(run({"tokenize", "--tokenizer=bytes", "--input", path("a.txt"), "--output", path("a")})
+                .exit_code,
+            0);
+  const auto warnings = [&](const char* vocab) {
+    const ProcessResult result = run(
+        training({"--data.train=" + path("a"), std::string("--model.vocab=") + vocab,
+                  "--checkpoint.resume=none", "--run.dir=" + path(std::string("run") + vocab)}));
+    EXPECT_EQ(result.exit_code, 0) << result.standard_error;
+    return result.standard_error;
+  };
+  EXPECT_EQ(warnings("257").find("the tokenizer"), std::string::npos);
+  std::string ids = read_bytes(path("a.bin"));
+  ids.replace(0, 2, std::string("\x2c\x01", 2));  // 300
+  write_bytes(path("a.bin"), ids);
+  const std::string both = warnings("320");
+  EXPECT_NE(both.find("model.vocab = 320: the tokenizer bytes (257 ids"), std::string::npos);
+  EXPECT_NE(both.find("a.bin: holds the id 300, but the tokenizer bytes (257 ids"),
+            std::string::npos);
 }
 
 TEST_F(CommandLineTest, TokenizesLinesOfJsonAndConversations) {

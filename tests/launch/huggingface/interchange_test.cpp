@@ -19,6 +19,7 @@
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/compare.h"
 #include "tests/support/random_tensor.h"
+#include "tests/support/recorded_progress.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
 
@@ -386,13 +387,25 @@ TEST(HuggingFace, AHeadOfItsOwnIsKeptWhateverConfigSaysOfTies) {
   EXPECT_NE(notes.find("generation_config.json"), std::string::npos) << notes;
 }
 
+TEST(HuggingFace, TellsHowFarItIs) {
+  const TemporaryDirectory directory;
+  const test::RecordedProgress imported, exported;
+  import_huggingface(
+      {.from = fixtures / "llama", .to = directory.path() / "run", .progress = imported.output()});
+  EXPECT_TRUE(imported.text().starts_with("\rimporting  ")) << imported.text();
+  export_huggingface({.from = directory.path() / "run",
+                      .to = directory.path() / "out",
+                      .progress = exported.output()});
+  EXPECT_TRUE(exported.text().starts_with("\rexporting  ")) << exported.text();
+}
+
 TEST(HuggingFace, LeavesWhatExistsAlone) {
   const TemporaryDirectory directory;
   const fs::path out = directory.path() / "out";
   fs::create_directory(out);
   import(fixtures / "llama", out);
   const std::string message = message_of<InvalidArgument>([&] { import(fixtures / "llama", out); });
-  EXPECT_NE(message.find("--to"), std::string::npos) << message;
+  EXPECT_NE(message.find("OUT"), std::string::npos) << message;
   EXPECT_NE(message_of<InvalidArgument>([&] {
               export_huggingface({.from = out, .to = out});
             }).find("must be a new or an empty directory"),

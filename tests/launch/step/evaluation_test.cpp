@@ -9,6 +9,7 @@
 #include "runtime/error.h"
 #include "runtime/system.h"
 #include "tests/launch/training/tiny_training.h"
+#include "tests/support/recorded_progress.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
 
@@ -128,6 +129,14 @@ TEST_F(ValidationTest, StopsAfterTheWindowsAskedFor) {
   EXPECT_NEAR(result.loss_sum, sum, 1e-6 * sum);
   EXPECT_EQ(run(tokens, {.context = 16, .per_batch = 2, .max_windows = 100}, 2, 1).tokens,
             16 * 7 + 5);
+}
+
+TEST_F(ValidationTest, TellsHowManyWindowsAreDone) {
+  const test::RecordedProgress progress;
+  run(file(16 * 7 + 6),
+      {.context = 16, .per_batch = 8, .max_windows = 7, .progress = progress.output()}, 1, 1);
+  EXPECT_NE(progress.text().find("evaluating  100 %  7 of 7 windows"), std::string::npos)
+      << progress.text();
 }
 
 TEST_F(ValidationTest, OneTokenPredictsNothing) {

@@ -17,6 +17,7 @@
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
 #include "tests/parallel/checkpoint/sample_checkpoint.h"
+#include "tests/support/recorded_progress.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {
@@ -33,7 +34,9 @@ std::string flipped(std::string bytes, std::size_t at) {
 TEST(VerifyCheckpoint, PassesWhatWasSaved) {
   TemporaryDirectory directory;
   const fs::path checkpoint = save(directory.path(), 1, 2);
-  const CheckpointVerdict verdict = verify_checkpoint(checkpoint);
+  const RecordedProgress progress;
+  const CheckpointVerdict verdict = verify_checkpoint(checkpoint, progress.output());
+  EXPECT_TRUE(progress.text().starts_with("\rverifying  ")) << progress.text();
   EXPECT_EQ(verdict.findings, std::vector<std::string>());
   EXPECT_EQ(verdict.files, 3);
   EXPECT_EQ(verdict.tensors, static_cast<std::int64_t>(tensors.size()));
