@@ -47,10 +47,10 @@ std::string spelling(const CommandOption& option) {
 
 const std::vector<const Command*>& commands() {
   static const std::vector<const Command*> all = {
-      &train_command(),  &eval_command(),  &generate_command(), &tokenize_command(),
-      &data_command(),   &plan_command(),  &bench_command(),    &checkpoint_command(),
-      &report_command(), &study_command(), &explain_command(),  &analyze_command(),
-      &scale_command(),
+      &train_command(),  &eval_command(),   &generate_command(),      &tokenize_command(),
+      &data_command(),   &plan_command(),   &bench_command(),         &checkpoint_command(),
+      &report_command(), &study_command(),  &explain_command(),       &analyze_command(),
+      &scale_command(),  &doctor_command(), &verify_layout_command(),
   };
   return all;
 }
@@ -139,7 +139,7 @@ std::string program_help(std::size_t width) {
       "  polymoe COMMAND [OPTION...]\n"
       "  mpirun -n RANKS polymoe COMMAND [OPTION...]\n\n";
   for (const Command* command : commands())
-    text += two_columns(command->name, command->summary, 14, width);
+    text += two_columns(command->name, command->summary, 16, width);
   return text +
          "\npolymoe help COMMAND     its options, as COMMAND --help\n"
          "polymoe --version        revision, libraries and processors\n";

@@ -76,6 +76,7 @@ const Command& data_command();
 const Command& data_check_command();
 const Command& data_show_command();
 const Command& data_statistics_command();
+const Command& doctor_command();
 const Command& eval_command();
 const Command& explain_command();
 const Command& generate_command();
@@ -90,6 +91,7 @@ const Command& study_report_command();
 const Command& study_run_command();
 const Command& tokenize_command();
 const Command& train_command();
+const Command& verify_layout_command();
 
 /// All of them, in the order of the help.
 const std::vector<const Command*>& commands();

@@ -8,7 +8,7 @@ namespace polymoe {
 /// What the process answers to whoever started it. The numbers of 64 to 75 are those of sysexits.h.
 enum ExitCode : int {
   exit_done = 0,
-  exit_different = 1,       // two checkpoints that were compared differ
+  exit_different = 1,       // what was compared differs, or something stands out
   exit_usage = 64,          // command line or configuration
   exit_input_file = 65,     // missing, damaged or foreign
   exit_internal = 70,       // anything unforeseen, and devices that fail
