@@ -74,11 +74,11 @@ int run_check(CommandContext&, const std::vector<std::string>& args) {
       counted += std::count_if(targets.begin(), targets.end(), [](auto id) { return id >= 0; });
     });
     std::cout << fmt::format(
-        "{}: {}, {} tokens{}, {} documents, ids below {}: fine\n", path, file.form_name(),
+        "{}: {}, {} tokens{}, {} document{}, ids below {}: fine\n", path, file.form_name(),
         with_separators(file.tokens()),
         file.masked() ? fmt::format(" of which {} count", with_separators(counted)) : "",
         file.documents() > 0 ? with_separators(file.documents()) : "unknown",
-        with_separators(vocab));
+        file.documents() == 1 ? "" : "s", with_separators(vocab));
   }
   return exit_done;
 }

@@ -204,10 +204,11 @@ std::vector<std::string> layout_violations(const Config& config, int ranks) {
     return std::to_string(count) + (count == 1 ? " rank" : " ranks");
   };
   if (ranks % expert != 0)
-    found.must_be("parallel.expert", expert,
-                  fmt::format("a divisor of the number of ranks ({}): {} as it is; {} are started "
-                              "by launch/mpirun/train {}, or by mpirun -n {}",
-                              ranks, std::gcd(expert, ranks), counted(enough), enough, enough));
+    found.must_be(
+        "parallel.expert", expert,
+        fmt::format("a divisor of the number of ranks ({}): --parallel.expert={}, or {} by "
+                    "launch/mpirun/train {} or mpirun -n {}",
+                    ranks, std::gcd(expert, ranks), counted(enough), enough, enough));
   if (train.micro_batch > 0 && train.global_batch % (train.micro_batch * ranks) != 0)
     found.must_be("train.global_batch", train.global_batch,
                   "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) +

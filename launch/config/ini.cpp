@@ -12,6 +12,8 @@ namespace polymoe {
 std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin) {
   // Some editors mark a file as UTF-8 by three bytes.
   constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+  if (text.starts_with("\xFF\xFE") || text.starts_with("\xFE\xFF"))
+    refuse_violations(origin, {"is text in UTF-16: save it as UTF-8"});
   std::istringstream stream(text.starts_with(byte_order_mark) ? text.substr(byte_order_mark.size())
                                                               : text);
   // Unknown keys, duplicates and values are judged against our own table, so that all violations

@@ -76,6 +76,7 @@ const std::map<std::string, std::string>& synonyms() {
       {"moeroutertopk", "moe.top_k"},
       {"moeffnhiddensize", "moe.expert_ffn"},
       {"moeintermediatesize", "moe.expert_ffn"},
+      {"skew", "moe.row_budget"},
       {"auxlosscoef", "moe.balance_loss"},
       {"moeauxlosscoeff", "moe.balance_loss"},
       {"routerauxlosscoef", "moe.balance_loss"},

@@ -90,10 +90,10 @@ std::string TokenOutput::finish(const TokenizerIdentity& identity) {
                   prefix_);
   const std::int64_t tokens = writer_.tokens();
   std::string line = fmt::format(
-      "{}.bin: {} documents, {} tokens of {} bytes ({:.3f} tokens a byte); unknown {}, bytes for "
+      "{}.bin: {} document{}, {} tokens of {} bytes ({:.3f} tokens a byte); unknown {}, bytes for "
       "rare characters {}",
-      prefix_, with_separators(writer_.documents()), with_separators(tokens),
-      with_separators(bytes_),
+      prefix_, with_separators(writer_.documents()), writer_.documents() == 1 ? "" : "s",
+      with_separators(tokens), with_separators(bytes_),
       bytes_ == 0 ? 0.0 : static_cast<double>(tokens) / static_cast<double>(bytes_),
       percent(unknown_, tokens), percent(byte_pieces_, tokens));
   if (with_mask_) line += fmt::format("; {} of the tokens count", percent(counted_, tokens));

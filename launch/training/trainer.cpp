@@ -225,10 +225,9 @@ void Trainer::tell_of_rounds(const StepMetrics& metrics) {
   if (rounds == 0 || std::exchange(told_of_rounds_, true)) return;
   log_.info(fmt::format(
       "step {}: ranks had more rows for their experts than moe.row_budget = {} times an even "
-      "share, "
-      "and worked them off in {} further rounds: slower, but the same results; later steps are "
-      "counted as extra_rounds in metrics.jsonl",
-      metrics.step, config_.model.moe.row_budget, rounds));
+      "share, and worked them off in {} further round{}: slower, but the same results; later steps "
+      "are counted as extra_rounds in metrics.jsonl",
+      metrics.step, config_.model.moe.row_budget, rounds, rounds == 1 ? "" : "s"));
 }
 
 /// Nothing where a rank was asked to stop meanwhile: a validation is left for that.

@@ -53,7 +53,7 @@ class Blas final : public StreamResources {
   void multiply(const Product& product);
   /// Products that write to different places, side by side on a few streams. Their algorithms are
   /// chosen per range of sizes instead of per size: row counts change from step to step.
-  /// (cublasGemmGroupedBatchedEx reaches half of this rate: docs/performance.md.)
+  /// (cublasGemmGroupedBatchedEx reaches half of this rate: docs/performance-journal.md.)
   void multiply(std::span<const Product> products);
 
  private:

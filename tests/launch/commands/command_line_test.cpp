@@ -165,6 +165,8 @@ TEST_F(CommandLineTest, ConfigurationErrors) {
   expect_line(run({"plan", "--config", path("absent.ini")}), 65, {"absent.ini"});
   write_bytes(path("twice.ini"), "[model]\nlayers = 1\nlayers = 2\n");
   expect_line(run({"plan", "--config", path("twice.ini")}), 64, {"model.layers", "twice.ini"});
+  write_bytes(path("utf16.ini"), std::string("\xFF\xFE[\0m\0", 6));
+  expect_line(run({"plan", "--config", path("utf16.ini")}), 64, {"utf16.ini", "UTF-16"});
   write_bytes(path("broken.ini"), "[model]\nlayers 1\n");
   expect_line(run({"plan", "--config", path("broken.ini")}), 64,
               {"broken.ini", "line 2", "layers 1"});
@@ -393,7 +395,7 @@ TEST_F(CommandLineTest, ChecksAndShowsTokenFiles) {
   write_tokens("ids", 100);
   const ProcessResult checked = run({"data", "check", path("a.bin"), path("ids")});
   EXPECT_EQ(checked.exit_code, 0) << checked.standard_error;
-  EXPECT_NE(checked.standard_output.find("8 tokens, 1 documents, ids below 257: fine"),
+  EXPECT_NE(checked.standard_output.find("8 tokens, 1 document, ids below 257: fine"),
             std::string::npos)
       << checked.standard_output;
   expect_line(run({"data", "check", path("ids"), "--vocab=64"}), 65, {"ids.bin", "70", "0 to 63"});

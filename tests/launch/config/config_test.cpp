@@ -294,7 +294,7 @@ TEST(ConfigTest, LayoutAndTrainingChecks) {
   EXPECT_EQ(layout_violations(config, 2).size(), 1U);
   ASSERT_EQ(layout_violations(config, 3).size(), 1U);
   EXPECT_NE(layout_violations(config, 3).front().find(
-                "(3): 1 as it is; 4 ranks are started by launch/mpirun/train 4, or by mpirun -n 4"),
+                "(3): --parallel.expert=1, or 4 ranks by launch/mpirun/train 4 or mpirun -n 4"),
             std::string::npos)
       << layout_violations(config, 3).front();
   const Config given = parse("", {"--train.micro_batch=8"});

@@ -14,6 +14,7 @@ TEST(SuggestionTest, FindsEndsOfKeysSlipsAndOtherWords) {
   EXPECT_EQ(suggested_key("moe.topk"), "moe.top_k");
   EXPECT_EQ(suggested_key("model.layer"), "model.layers");
   EXPECT_EQ(suggested_key("optimizer.learning_rate"), "optimizer.lr");
+  EXPECT_EQ(suggested_key("skew"), "moe.row_budget");
   EXPECT_EQ(suggested_key("learning-rate"), "optimizer.lr");
   EXPECT_EQ(suggested_key("epochs"), "train.steps");
   EXPECT_EQ(suggested_key("batch_size"), "train.global_batch");
