@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/rounding.h"
+
 namespace polymoe {
 
 /// Rows grouped by expert, each group cut into the fewest tiles of at most `tile_rows` rows, evenly
@@ -43,8 +45,8 @@ class RowTiles {
         index -= tiles;
         continue;
       }
-      const std::int64_t even = (rows + tiles - 1) / tiles;
-      const std::int64_t size = (even + unit - 1) / unit * unit;
+      const std::int64_t even = divide_up(rows, tiles);
+      const std::int64_t size = round_up(even, unit);
       const std::int64_t begin = index * size;
       const std::int64_t end = begin + size < rows ? begin + size : rows;
       return {static_cast<std::int64_t>(group), offsets_[group] + begin, offsets_[group] + end};
@@ -65,7 +67,7 @@ class RowTiles {
 
  private:
   std::int64_t rows_of(std::size_t group) const { return offsets_[group + 1] - offsets_[group]; }
-  std::int64_t tiles_of(std::int64_t rows) const { return (rows + tile_rows_ - 1) / tile_rows_; }
+  std::int64_t tiles_of(std::int64_t rows) const { return divide_up(rows, tile_rows_); }
 
   const std::vector<std::int64_t>& offsets_;
   std::int64_t tile_rows_;

@@ -14,8 +14,6 @@ namespace polymoe {
 namespace {
 
 using Counts = std::vector<std::int64_t>;
-using cpu::divide_up;
-
 std::int64_t sum_of(std::span<const std::int64_t> counts) {
   return std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/rounding.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
@@ -76,8 +77,7 @@ std::int64_t ModelConfig::dense_width() const {
   if (ffn > 0) return ffn;
   constexpr std::int64_t multiple = 128;
   const std::int64_t eight_thirds = (8 * hidden + 2) / 3;
-  return width_of_equal_parameters((eight_thirds + multiple - 1) / multiple * multiple,
-                                   activation.kind);
+  return width_of_equal_parameters(round_up(eight_thirds, multiple), activation.kind);
 }
 
 std::int64_t ModelConfig::expert_width() const {

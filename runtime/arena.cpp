@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 #include "runtime/system.h"
 
 namespace polymoe {
@@ -17,10 +18,6 @@ namespace {
 constexpr std::size_t alignment = 64;
 // Memory is made usable in steps of this size: few system calls, little beyond the need.
 constexpr std::size_t commit_step = std::size_t{8} << 20;
-
-std::size_t round_up(std::size_t value, std::size_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 }  // namespace
 

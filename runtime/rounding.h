@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
+#include <concepts>
 
-namespace polymoe::cpu {
+namespace polymoe {
 
-/// a / b, rounded up.
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+/// a / b, rounded up, for a >= 0 and b > 0.
+template <std::integral A, std::integral B>
+constexpr auto divide_up(A a, B b) {
+  return (a + b - 1) / b;
+}
 
-}  // namespace polymoe::cpu
+/// The least multiple of `multiple` that is not below `value`, for value >= 0 and multiple > 0.
+template <std::integral A, std::integral B>
+constexpr auto round_up(A value, B multiple) {
+  return divide_up(value, multiple) * multiple;
+}
+
+}  // namespace polymoe

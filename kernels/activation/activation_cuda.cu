@@ -184,8 +184,8 @@ bool is_poly_norm(const Activation& activation) {
 
 // Rows of a block, as many for each of its warps, and in the backward pass few enough blocks.
 std::int64_t rows_per_block(std::int64_t rows, std::int64_t width, std::int64_t most_blocks) {
-  const std::int64_t wanted = std::max(block_elements / width, cpu::divide_up(rows, most_blocks));
-  return std::max<std::int64_t>(1, cpu::divide_up(wanted, block_warps)) * block_warps;
+  const std::int64_t wanted = std::max(block_elements / width, divide_up(rows, most_blocks));
+  return std::max<std::int64_t>(1, divide_up(wanted, block_warps)) * block_warps;
 }
 
 }  // namespace

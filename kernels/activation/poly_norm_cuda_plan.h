@@ -11,6 +11,7 @@
 #include "kernels/cuda/row_shape.h"
 #include "kernels/row_tiles.h"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 #include "runtime/tensor.h"
 
 namespace polymoe::cuda {
@@ -35,7 +36,7 @@ struct PolyNormBackwardPlan {
       if (block_a_row && has_bulk_copies) {
         copies = Copies::by_row;
         vectors = static_cast<int>(x.dim(1)) / vector_size;
-        const int warps = (vectors + 4 * RowShape::warp - 1) / (4 * RowShape::warp);
+        const int warps = divide_up(vectors, 4 * RowShape::warp);
         shape.row_threads = shape.block_threads =
             std::min(warps * RowShape::warp, RowShape::max_threads);
       }

@@ -14,6 +14,7 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -194,8 +195,7 @@ const CudnnAttention::Plan& CudnnAttention::plan_for(const Kernel& kernel) {
 
 void* CudnnAttention::memory_for(const Plan& plan, const Tensor& workspace) {
   const auto begin = reinterpret_cast<std::uintptr_t>(workspace.raw());
-  const std::uintptr_t aligned =
-      (begin + workspace_alignment - 1) / workspace_alignment * workspace_alignment;
+  const std::uintptr_t aligned = round_up(begin, workspace_alignment);
   const std::uintptr_t end = begin + workspace.bytes();
   const auto wanted = static_cast<std::uintptr_t>(plan.workspace_bytes);
   if (aligned <= end && wanted <= end - aligned) return reinterpret_cast<void*>(aligned);

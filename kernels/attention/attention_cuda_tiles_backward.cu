@@ -8,6 +8,7 @@
 #include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -210,7 +211,7 @@ void attention_tiles_backward(const AttentionShape& shape,
     }
     with_padded_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
       constexpr int tile = backward_rows<dim>;
-      const auto tiles_of = [](std::int64_t length) { return (length + tile - 1) / tile; };
+      const auto tiles_of = [](std::int64_t length) { return divide_up(length, tile); };
       const std::int64_t tiles = tiles_of(shape.query_length);
       const unsigned of_keys =
           tile_blocks("attention_backward", tiles_of(shape.key_length), kv_heads);

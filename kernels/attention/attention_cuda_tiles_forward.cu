@@ -8,6 +8,7 @@
 #include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -195,7 +196,7 @@ void attention_tiles_forward(const AttentionShape& shape, const Tensor& q, const
                              const Tensor& v, const Tensor& out, const Tensor& log_sum_exp,
                              Stream& stream) {
   const std::int64_t heads = shape.batch * shape.heads;
-  const std::int64_t tiles = (shape.query_length + forward_rows - 1) / forward_rows;
+  const std::int64_t tiles = divide_up(shape.query_length, forward_rows);
   const unsigned blocks = tile_blocks("attention_forward", tiles, heads);
   if (blocks == 0) return;
   const AttentionSizes sizes(shape);

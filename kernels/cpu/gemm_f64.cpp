@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/gemm.h"
+#include "runtime/rounding.h"
 
 #include <algorithm>
 
@@ -51,8 +52,8 @@ void gemm(std::int64_t m, std::int64_t n, std::int64_t k, double alpha, GemmOper
           GemmOperand<double> b, double beta, double* c, std::int64_t ldc) {
   if (m == 0 || n == 0) return;
   const Extents extents{m, n, k};
-  const std::int64_t row_tiles = (m + tile_rows - 1) / tile_rows;
-  const std::int64_t column_tiles = (n + tile_columns - 1) / tile_columns;
+  const std::int64_t row_tiles = divide_up(m, tile_rows);
+  const std::int64_t column_tiles = divide_up(n, tile_columns);
 #pragma omp parallel for schedule(static) if (m * n * k > 65536)
   for (std::int64_t tile = 0; tile < row_tiles * column_tiles; ++tile) {
     gemm_tile(extents, tile / column_tiles * tile_rows, tile % column_tiles * tile_columns, alpha,

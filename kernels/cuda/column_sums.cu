@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -35,7 +36,7 @@ __global__ void __launch_bounds__(columns_per_block* column_segments)
 }  // namespace
 
 void add_column_sums(const float* partials, int blocks, int width, float* sums, Stream& stream) {
-  const auto grid = static_cast<unsigned>((width + columns_per_block - 1) / columns_per_block);
+  const auto grid = static_cast<unsigned>(divide_up(width, columns_per_block));
   add_columns<<<grid, dim3(columns_per_block, column_segments), 0, native(stream)>>>(
       partials, blocks, width, sums);
   check_launch("add_column_sums");

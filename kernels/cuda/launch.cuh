@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/rounding.h"
 #include "runtime/stream.h"
 
 namespace polymoe::cuda {
@@ -18,7 +19,7 @@ inline cudaStream_t native(const Stream& stream) {
 inline unsigned blocks_for(std::int64_t items, std::int64_t items_per_block) {
   constexpr std::int64_t most = 1 << 20;
   return static_cast<unsigned>(
-      std::clamp<std::int64_t>((items + items_per_block - 1) / items_per_block, 1, most));
+      std::clamp<std::int64_t>(divide_up(items, items_per_block), 1, most));
 }
 
 constexpr int element_threads = 256;
@@ -28,7 +29,7 @@ constexpr int element_threads = 256;
 inline unsigned element_blocks(std::int64_t count, std::int64_t per_thread = 1) {
   constexpr std::int64_t most = std::int64_t{1} << 16;
   const std::int64_t per_block = element_threads * per_thread;
-  return static_cast<unsigned>(std::min(most, (count + per_block - 1) / per_block));
+  return static_cast<unsigned>(std::min(most, divide_up(count, per_block)));
 }
 
 __device__ inline std::int64_t first_element() {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/rounding.h"
 #include "runtime/stream.h"
 
 namespace polymoe::cuda {
@@ -57,7 +58,7 @@ void for_each_part(const std::vector<std::int64_t>& offsets, std::int64_t rows_p
       blocks.first_row[g + 1] = offsets[static_cast<std::size_t>(first + g + 1)];
       const std::int64_t rows = blocks.first_row[g + 1] - blocks.first_row[g];
       blocks.first_block[g + 1] =
-          blocks.first_block[g] + static_cast<int>((rows + rows_per_block - 1) / rows_per_block);
+          blocks.first_block[g] + static_cast<int>(divide_up(rows, rows_per_block));
     }
     if (blocks.count() > 0) launch(blocks, first);
   }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "runtime/rounding.h"
+
 namespace polymoe::cuda {
 
 /// How a row lies in registers: `row_threads` threads with `held_vectors` vectors of 16 bytes each.
@@ -21,14 +23,14 @@ struct RowShape {
     const std::int64_t vectors = width / vector_size;
     if (!in_vectors || vectors > std::int64_t{max_threads} * max_held) return;
     if (vectors <= warp * max_held) {
-      held_vectors = rounded(static_cast<int>((vectors + warp - 1) / warp));
+      held_vectors = rounded(static_cast<int>(divide_up(vectors, warp)));
       row_threads = warp;
       block_threads = warp * warps_side_by_side;
       return;
     }
     std::int64_t fewest = 0;
     for (const int held : {4, 6, 3, 8}) {
-      const std::int64_t warps = (vectors + held * warp - 1) / (held * warp);
+      const std::int64_t warps = divide_up(vectors, held * warp);
       const std::int64_t room = warps * warp * held;
       if (warps * warp > max_threads || (fewest != 0 && room >= fewest)) continue;
       fewest = room;
@@ -42,8 +44,8 @@ struct RowShape {
 
   /// The fewest rows that make at most `max_blocks` blocks of a multiple of rows_at_once().
   std::int64_t rows_per_block(std::int64_t rows, std::int64_t max_blocks) const {
-    const std::int64_t wanted = std::max<std::int64_t>(1, (rows + max_blocks - 1) / max_blocks);
-    return (wanted + rows_at_once() - 1) / rows_at_once() * rows_at_once();
+    const std::int64_t wanted = std::max<std::int64_t>(1, divide_up(rows, max_blocks));
+    return round_up(wanted, rows_at_once());
   }
 
   /// Calls operation(std::integral_constant<int, held_vectors>).

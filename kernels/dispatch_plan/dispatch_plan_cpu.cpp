@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::detail {
 namespace {
@@ -195,8 +196,7 @@ void sum_rows_of(const Tensor& rows, const Tensor& slot_rows, Write write, const
 
 std::int64_t dispatch_plan_cuda_chunks(std::int64_t slots) {
   constexpr std::int64_t least_chunk_slots = 512, most_chunks = 512;
-  return std::clamp<std::int64_t>((slots + least_chunk_slots - 1) / least_chunk_slots, 1,
-                                  most_chunks);
+  return std::clamp<std::int64_t>(divide_up(slots, least_chunk_slots), 1, most_chunks);
 }
 
 std::int64_t dispatch_plan_chunks(std::int64_t slots) {

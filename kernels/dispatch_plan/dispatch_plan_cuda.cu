@@ -9,6 +9,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::detail {
 namespace {
@@ -221,7 +222,7 @@ void sort_kept(const Slots& slots, const DispatchPlanScratch& scratch, const Ten
                const Tensor& row_slots, cudaStream_t native) {
   const std::size_t counters = static_cast<std::size_t>(slots.experts + 1) * sizeof(int);
   const std::int64_t chunks = dispatch_plan_cuda_chunks(slots.count);
-  const std::int64_t chunk_slots = (slots.count + chunks - 1) / chunks;
+  const std::int64_t chunk_slots = divide_up(slots.count, chunks);
   auto* chunk_rows = scratch.chunk_rows.data<std::int64_t>();
   const auto grid = static_cast<unsigned>(chunks);
   count_chunks<<<grid, warp_size, counters, native>>>(slots, chunk_slots, chunk_rows);

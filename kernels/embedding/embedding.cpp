@@ -3,6 +3,7 @@
 
 #include "kernels/check.h"
 #include "kernels/embedding/embedding_backends.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -12,7 +13,7 @@ detail::EmbeddingScratch allocate_scratch(std::int64_t rows, std::int64_t width,
   using Scratch = detail::EmbeddingScratch;
   Scratch scratch;
   if (stream.device().backend() != DeviceType::cuda) return scratch;
-  const auto parts = [rows](std::int64_t size) { return (rows + size - 1) / size; };
+  const auto parts = [rows](std::int64_t size) { return divide_up(rows, size); };
   for (Tensor& ids : scratch.ids) ids = arena.allocate({rows}, DType::i32);
   for (Tensor& positions : scratch.positions) positions = arena.allocate({rows}, DType::i32);
   scratch.digit_counts =

@@ -8,6 +8,7 @@
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/embedding/embedding_cuda_order.h"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -150,8 +151,8 @@ __global__ void __launch_bounds__(threads) add_window_sums(Runs runs) {
 template <class T, int unit>
 void sum_by_token(const Runs& runs, const T* d_y, Stream& stream) {
   const cudaStream_t native_stream = native(stream);
-  const dim3 grid(static_cast<unsigned>((runs.rows + window_rows - 1) / window_rows),
-                  static_cast<unsigned>((runs.width + unit * threads - 1) / (unit * threads)));
+  const dim3 grid(static_cast<unsigned>(divide_up(runs.rows, window_rows)),
+                  static_cast<unsigned>(divide_up(runs.width, unit * threads)));
   sum_windows<T, unit><<<grid, threads, 0, native_stream>>>(runs, d_y);
   check_launch("sum_windows");
   add_window_sums<unit><<<grid, threads, 0, native_stream>>>(runs);

@@ -15,8 +15,6 @@
 namespace polymoe {
 namespace {
 
-using cpu::divide_up;
-
 // Experts, and tiles of their rows, run side by side, each product on one thread: with the few
 // hundred rows of an expert that is 1.3 times as fast as one product at a time on all threads.
 // A tile repacks its expert's weights: 64 rows reach 65 % of the rate of a large product, 128 rows

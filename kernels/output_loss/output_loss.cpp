@@ -5,6 +5,7 @@
 
 #include "kernels/check.h"
 #include "kernels/output_loss/output_loss_backends.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -29,8 +30,8 @@ std::int64_t cpu_chunk_rows(std::int64_t rows, std::int64_t row_bytes) {
 std::int64_t cuda_chunk_rows(std::int64_t rows, std::int64_t row_bytes) {
   const std::int64_t most =
       std::max<std::int64_t>(cuda_chunk_bytes / row_bytes / cuda_tile_rows, 1) * cuda_tile_rows;
-  const std::int64_t chunks = std::max<std::int64_t>((rows + most - 1) / most, 1);
-  const std::int64_t tiles = (rows + chunks * cuda_tile_rows - 1) / (chunks * cuda_tile_rows);
+  const std::int64_t chunks = std::max<std::int64_t>(divide_up(rows, most), 1);
+  const std::int64_t tiles = divide_up(rows, chunks * cuda_tile_rows);
   return std::min(tiles * cuda_tile_rows, rows);
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/matmul/matmul.h"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -158,9 +159,8 @@ void launch(const Tensor& logits, const Tensor& targets, double scale, Tensor to
   const auto kernel = loss_of_rows<unit, Gradient>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes),
         "cudaFuncSetAttribute");
-  const int wanted = (units + pieces - 1) / pieces;
-  const int threads =
-      std::clamp((wanted + warp_size - 1) / warp_size * warp_size, warp_size, most_threads);
+  const int wanted = divide_up(units, pieces);
+  const int threads = std::clamp(round_up(wanted, warp_size), warp_size, most_threads);
   kernel<<<static_cast<unsigned>(logits.dim(0)), static_cast<unsigned>(threads),
            static_cast<std::size_t>(held * unit_bytes), native(stream)>>>(
       logits.data<float>(), targets.data<std::int32_t>(), vocab, held, static_cast<float>(scale),

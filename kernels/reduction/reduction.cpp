@@ -3,6 +3,7 @@
 
 #include "kernels/check.h"
 #include "kernels/reduction/reduction_backends.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -11,8 +12,7 @@ namespace {
 constexpr std::int64_t elements_per_block = 32768;
 
 Tensor allocate_partials(const Tensor& x, Arena& scratch) {
-  return scratch.allocate({(x.elements() + elements_per_block - 1) / elements_per_block},
-                          DType::f64);
+  return scratch.allocate({divide_up(x.elements(), elements_per_block)}, DType::f64);
 }
 
 void check_sum(const char* operation, const Tensor& x, const Tensor& result, Stream& stream) {

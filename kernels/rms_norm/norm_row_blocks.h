@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/rounding.h"
+
 namespace polymoe {
 
 /// Blocks of rows over which a norm sums its weight's gradient, before it sums over the blocks: at
@@ -11,7 +13,7 @@ namespace polymoe {
 /// depend on threads or the GPU.
 inline std::int64_t norm_row_blocks(std::int64_t rows, std::int64_t most) {
   constexpr std::int64_t fewest_rows = 16;
-  return std::min(most, (rows + fewest_rows - 1) / fewest_rows);
+  return std::min(most, divide_up(rows, fewest_rows));
 }
 
 }  // namespace polymoe

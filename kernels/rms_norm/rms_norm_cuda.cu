@@ -10,6 +10,7 @@
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -116,8 +117,7 @@ void forward(const Forward<T>& a, bool vectors, Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
   const cudaStream_t native_stream = native(stream);
   const RowShape shape(a.width, Vector<T>::size, vectors);
-  const auto grid =
-      static_cast<unsigned>((a.rows + shape.rows_at_once() - 1) / shape.rows_at_once());
+  const auto grid = static_cast<unsigned>(divide_up(a.rows, shape.rows_at_once()));
   if (shape.held_vectors == 0) {
     any_forward<T><<<grid, shape.block_threads, 0, native_stream>>>(a);
   } else {
@@ -262,7 +262,7 @@ void backward(const Backward<T>& a, bool in_vectors, int blocks, float* d_weight
   const auto grid = static_cast<unsigned>(blocks);
   const int vectors = in_vectors ? a.width / Vector<T>::size : 0;
   const auto threads_of = [&](int held) {
-    return (vectors + held * warp_size - 1) / (held * warp_size) * warp_size;
+    return divide_up(vectors, held * warp_size) * warp_size;
   };
   if (vectors > 0 && threads_of(1) <= RowShape::max_threads) {
     held_backward<T, 1, 4><<<grid, threads_of(1), 0, native_stream>>>(a);

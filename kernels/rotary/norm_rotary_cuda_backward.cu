@@ -10,6 +10,7 @@
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/rotary/norm_rotary_cuda_units.cuh"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -234,9 +235,7 @@ void backward(const Backward<T>& a, bool in_units, int blocks, float* d_weight, 
   const cudaStream_t native_stream = native(stream);
   const auto grid = static_cast<unsigned>(blocks);
   const int units = in_units ? a.width / (2 * Vector<T>::size) : 0;
-  const auto threads_of = [&](int held) {
-    return (units + held * warp_size - 1) / (held * warp_size) * warp_size;
-  };
+  const auto threads_of = [&](int held) { return divide_up(units, held * warp_size) * warp_size; };
   if (units > 0 && threads_of(1) <= max_threads && table_bytes(2, a.pairs) <= max_table) {
     held_backward<T, 1, 2><<<grid, threads_of(1), table_bytes(2, a.pairs), native_stream>>>(a);
   } else if (units > 0 && threads_of(2) <= max_threads && table_bytes(1, a.pairs) <= max_table) {

@@ -11,6 +11,7 @@
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/rotary/norm_rotary_cuda_units.cuh"
 #include "runtime/cuda/check.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -128,13 +129,11 @@ void forward(const Forward<T>& a, bool in_units, Stream& stream) {
   const cudaStream_t native_stream = native(stream);
   const int units = in_units ? a.width / (2 * Vector<T>::size) : 0;
   const auto launch = [&](auto held, int row_threads, int rows) {
-    const auto grid = static_cast<unsigned>((a.rows + rows - 1) / rows);
+    const auto grid = static_cast<unsigned>(divide_up(a.rows, rows));
     held_forward<T, held.value>
         <<<grid, row_threads * rows, table_bytes(rows, a.pairs), native_stream>>>(a, row_threads);
   };
-  const auto threads_of = [&](int held) {
-    return (units + held * warp_size - 1) / (held * warp_size) * warp_size;
-  };
+  const auto threads_of = [&](int held) { return divide_up(units, held * warp_size) * warp_size; };
   using One = std::integral_constant<int, 1>;
   using Two = std::integral_constant<int, 2>;
   using Four = std::integral_constant<int, 4>;

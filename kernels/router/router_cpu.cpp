@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::detail {
 namespace {
@@ -197,7 +198,7 @@ void backward_token(const RouterShape& shape, std::int64_t token, const RouterSt
 }  // namespace
 
 std::int64_t router_chunks(const RouterShape& shape) {
-  return (shape.segment_tokens + chunk_tokens - 1) / chunk_tokens;
+  return divide_up(shape.segment_tokens, chunk_tokens);
 }
 
 void router_forward(CpuBackend, const RouterShape& shape, const Tensor& logits, const Tensor& bias,

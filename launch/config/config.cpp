@@ -19,6 +19,7 @@
 #include "launch/config/suggestion.h"
 #include "launch/config/values.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
@@ -199,7 +200,7 @@ std::vector<std::string> layout_violations(const Config& config, int ranks) {
   const TrainConfig& train = config.train;
   // What would do: more ranks, or a smaller group of experts.
   const int expert = config.parallel.expert;
-  const int enough = (ranks + expert - 1) / expert * expert;
+  const int enough = round_up(ranks, expert);
   const auto counted = [](std::int64_t count) {
     return std::to_string(count) + (count == 1 ? " rank" : " ranks");
   };

@@ -8,8 +8,6 @@
 namespace polymoe {
 namespace {
 
-using cpu::divide_up;
-
 // Beyond that a CPU's products gain nothing.
 constexpr std::int64_t tokens_of_a_pass = 4096;
 

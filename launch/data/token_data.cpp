@@ -8,6 +8,7 @@
 
 #include "runtime/error.h"
 #include "runtime/random.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 
@@ -64,8 +65,7 @@ void TokenData::begin(const DataPosition& position) {
   for (const DataStage& stage : config_.stages) {
     // The first sample that begins at the stage's token or behind it.
     const std::int64_t ahead = stage.tokens - position.tokens;
-    const std::int64_t samples =
-        ahead > 0 ? (ahead + context() - 1) / context() : -(-ahead / context());
+    const std::int64_t samples = ahead > 0 ? divide_up(ahead, context()) : -(-ahead / context());
     mixture.stages.push_back(
         {.first = position.sample + samples, .shares = shares_of_all(stage.files)});
   }

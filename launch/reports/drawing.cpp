@@ -9,6 +9,7 @@
 
 #include "launch/reports/gnuplot.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -279,7 +280,7 @@ std::string ticks_of(const char* axis, const std::vector<std::string>& names,
                      const std::vector<double>& places, std::int64_t count) {
   // As many as stay readable.
   const std::int64_t most = axis[0] == 'x' ? 16 : 32;
-  const std::int64_t step = (count + most - 1) / most;
+  const std::int64_t step = divide_up(count, most);
   std::vector<std::string> tics;
   for (std::int64_t i = 0; i < count; i += step) {
     const auto at = static_cast<std::size_t>(i);

@@ -11,6 +11,7 @@
 
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -79,7 +80,7 @@ RunRows read_run_rows(const std::filesystem::path& path, std::size_t most_rows,
   const std::vector<std::string_view> lines = lines_of(text);
   const std::string wanted = always.empty() ? "" : '"' + always;
   RunRows result{.rows = {}, .lines = static_cast<std::int64_t>(lines.size())};
-  const std::size_t stride = std::max<std::size_t>(1, (lines.size() + most_rows - 1) / most_rows);
+  const std::size_t stride = std::max<std::size_t>(1, divide_up(lines.size(), most_rows));
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const bool last = i + 1 == lines.size();
     const bool chosen = i % stride == 0 || last ||

@@ -14,8 +14,6 @@
 namespace polymoe {
 namespace {
 
-using cpu::divide_up;
-
 // The driver and CUDA take some of a GPU before anybody asks.
 constexpr double share_of_a_gpu = 0.97;
 

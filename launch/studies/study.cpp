@@ -16,6 +16,7 @@
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/random.h"
+#include "runtime/rounding.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
@@ -203,7 +204,7 @@ class CellMaker {
           configured(with(given, {"--train.steps=1", "--optimizer.schedule=constant"}), cell.ranks);
       if (!shape) return;
       const std::int64_t per_step = shape->train.global_batch * shape->model.context;
-      const std::int64_t steps = (tokens + per_step - 1) / per_step;
+      const std::int64_t steps = divide_up(tokens, per_step);
       Cell branch = cell;
       branch.kind = CellKind::branch;
       const auto config = configured(

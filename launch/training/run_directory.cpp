@@ -14,6 +14,7 @@
 #include "parallel/checkpoint/names.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/system.h"
 
 namespace polymoe {
 namespace {
@@ -61,9 +62,7 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path), made_here_(!fs::
     fail(lock, "cannot be locked");
   }
   try {
-    std::array<char, 256> host{};
-    if (gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-    const std::string holder = fmt::format("process {} on {}\n", getpid(), host.data());
+    const std::string holder = fmt::format("process {} on {}\n", getpid(), host_name());
     if (ftruncate(lock_, 0) != 0 ||
         pwrite(lock_, holder.data(), holder.size(), 0) != static_cast<ssize_t>(holder.size()))
       fail(lock, "cannot be written");

@@ -9,15 +9,14 @@
 #include "parallel/checkpoint/names.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
 
 constexpr std::size_t alignment = 64;
 
-std::size_t bytes_of(const TensorPiece& piece) {
-  return (piece.data.bytes() + alignment - 1) / alignment * alignment;
-}
+std::size_t bytes_of(const TensorPiece& piece) { return round_up(piece.data.bytes(), alignment); }
 
 }  // namespace
 

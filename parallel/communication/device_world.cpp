@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/device_world.h"
 
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +13,7 @@
 #include "parallel/communication/staged_communicator.h"
 #include "runtime/cuda/gpu.h"
 #include "runtime/error.h"
+#include "runtime/system.h"
 
 namespace polymoe {
 namespace {
@@ -36,8 +36,7 @@ void store(const std::string& text, std::array<char, Size>& field) {
 RankPlace place_on(Device device) {
   RankPlace place;
   place.type = device.type;
-  std::array<char, 256> name{};
-  if (gethostname(name.data(), name.size() - 1) == 0) place.node = name.data();
+  place.node = host_name();
   try {
     if (device.type == DeviceType::cuda) place.gpu = cuda::gpu_identity(device.index);
   } catch (const DeviceError& error) {

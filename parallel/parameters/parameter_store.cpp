@@ -9,16 +9,13 @@
 #include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
 
 // Parameters and owned slices start at multiples of this many elements: a cache line in f32.
 constexpr std::int64_t alignment = 16;
-
-std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 constexpr std::size_t index_of(ParameterScope scope) { return static_cast<std::size_t>(scope); }
 

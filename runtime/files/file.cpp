@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -101,7 +102,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 void MappedFile::forget(const std::byte* begin, std::int64_t count) const {
   const std::int64_t page = ::sysconf(_SC_PAGESIZE);
-  const std::int64_t first = (begin - data_ + page - 1) / page * page;
+  const std::int64_t first = round_up(begin - data_, page);
   const std::int64_t last = (begin - data_ + count) / page * page;
   if (first >= last) return;
   // Only advice: where it is not taken, the pages go when memory gets short.

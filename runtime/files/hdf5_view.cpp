@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/rounding.h"
 
 namespace polymoe {
 namespace {
@@ -32,7 +33,7 @@ void append_boxes(const Shape& shape, int dimension, Box box, std::int64_t begin
   std::int64_t row = 1;
   for (int i = dimension + 1; i < shape.rank(); ++i) row *= shape[i];
   const auto at = static_cast<std::size_t>(dimension);
-  const std::int64_t first_whole = (begin + row - 1) / row;
+  const std::int64_t first_whole = divide_up(begin, row);
   const std::int64_t behind_whole = end / row;
   const auto part_of_row = [&](std::int64_t index, std::int64_t from, std::int64_t to) {
     Box inner = box;

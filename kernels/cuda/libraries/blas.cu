@@ -9,6 +9,7 @@
 #include "kernels/cuda/libraries/same_bits.h"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/rounding.h"
 
 namespace polymoe::cuda {
 namespace {
@@ -41,7 +42,7 @@ std::int64_t size_range(std::int64_t size) {
   if (size <= 64) return size <= 0 ? 0 : 64;
   const std::int64_t step = std::int64_t{1}
                             << (std::bit_width(static_cast<std::uint64_t>(size - 1)) - 3);
-  return (size + step - 1) / step * step;
+  return round_up(size, step);
 }
 
 // Device memory of one choice of algorithm.
