@@ -12,9 +12,21 @@ struct DenseSaved final : FeedForward::Saved {
   ExpertOffsets offsets = {0, 0};
 };
 
-/// The kernel's view of one dense feed-forward: a group of one expert.
-Tensor as_one_expert(const Tensor& matrix) {
-  return matrix.view({1, matrix.dim(0), matrix.dim(1)});
+FeedForwardParameters declare(ParameterStore& store, const std::string& name,
+                              const DenseFeedForward::Extents& extents,
+                              const Activation& activation, const Initializer& initializer) {
+  const std::int64_t columns = pre_activation_factor(activation.kind) * extents.width;
+  const Parameter& up =
+      store.declare(dense_parameter(name + ".up.weight", {columns, extents.hidden}, initializer));
+  const Parameter& down = store.declare(
+      dense_parameter(name + ".down.weight", {extents.hidden, extents.width}, initializer));
+  const int count = coefficient_count(activation);
+  if (count == 0) return {up, down, nullptr};
+  const Parameter& coefficients = store.declare(
+      dense_parameter(name + ".coefficients", {count},
+                      {.kind = InitialValues::listed, .listed = initial_coefficients(activation)},
+                      ParameterKind::coefficients));
+  return {up, down, &coefficients};
 }
 
 }  // namespace
@@ -22,41 +34,8 @@ Tensor as_one_expert(const Tensor& matrix) {
 DenseFeedForward::DenseFeedForward(ParameterStore& store, const std::string& name,
                                    const Extents& extents, const Activation& activation,
                                    const Initializer& initializer)
-    : extents_(extents),
-      activation_(activation),
-      up_(&store.declare(dense_parameter(
-          name + ".up.weight",
-          {pre_activation_factor(activation.kind) * extents.width, extents.hidden}, initializer))),
-      down_(&store.declare(
-          dense_parameter(name + ".down.weight", {extents.hidden, extents.width}, initializer))) {
-  const int coefficients = coefficient_count(activation);
-  if (coefficients > 0) {
-    coefficients_ = &store.declare(
-        dense_parameter(name + ".coefficients", {coefficients},
-                        {.kind = InitialValues::listed, .listed = initial_coefficients(activation)},
-                        ParameterKind::coefficients));
-  }
-}
-
-FeedForwardWeights DenseFeedForward::weights() const {
-  FeedForwardWeights result{as_one_expert(up_->value), as_one_expert(down_->value), {}};
-  if (coefficients_ != nullptr) {
-    result.coefficients = coefficients_->value.view({1, coefficients_->shape[0]});
-  }
-  return result;
-}
-
-FeedForwardWeights DenseFeedForward::gradients() const {
-  FeedForwardWeights result{as_one_expert(up_->gradient), as_one_expert(down_->gradient), {}};
-  if (coefficients_ != nullptr) {
-    result.coefficients = coefficients_->gradient.view({1, coefficients_->shape[0]});
-  }
-  return result;
-}
-
-Tensor DenseFeedForward::allocate_pre(const Tensor& x, Arena& arena) const {
-  return arena.allocate({x.dim(0), up_->shape[0]}, x.dtype());
-}
+    : activation_(activation),
+      parameters_(declare(store, name, extents, activation, initializer)) {}
 
 std::unique_ptr<FeedForward::Saved> DenseFeedForward::make_saved() const {
   return std::make_unique<DenseSaved>();
@@ -71,39 +50,45 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
 FeedForward::View DenseFeedForward::view(const Saved& saved, ExecutionContext& context) const {
   const auto& kept = static_cast<const DenseSaved&>(saved);
   View result{.expert_ids = Tensor(), .pre = kept.pre, .activated = Tensor()};
-  result.activated = context.arena.allocate({kept.pre.dim(0), down_->shape[1]}, kept.pre.dtype());
-  activation_forward(activation_, kept.pre, weights().coefficients, kept.offsets, Tensor(),
-                     result.activated, context.stream);
+  result.activated =
+      parameters_.allocate_activated(kept.pre.dim(0), kept.pre.dtype(), context.arena);
+  activation_forward(activation_, kept.pre, parameters_.values().coefficients, kept.offsets,
+                     Tensor(), result.activated, context.stream);
   return result;
 }
 
 void DenseFeedForward::prepare(const Tensor& x, Saved& saved, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
   kept.x = x;
-  kept.pre = saved.keep_pre_activations ? allocate_pre(x, context.arena) : Tensor();
+  kept.pre = saved.keep_pre_activations
+                 ? parameters_.allocate_pre(x.dim(0), x.dtype(), context.arena)
+                 : Tensor();
   kept.offsets[1] = x.dim(0);
 }
 
 void DenseFeedForward::compute(Saved& saved, Tensor y, ExecutionContext& context) const {
   auto& kept = static_cast<DenseSaved&>(saved);
   const Arena::Scope scope(context.arena);
-  const Tensor pre = kept.pre.defined() ? kept.pre : allocate_pre(kept.x, context.arena);
-  feed_forward_forward(activation_, weights(), kept.x, kept.offsets, Tensor(), pre, y,
+  const Tensor pre = kept.pre.defined()
+                         ? kept.pre
+                         : parameters_.allocate_pre(kept.x.dim(0), kept.x.dtype(), context.arena);
+  feed_forward_forward(activation_, parameters_.values(), kept.x, kept.offsets, Tensor(), pre, y,
                        context.arena, context.stream);
 }
 
 void DenseFeedForward::backward(const Tensor& d_y, const BatchLayout&, Saved& saved, Tensor d_x,
                                 ExecutionContext& context) {
   auto& kept = static_cast<DenseSaved&>(saved);
-  FeedForwardWeights d_weights = gradients();
+  FeedForwardWeights d_weights = parameters_.gradients();
   const Arena::Scope scope(context.arena);
   Tensor pre = kept.pre;
   if (!pre.defined()) {
-    pre = allocate_pre(kept.x, context.arena);
-    feed_forward_pre_activations(activation_, weights(), kept.x, kept.offsets, pre, context.stream);
+    pre = parameters_.allocate_pre(kept.x.dim(0), kept.x.dtype(), context.arena);
+    feed_forward_pre_activations(activation_, parameters_.values(), kept.x, kept.offsets, pre,
+                                 context.stream);
   }
-  feed_forward_backward(activation_, weights(), d_y, kept.x, kept.offsets, Tensor(), pre, d_x,
-                        Tensor(), d_weights, context.arena, context.stream);
+  feed_forward_backward(activation_, parameters_.values(), d_y, kept.x, kept.offsets, Tensor(), pre,
+                        d_x, Tensor(), d_weights, context.arena, context.stream);
 }
 
 }  // namespace polymoe

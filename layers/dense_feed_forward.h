@@ -7,6 +7,7 @@
 
 #include "kernels/feed_forward/feed_forward.h"
 #include "layers/feed_forward.h"
+#include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter_store.h"
 
 namespace polymoe {
@@ -37,15 +38,8 @@ class DenseFeedForward final : public FeedForward {
   void compute(Saved& saved, Tensor y, ExecutionContext& context) const;
 
  private:
-  FeedForwardWeights weights() const;
-  FeedForwardWeights gradients() const;
-  Tensor allocate_pre(const Tensor& x, Arena& arena) const;
-
-  Extents extents_;
   Activation activation_;
-  Parameter* up_;
-  Parameter* down_;
-  Parameter* coefficients_ = nullptr;
+  FeedForwardParameters parameters_;
 };
 
 }  // namespace polymoe

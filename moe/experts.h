@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/feed_forward/feed_forward.h"
+#include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
 
@@ -47,12 +48,8 @@ class Experts {
                 const LateRows* late, ExecutionContext& context) const;
 
  private:
-  FeedForwardWeights tensors(Tensor Parameter::*which) const;
-
-  Settings settings_;
-  Parameter* up_ = nullptr;            // [count, factor * width, hidden]
-  Parameter* down_ = nullptr;          // [count, hidden, width]
-  Parameter* coefficients_ = nullptr;  // [n] or [count, n]
+  Activation activation_;
+  FeedForwardParameters parameters_;
 };
 
 }  // namespace polymoe

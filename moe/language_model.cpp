@@ -8,7 +8,6 @@
 #include "kernels/documents.h"
 #include "kernels/reduction/reduction.h"
 #include "layers/dense_feed_forward.h"
-#include "moe/language_model_impl.h"
 #include "moe/weight_initializer.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/tensor_piece.h"
@@ -25,9 +24,9 @@ void require_valid(const ModelConfig& config) {
 
 }  // namespace
 
-LanguageModel::Impl::Impl(const ModelConfig& model_config, const ProcessMesh& process_mesh,
-                          ParameterStore& store)
-    : config(model_config), mesh(process_mesh), parameters(store) {
+LanguageModel::LanguageModel(const ModelConfig& config, const ProcessMesh& mesh,
+                             ParameterStore& store)
+    : config_(config), mesh_(mesh), parameters_(store) {
   require_valid(config);
   const Initializer initializer = weight_initializer(config);
   const AttentionSettings attention{.hidden = config.hidden,
@@ -38,38 +37,39 @@ LanguageModel::Impl::Impl(const ModelConfig& model_config, const ProcessMesh& pr
                                     .rope_theta = config.rope_theta,
                                     .initializer = initializer};
   store.begin_segment();
-  embedding.emplace(store, EmbeddingLayer::Extents{.vocab = config.vocab, .hidden = config.hidden},
-                    initializer);
+  embedding_.emplace(store, EmbeddingLayer::Extents{.vocab = config.vocab, .hidden = config.hidden},
+                     initializer);
 
   const auto layers = static_cast<std::size_t>(config.layers);
-  blocks.reserve(layers);
+  blocks_.reserve(layers);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     store.begin_segment();
     const std::string name = "layers." + std::to_string(layer);
     if (config.is_moe_layer(layer)) {
-      auto moe = std::make_unique<MoeLayer>(config, layer, mesh, store);
-      moe_layers.push_back({layer, moe.get()});
-      feed_forwards.push_back(std::move(moe));
+      auto moe = std::make_unique<MoeLayer>(config_, layer, mesh, store);
+      moe_layers_.push_back({layer, moe.get()});
+      feed_forwards_.push_back(std::move(moe));
     } else {
-      feed_forwards.push_back(std::make_unique<DenseFeedForward>(
+      feed_forwards_.push_back(std::make_unique<DenseFeedForward>(
           store, name + ".feed_forward",
           DenseFeedForward::Extents{.hidden = config.hidden, .width = config.dense_width()},
           config.activation, initializer));
     }
-    blocks.emplace_back(store, name, attention, *feed_forwards.back());
-    saved.push_back(blocks.back().make_saved());
+    blocks_.emplace_back(store, name, attention, *feed_forwards_.back());
+    saved_.push_back(blocks_.back().make_saved());
   }
-  marks.resize(layers);
+  marks_.resize(layers);
 
   store.begin_segment();
-  output.emplace(store, OutputLayer::Settings{.vocab = config.vocab,
-                                              .hidden = config.hidden,
-                                              .norm_epsilon = config.norm_epsilon,
-                                              .initializer = initializer,
-                                              .tied = config.tied ? &embedding->table() : nullptr});
+  output_.emplace(store,
+                  OutputLayer::Settings{.vocab = config.vocab,
+                                        .hidden = config.hidden,
+                                        .norm_epsilon = config.norm_epsilon,
+                                        .initializer = initializer,
+                                        .tied = config.tied ? &embedding_->table() : nullptr});
 }
 
-void LanguageModel::Impl::check(const TokenBatch& batch) const {
+void LanguageModel::check(const TokenBatch& batch) const {
   if (batch.sequences < 0 || batch.length < 1) {
     throw InvalidArgument("batch of " + std::to_string(batch.sequences) + " sequences of length " +
                           std::to_string(batch.length) +
@@ -77,26 +77,18 @@ void LanguageModel::Impl::check(const TokenBatch& batch) const {
   }
   const Shape rows{batch.sequences * batch.length};
   check_tensors(
-      "language model", parameters.device(),
+      "language model", parameters_.device(),
       {{"tokens", batch.tokens, rows, DType::i32}, {"targets", batch.targets, rows, DType::i32}});
-  check_documents("language model", batch.document_starts, rows[0], parameters.device());
+  check_documents("language model", batch.document_starts, rows[0], parameters_.device());
 }
-
-LanguageModel::LanguageModel(const ModelConfig& config, const ProcessMesh& mesh,
-                             ParameterStore& store)
-    : impl_(std::make_unique<Impl>(config, mesh, store)) {}
-
-LanguageModel::~LanguageModel() = default;
-
-const ModelConfig& LanguageModel::config() const { return impl_->config; }
 
 /// What all blocks of one micro-batch share. It lies below what the blocks keep, which goes in the
 /// reverse of its order; the gradient of the residual stream is one buffer, updated in place.
-struct LanguageModel::Impl::Shared {
-  Shared(const Impl& model, const BatchLayout& batch_layout, Recompute what, Arena& arena)
+struct LanguageModel::Shared {
+  Shared(const LanguageModel& model, const BatchLayout& batch_layout, Recompute what, Arena& arena)
       : layout(batch_layout),
         recompute(what),
-        shape{layout.rows(), model.config.hidden},
+        shape{layout.rows(), model.config_.hidden},
         loss_sum(arena.allocate({1}, DType::f64)),
         d_stream(arena.allocate(shape, model.dtype())),
         workspace{.normed = arena.allocate(shape, model.dtype()),
@@ -113,59 +105,60 @@ struct LanguageModel::Impl::Shared {
   Tensor middle;  // where blocks are computed again
 };
 
-ResidualStream LanguageModel::Impl::forward(const TokenBatch& batch, const Shared& shared,
-                                            ExecutionContext& context) {
+ResidualStream LanguageModel::forward(const TokenBatch& batch, const Shared& shared,
+                                      ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::forward);
   Arena& arena = context.arena;
   ResidualStream stream;
-  for (std::size_t l = 0; l < blocks.size(); ++l) {
-    TransformerBlock::Saved& kept = saved[l];
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    TransformerBlock::Saved& kept = saved_[l];
     kept.feed_forward->keep_pre_activations = shared.recompute != Recompute::activation;
-    marks[l] = arena.mark();
+    marks_[l] = arena.mark();
     kept.x = arena.allocate(shared.shape, dtype());
     kept.middle = shared.middle.defined() ? shared.middle : arena.allocate(shared.shape, dtype());
     if (l == 0) {
-      embedding->forward(batch.tokens, kept.x, context);
+      embedding_->forward(batch.tokens, kept.x, context);
       stream = {kept.x, Tensor()};
     }
     const std::size_t end = arena.mark();
-    stream = blocks[l].forward(stream, shared.layout, shared.workspace, kept, context);
+    stream = blocks_[l].forward(stream, shared.layout, shared.workspace, kept, context);
     if (shared.recompute == Recompute::block) arena.release(end);
   }
   return stream;
 }
 
-void LanguageModel::Impl::loss_and_gradients(const ResidualStream& stream, const Tensor& targets,
-                                             const Shared& shared, ExecutionContext& context) {
+void LanguageModel::loss_and_gradients(const ResidualStream& stream, const Tensor& targets,
+                                       const Shared& shared, ExecutionContext& context) {
   const Arena::Scope temporaries(context.arena);
   const Tensor token_loss =
       context.arena.allocate({shared.layout.rows()}, accumulation_dtype(dtype()));
-  output->loss_and_gradients(stream, targets,
-                             1.0 / static_cast<double>(shared.layout.global.tokens), token_loss,
-                             shared.d_stream, context);
+  output_->loss_and_gradients(stream, targets,
+                              1.0 / static_cast<double>(shared.layout.global.tokens), token_loss,
+                              shared.d_stream, context);
   sum(token_loss, shared.loss_sum, context.arena, context.stream);
 }
 
-void LanguageModel::Impl::backward(const TokenBatch& batch, const Shared& shared,
-                                   const std::function<void(int)>& segment_done,
-                                   ExecutionContext& context) {
-  for (std::size_t l = blocks.size(); l-- > 0;) {
+void LanguageModel::backward(const TokenBatch& batch, const Shared& shared,
+                             const std::function<void(int)>& segment_done,
+                             ExecutionContext& context) {
+  for (std::size_t l = blocks_.size(); l-- > 0;) {
     if (shared.recompute == Recompute::block) {
-      blocks[l].forward({saved[l].x, Tensor()}, shared.layout, shared.workspace, saved[l], context);
+      blocks_[l].forward({saved_[l].x, Tensor()}, shared.layout, shared.workspace, saved_[l],
+                         context);
     }
-    blocks[l].backward(shared.d_stream, shared.layout, shared.workspace, saved[l], context);
-    context.arena.release(marks[l]);
+    blocks_[l].backward(shared.d_stream, shared.layout, shared.workspace, saved_[l], context);
+    context.arena.release(marks_[l]);
     if (segment_done) segment_done(1 + static_cast<int>(l));
   }
-  embedding->backward(batch.tokens, shared.d_stream, context);
+  embedding_->backward(batch.tokens, shared.d_stream, context);
   if (segment_done) segment_done(0);
 }
 
-LossTerms LanguageModel::Impl::loss_terms(const Shared& shared, Stream& stream) {
+LossTerms LanguageModel::loss_terms(const Shared& shared, Stream& stream) {
   LossTerms terms;
   terms.cross_entropy = host_values<double>(shared.loss_sum, stream)[0] /
                         static_cast<double>(shared.layout.global.tokens);
-  for (const NumberedMoeLayer& moe : moe_layers) terms.router += moe.layer->take_losses(stream);
+  for (const NumberedMoeLayer& moe : moe_layers_) terms.router += moe.layer->take_losses(stream);
   return terms;
 }
 
@@ -173,44 +166,41 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
                                           Recompute recompute,
                                           const std::function<void(int)>& segment_done,
                                           ExecutionContext& context) {
-  Impl& model = *impl_;
-  model.check(batch);
+  check(batch);
   if (global.tokens < 1) {
     throw InvalidArgument("global batch of " + std::to_string(global.tokens) +
                           " predicted tokens: at least 1 is needed to divide by");
   }
   const Arena::Scope scope(context.arena);
-  const Impl::Shared shared(model, {batch.sequences, batch.length, global, batch.document_starts},
-                            recompute, context.arena);
-  const ResidualStream stream = model.forward(batch, shared, context);
+  const Shared shared(*this, {batch.sequences, batch.length, global, batch.document_starts},
+                      recompute, context.arena);
+  const ResidualStream stream = forward(batch, shared, context);
   const Timeline::Scope phase(context.timeline, Phase::backward);
-  model.loss_and_gradients(stream, batch.targets, shared, context);
-  if (segment_done) segment_done(1 + static_cast<int>(model.blocks.size()));
-  model.backward(batch, shared, segment_done, context);
-  return model.loss_terms(shared, context.stream);
+  loss_and_gradients(stream, batch.targets, shared, context);
+  if (segment_done) segment_done(1 + static_cast<int>(blocks_.size()));
+  backward(batch, shared, segment_done, context);
+  return loss_terms(shared, context.stream);
 }
 
 std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& context) {
-  Impl& model = *impl_;
   std::vector<RoutingStatistics> statistics;
-  if (model.moe_layers.empty()) return statistics;
+  if (moe_layers_.empty()) return statistics;
 
-  const std::int64_t entries = model.config.moe.experts + 2;  // dropped slots and rounds last
-  const auto layers = static_cast<std::int64_t>(model.moe_layers.size());
+  const std::int64_t entries = config_.moe.experts + 2;  // dropped slots and rounds last
+  const auto layers = static_cast<std::int64_t>(moe_layers_.size());
   std::vector<std::int64_t> counts;  // of all layers; they are summed on the host
-  for (const Impl::NumberedMoeLayer& moe : model.moe_layers) {
+  for (const NumberedMoeLayer& moe : moe_layers_) {
     const std::vector<std::int64_t> own = moe.layer->take_counts(context.stream);
     counts.insert(counts.end(), own.begin(), own.end());
     counts.push_back(moe.layer->take_extra_rounds());
   }
-  model.mesh.world().all_reduce(
-      Tensor(counts.data(), {layers * entries}, DType::i64, Device::cpu()), Reduction::sum,
-      context.stream);
+  mesh_.world().all_reduce(Tensor(counts.data(), {layers * entries}, DType::i64, Device::cpu()),
+                           Reduction::sum, context.stream);
 
   for (std::int64_t l = 0; l < layers; ++l) {
     const auto first = counts.begin() + l * entries;
     std::vector<std::int64_t> row(first, first + entries);
-    const Impl::NumberedMoeLayer& moe = model.moe_layers[static_cast<std::size_t>(l)];
+    const NumberedMoeLayer& moe = moe_layers_[static_cast<std::size_t>(l)];
     RoutingStatistics of_layer;
     of_layer.layer = moe.number;
     of_layer.extra_rounds = row.back();
@@ -226,7 +216,7 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
 
 std::vector<ExchangeTraffic> LanguageModel::take_traffic() {
   std::vector<ExchangeTraffic> traffic;
-  for (const Impl::NumberedMoeLayer& moe : impl_->moe_layers) {
+  for (const NumberedMoeLayer& moe : moe_layers_) {
     traffic.push_back(moe.layer->take_traffic());
   }
   return traffic;
@@ -234,7 +224,7 @@ std::vector<ExchangeTraffic> LanguageModel::take_traffic() {
 
 std::vector<TensorPiece> LanguageModel::router_bias_pieces() {
   std::vector<TensorPiece> pieces;
-  for (const Impl::NumberedMoeLayer& moe : impl_->moe_layers) {
+  for (const NumberedMoeLayer& moe : moe_layers_) {
     const Tensor bias = moe.layer->bias();
     if (!bias.defined()) continue;
     pieces.push_back(

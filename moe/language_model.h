@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "layers/batch.h"
+#include "layers/embedding_layer.h"
 #include "layers/feed_forward.h"
+#include "layers/output_layer.h"
+#include "layers/transformer_block.h"
 #include "moe/decoding_cache.h"
 #include "moe/exchange_traffic.h"
 #include "moe/model_config.h"
+#include "moe/moe_layer.h"
 #include "moe/routing_statistics.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/process_mesh.h"
@@ -54,9 +60,8 @@ class LanguageModel {
   /// Throws InvalidArgument listing the violations of `config`, or when the expert-parallel size
   /// does not divide the experts.
   LanguageModel(const ModelConfig& config, const ProcessMesh& mesh, ParameterStore& store);
-  ~LanguageModel();
 
-  const ModelConfig& config() const;
+  const ModelConfig& config() const { return config_; }
 
   /// Forward and backward of one micro-batch; adds to the gradients. `segment_done(s)`, if given,
   /// is called as soon as the gradients of segment s are complete (last micro-batch only).
@@ -90,15 +95,37 @@ class LanguageModel {
   /// what `cache` holds. Collective over `expert`.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 
-  /// Parameters that take part in one token's prediction: all but the experts not chosen.
-  static std::int64_t active_parameters(const ModelConfig& config);
-  /// Operations of one token's forward and backward pass: 6 per active weight of a product, plus
-  /// the attention scores of a causal context. Recomputation does not count.
-  static double training_flops_per_token(const ModelConfig& config);
-
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  struct NumberedMoeLayer {
+    std::int64_t number;  // of the block
+    MoeLayer* layer;
+  };
+  struct Shared;
+
+  /// Throws InvalidArgument unless the batch has the shapes of its sequences.
+  void check(const TokenBatch& batch) const;
+  DType dtype() const { return parameters_.dtype(); }
+
+  // The parts of forward_backward, in their order.
+  ResidualStream forward(const TokenBatch& batch, const Shared& shared, ExecutionContext& context);
+  void loss_and_gradients(const ResidualStream& stream, const Tensor& targets, const Shared& shared,
+                          ExecutionContext& context);
+  void backward(const TokenBatch& batch, const Shared& shared,
+                const std::function<void(int)>& segment_done, ExecutionContext& context);
+  LossTerms loss_terms(const Shared& shared, Stream& stream);
+
+  ModelConfig config_;
+  const ProcessMesh& mesh_;
+  const ParameterStore& parameters_;
+  std::optional<EmbeddingLayer> embedding_;
+  std::vector<std::unique_ptr<FeedForward>> feed_forwards_;
+  std::vector<NumberedMoeLayer> moe_layers_;
+  std::vector<TransformerBlock> blocks_;
+  std::optional<OutputLayer> output_;
+
+  // Used anew by every batch.
+  std::vector<TransformerBlock::Saved> saved_;  // per block
+  std::vector<std::size_t> marks_;              // of the arena, before each block's memory
 };
 
 }  // namespace polymoe

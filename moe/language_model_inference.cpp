@@ -3,7 +3,6 @@
 
 #include "kernels/check.h"
 #include "moe/language_model.h"
-#include "moe/language_model_impl.h"
 
 namespace polymoe {
 namespace {
@@ -28,10 +27,9 @@ Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& co
 Tensor LanguageModel::observe(const TokenBatch& batch,
                               const std::function<void(const LayerObservation&)>& look,
                               ExecutionContext& context) {
-  Impl& model = *impl_;
-  model.check(batch);
+  check(batch);
   Arena& arena = context.arena;
-  const DType dtype = model.dtype();
+  const DType dtype = parameters_.dtype();
   const BatchLayout layout{
       batch.sequences,
       batch.length,
@@ -41,31 +39,30 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
 
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
-  const ForwardMemory memory({layout.rows(), model.config.hidden}, dtype, arena);
-  model.embedding->forward(batch.tokens, memory.x, context);
+  const ForwardMemory memory({layout.rows(), config_.hidden}, dtype, arena);
+  embedding_->forward(batch.tokens, memory.x, context);
   ResidualStream stream{memory.x, Tensor()};
   if (look) look({.layer = -1, .x = stream.x, .branch = stream.branch});
-  for (std::size_t l = 0; l < model.blocks.size(); ++l) {
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Arena::Scope block(arena);
-    TransformerBlock::Saved& saved = model.saved[l];
+    TransformerBlock::Saved& saved = saved_[l];
     saved.x = memory.x;
     saved.middle = memory.middle;
-    stream = model.blocks[l].forward(stream, layout, memory.workspace, saved, context);
+    stream = blocks_[l].forward(stream, layout, memory.workspace, saved, context);
     if (look)
       look({.layer = static_cast<std::int64_t>(l),
             .x = stream.x,
             .branch = stream.branch,
-            .feed_forward = model.feed_forwards[l]->view(*saved.feed_forward, context)});
+            .feed_forward = feed_forwards_[l]->view(*saved.feed_forward, context)});
   }
-  model.output->loss(stream, batch.targets, losses, context);
+  output_->loss(stream, batch.targets, losses, context);
   return losses;
 }
 
 Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cache,
                                         ExecutionContext& context) {
-  Impl& model = *impl_;
   const std::int64_t rows = tokens.defined() && tokens.shape().rank() == 1 ? tokens.dim(0) : 0;
-  check_tensors("next token logits", model.parameters.device(),
+  check_tensors("next token logits", parameters_.device(),
                 {{"tokens", tokens, {rows}, DType::i32}});
   if (rows < 1 || rows > cache.capacity() - cache.length()) {
     throw InvalidArgument("next token logits: " + std::to_string(rows) +
@@ -73,32 +70,32 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
                           std::to_string(cache.capacity() - cache.length()) +
                           ", what the cache has room for");
   }
-  if (cache.layers_.size() != model.blocks.size()) {
+  if (cache.layers_.size() != blocks_.size()) {
     throw InvalidArgument("next token logits: the cache has " +
                           std::to_string(cache.layers_.size()) + " layers, the model " +
-                          std::to_string(model.blocks.size()));
+                          std::to_string(blocks_.size()));
   }
   Arena& arena = context.arena;
-  const DType dtype = model.dtype();
-  const Tensor logits = arena.allocate({1, model.config.vocab}, accumulation_dtype(dtype));
+  const DType dtype = parameters_.dtype();
+  const Tensor logits = arena.allocate({1, config_.vocab}, accumulation_dtype(dtype));
 
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
-  const ForwardMemory memory({rows, model.config.hidden}, dtype, arena);
-  model.embedding->forward(tokens, memory.x, context);
+  const ForwardMemory memory({rows, config_.hidden}, dtype, arena);
+  embedding_->forward(tokens, memory.x, context);
   ResidualStream stream{memory.x, Tensor()};
-  for (std::size_t l = 0; l < model.blocks.size(); ++l) {
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
     Arena::Scope block(arena);
-    TransformerBlock::Saved& saved = model.saved[l];
+    TransformerBlock::Saved& saved = saved_[l];
     saved.x = memory.x;
     saved.middle = memory.middle;
     const KeyValueRows earlier{*cache.layers_[l].keys, *cache.layers_[l].values, cache.length_};
-    stream = model.blocks[l].decode(stream, earlier, memory.workspace, saved, context);
+    stream = blocks_[l].decode(stream, earlier, memory.workspace, saved, context);
   }
   cache.length_ += rows;
-  model.output->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
-                       context);
-  return logits.view({model.config.vocab});
+  output_->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
+                  context);
+  return logits.view({config_.vocab});
 }
 
 }  // namespace polymoe

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "moe/language_model.h"
+#include "moe/model_size.h"
 
 namespace polymoe {
 namespace {
@@ -42,13 +42,13 @@ ActiveParameters count_active(const ModelConfig& config) {
 
 }  // namespace
 
-std::int64_t LanguageModel::active_parameters(const ModelConfig& config) {
+std::int64_t active_parameters(const ModelConfig& config) {
   const ActiveParameters active = count_active(config);
   const std::int64_t embedding = config.tied ? 0 : config.vocab * config.hidden;
   return active.products + active.others + embedding;
 }
 
-double LanguageModel::training_flops_per_token(const ModelConfig& config) {
+double training_flops_per_token(const ModelConfig& config) {
   // A weight of a product multiplies and adds once forward and, for the two gradients, twice
   // backward. Scores and their weighted sum of values cost as much per head dimension and key; the
   // token at position t sees t + 1 keys, (context + 1) / 2 on average.

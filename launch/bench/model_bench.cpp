@@ -7,6 +7,7 @@
 #include <limits>
 #include <vector>
 
+#include "moe/model_size.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
@@ -39,7 +40,7 @@ std::int32_t random_token(std::uint64_t index, std::int64_t vocab) {
 
 /// Bytes of the weights that one token meets on a rank whose group shares out the experts.
 double active_bytes(const ModelConfig& model, int expert_parallel, DType dtype) {
-  auto weights = static_cast<double>(LanguageModel::active_parameters(model));
+  auto weights = static_cast<double>(active_parameters(model));
   // Of the embedding's table one row is read.
   if (!model.tied) weights -= static_cast<double>(model.vocab * model.hidden);
   const std::int64_t matrices = pre_activation_factor(model.activation.kind) + 1;
@@ -100,10 +101,10 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   BenchResult result{.name = "step"};
   result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
                              routing_text(model.moe.routing));
-  result.floor = {.bytes = static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients +
-                                               2 * plan_.optimizer),
-                  .operations = LanguageModel::training_flops_per_token(model) *
-                                static_cast<double>(tokens) / ranks};
+  result.floor = {
+      .bytes =
+          static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients + 2 * plan_.optimizer),
+      .operations = training_flops_per_token(model) * static_cast<double>(tokens) / ranks};
   bool warm = false;
   const auto run = [&] {
     step(context);

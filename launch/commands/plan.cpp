@@ -12,7 +12,7 @@
 #include "launch/machine/exit_code.h"
 #include "launch/step/memory_plan.h"
 #include "launch/step/micro_batch.h"
-#include "moe/language_model.h"
+#include "moe/model_size.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
@@ -92,7 +92,7 @@ std::string as_text(const Planned& planned) {
       fmt::format("parameters  total {}  active {}\n", with_separators(plan.total_parameters),
                   with_separators(plan.active_parameters)) +
       fmt::format("per token   {:.4g} GFLOP, forward and backward\n",
-                  LanguageModel::training_flops_per_token(config.model) / 1e9) +
+                  training_flops_per_token(config.model) / 1e9) +
       fmt::format("layout      {}\n", layout_text(planned)) +
       fmt::format("pass        {}\n", pass_text(config, planned.layout.ranks)) +
       fmt::format("routing     {}\n\n", routing_text(planned)) +
@@ -130,8 +130,8 @@ std::string as_text(const Planned& here, const Planned& there) {
               share(static_cast<double>(here.plan.total_parameters),
                     static_cast<double>(there.plan.total_parameters)));
   text += row("active", count(here.plan.active_parameters), count(there.plan.active_parameters));
-  const double here_flops = LanguageModel::training_flops_per_token(here.config.model);
-  const double there_flops = LanguageModel::training_flops_per_token(there.config.model);
+  const double here_flops = training_flops_per_token(here.config.model);
+  const double there_flops = training_flops_per_token(there.config.model);
   text += row("GFLOP a token", fmt::format("{:.4g}", here_flops / 1e9),
               fmt::format("{:.4g}", there_flops / 1e9));
   text += row("memory a rank", gib(here.total()), gib(there.total()));
@@ -160,7 +160,7 @@ Json as_json(const Planned& planned) {
       .set("row_budget", planned.config.model.moe.row_budget)
       .set("micro_batch", shares.largest())
       .set("micro_batches_per_step", shares.passes)
-      .set("training_flops_per_token", LanguageModel::training_flops_per_token(config.model))
+      .set("training_flops_per_token", training_flops_per_token(config.model))
       .set("bytes_per_rank", std::move(bytes))
       .set("memory_per_rank", planned.memory);
   // Beside the GPU's memory, of which the total above is.

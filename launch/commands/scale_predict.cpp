@@ -12,6 +12,7 @@
 #include "launch/scaling/optimum.h"
 #include "launch/step/memory_plan.h"
 #include "launch/studies/study_costs.h"
+#include "moe/model_size.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -77,7 +78,7 @@ void predict_configuration(const ScalingLaw& law, const CommandLine& line) {
     run.granularity =
         4.0 * static_cast<double>(model.hidden) / static_cast<double>(model.expert_width());
   }
-  run.flops = LanguageModel::training_flops_per_token(model) * run.tokens;
+  run.flops = training_flops_per_token(model) * run.tokens;
   check_reach(law, run.flops, line.has("force"));
   warn_where_far(law, run);
   std::cout << fmt::format("N = {:.4g} ({}), D = {:.4g} tokens, {:.4g} FLOP\nloss {}\n",

@@ -12,6 +12,7 @@
 #include "launch/step/token_batch.h"
 #include "launch/step/training_model.h"
 #include "moe/language_model.h"
+#include "moe/model_size.h"
 #include "parallel/checkpoint/saver.h"
 #include "parallel/communication/collectives.h"
 #include "parallel/communication/planning/planning_communicator.h"
@@ -75,7 +76,7 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
 
   MemoryPlan plan;
   plan.total_parameters = training.parameters().total_elements();
-  plan.active_parameters = LanguageModel::active_parameters(config.model);
+  plan.active_parameters = active_parameters(config.model);
   ParameterStore& store = training.parameters();
   for (const ParameterScope scope : all_parameter_scopes) {
     plan.parameters += store.values(scope).bytes();

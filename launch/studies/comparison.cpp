@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "launch/config/values.h"
-#include "moe/language_model.h"
+#include "moe/model_size.h"
 
 namespace polymoe {
 namespace {
@@ -19,8 +19,7 @@ bool counts(const CellResult& result) {
 }
 
 double flops_of(const Cell& cell) {
-  return LanguageModel::training_flops_per_token(cell.config.model) *
-         static_cast<double>(cell.tokens());
+  return training_flops_per_token(cell.config.model) * static_cast<double>(cell.tokens());
 }
 
 /// Means over the curves of a group, as far as all go.

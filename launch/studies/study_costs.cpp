@@ -10,7 +10,7 @@
 #include "launch/machine/device_choice.h"
 #include "launch/step/memory_plan.h"
 #include "launch/training/progress.h"
-#include "moe/language_model.h"
+#include "moe/model_size.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"
@@ -66,8 +66,7 @@ std::vector<CellCost> plan_cells(const Study& study) {
                   .tokens = (cell.config.train.steps - cell.fork) * cell.config.train.global_batch *
                             cell.config.model.context,
                   .memory = plan.rank_total()};
-    cost.flops = LanguageModel::training_flops_per_token(cell.config.model) *
-                 static_cast<double>(cost.tokens);
+    cost.flops = training_flops_per_token(cell.config.model) * static_cast<double>(cost.tokens);
     if (study.flops_per_second > 0.0) cost.seconds = cost.flops / study.flops_per_second;
     costs.push_back(cost);
   }
@@ -81,7 +80,7 @@ double measured_flops_per_second(const std::filesystem::path& bench_json) {
     const Json json = parse_json(read_file(bench_json, most_bytes), name);
     const double tokens = json.at("step").at("tokens_per_second").as_number();
     const Config config = parse_config(json.at("config").as_string(), name, {});
-    return tokens * LanguageModel::training_flops_per_token(config.model);
+    return tokens * training_flops_per_token(config.model);
   } catch (const InvalidArgument& error) {
     throw InputFileError(
         name, fmt::format("not what `polymoe bench --json` writes with a step: {}", error.what()));

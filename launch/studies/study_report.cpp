@@ -11,7 +11,7 @@
 #include "launch/config/values.h"
 #include "launch/reports/page.h"
 #include "launch/studies/study_costs.h"
-#include "moe/language_model.h"
+#include "moe/model_size.h"
 
 namespace polymoe {
 namespace {
@@ -226,8 +226,7 @@ std::string runs_csv(const Study& study, const std::vector<CellResult>& results)
                     model.moe.experts > 0 ? model.expert_width() : model.dense_width(),
                     costs[result.cell].total_parameters, costs[result.cell].active_parameters,
                     embedding_parameters(model), cell.tokens(),
-                    shortest(LanguageModel::training_flops_per_token(model) *
-                             static_cast<double>(cell.tokens())),
+                    shortest(training_flops_per_token(model) * static_cast<double>(cell.tokens())),
                     name_of(result.state.kind), result.curve.loss.size(), number(result.train_loss),
                     number(result.valid_loss), result.diverged, result.spikes);
   }

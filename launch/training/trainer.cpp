@@ -13,6 +13,7 @@
 #include "launch/machine/machine_rates.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/evaluation.h"
+#include "moe/model_size.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 
@@ -213,8 +214,7 @@ void Trainer::step(StepMetrics& metrics) {
   for (std::size_t i = 0; i < metrics.seconds.size(); ++i)
     metrics.seconds[i] = timeline.seconds(static_cast<Phase>(i));
   metrics.tokens_per_second = static_cast<double>(step_tokens) / seconds_since(begin);
-  metrics.mfu = metrics.tokens_per_second * LanguageModel::training_flops_per_token(config_.model) /
-                product_rate_;
+  metrics.mfu = metrics.tokens_per_second * training_flops_per_token(config_.model) / product_rate_;
   stopped_by_ = sums.stop;
   save_due_ = sums.save_due;
 }

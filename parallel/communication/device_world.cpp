@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/device_world.h"
 
-
 #include <algorithm>
 #include <array>
 #include <cstring>

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "machine_rates.h"
+#include "moe/model_size.h"
 #include "parallel/communication/local/local_communicator.h"
 
 namespace polymoe {
@@ -55,8 +56,8 @@ void forward_backward_f32(benchmark::State& state) {
   const auto run = [&] { model.forward_backward(batch, global, recompute, {}, context); };
   run();  // touches every page
   for (auto _ : state) run();
-  const double operations = LanguageModel::training_flops_per_token(config) *
-                            static_cast<double>(tokens * state.iterations());
+  const double operations =
+      training_flops_per_token(config) * static_cast<double>(tokens * state.iterations());
   state.counters["flop/s"] = {operations, benchmark::Counter::kIsRate};
   state.counters["of_sgemm"] = {operations / benchmarks::matrix_product_rate(),
                                 benchmark::Counter::kIsRate};

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "moe/model_size.h"
 #include "parallel/communication/planning/planning_communicator.h"
 #include "tests/moe/model_harness.h"
 #include "tests/support/run_ranks.h"
@@ -40,9 +41,8 @@ std::int64_t total_parameters(const ModelConfig& config, int ranks, int expert_p
 TEST(ParameterCount, OfTheDense1BModelIsExact) {
   EXPECT_EQ(total_parameters(dense_1b(ActivationKind::swiglu), 1, 1), 1'345'423'360);
   EXPECT_EQ(total_parameters(dense_1b(ActivationKind::polynorm), 1, 1), 1'345'423'360 + 96);
-  EXPECT_EQ(LanguageModel::active_parameters(dense_1b(ActivationKind::swiglu)), 1'345'423'360);
-  EXPECT_EQ(LanguageModel::active_parameters(dense_1b(ActivationKind::polynorm)),
-            1'345'423'360 + 96);
+  EXPECT_EQ(active_parameters(dense_1b(ActivationKind::swiglu)), 1'345'423'360);
+  EXPECT_EQ(active_parameters(dense_1b(ActivationKind::polynorm)), 1'345'423'360 + 96);
 }
 
 TEST(ParameterCount, OfTheMoe7BModelIsExactUnderAnyLayout) {
@@ -51,15 +51,15 @@ TEST(ParameterCount, OfTheMoe7BModelIsExactUnderAnyLayout) {
     EXPECT_EQ(total_parameters(moe_7b(ActivationKind::polynorm), 8, expert_parallel),
               6'919'161'856 + 64);
   }
-  EXPECT_EQ(LanguageModel::active_parameters(moe_7b(ActivationKind::swiglu)), 1'282'017'280);
-  EXPECT_EQ(LanguageModel::active_parameters(moe_7b(ActivationKind::polynorm)), 1'282'017'280 + 64);
+  EXPECT_EQ(active_parameters(moe_7b(ActivationKind::swiglu)), 1'282'017'280);
+  EXPECT_EQ(active_parameters(moe_7b(ActivationKind::polynorm)), 1'282'017'280 + 64);
 }
 
 TEST(ParameterCount, ActiveOnesWithAllExpertsChosenAreAll) {
   for (const char* name : {"moe", "shared", "dense"}) {
     ModelConfig config = reference_config(name);
     config.moe.top_k = std::max<std::int64_t>(config.moe.experts, 1);
-    EXPECT_EQ(LanguageModel::active_parameters(config), total_parameters(config, 1, 1)) << name;
+    EXPECT_EQ(active_parameters(config), total_parameters(config, 1, 1)) << name;
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/language_model.h"
 
+#include "moe/model_size.h"
 #include "tests/moe/model_harness.h"
 
 namespace polymoe::test {
@@ -272,8 +273,7 @@ TEST(LanguageModel, FlopsPerTokenOfTheDense1BModel) {
   config.context = 4096;
   config.activation.kind = ActivationKind::swiglu;
   // 6 per weight of a product, and 12 * 2048 per key, 2048.5 keys on average, in 24 layers.
-  EXPECT_EQ(LanguageModel::training_flops_per_token(config),
-            6.0 * 1'279'787'008 + 24 * 12 * 2048 * 2048.5);
+  EXPECT_EQ(training_flops_per_token(config), 6.0 * 1'279'787'008 + 24 * 12 * 2048 * 2048.5);
 }
 
 }  // namespace
