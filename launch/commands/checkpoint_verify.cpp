@@ -32,6 +32,9 @@ std::string checkpoint_of(const std::string& path) {
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = checkpoint_verify_command().parse(args);
   const std::string path = checkpoint_of(line.positional().front());
+  if (fs::is_directory(path) && !fs::exists(fs::path(path) / "manifest.json"))
+    throw InputFileError(path,
+                         "neither a checkpoint (no manifest.json) nor a run directory with one");
   const CheckpointVerdict verdict = verify_checkpoint(path, progress_on_stderr());
   for (const std::string& finding : verdict.findings) std::cout << finding << '\n';
   if (!verdict.findings.empty()) {

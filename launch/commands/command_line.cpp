@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command_line.h"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <set>
 #include <utility>
@@ -37,7 +38,36 @@ std::vector<std::string> take_overrides(std::vector<std::string>& args,
   return overrides;
 }
 
+/// Where an argument without a name was meant to go: "" where nobody can tell.
+std::string meant_by(const std::string& argument, std::size_t number, bool none_allowed,
+                     const std::vector<std::string>& names, const std::vector<std::string>& free) {
+  if (argument.starts_with("-")) {
+    const std::string option = nearest(argument.substr(1), names);
+    return option.empty() ? "" : "; did you mean --" + option + "?";
+  }
+  if (!none_allowed || number >= free.size()) return "";
+  return "; did you mean --" + free[number] + " " + argument + "?";
+}
+
+/// An option that ends as a longer one does: tokens, for max-tokens.
+std::string nearest_option(const std::string& given, const std::vector<std::string>& names) {
+  const std::string best = nearest(given, names);
+  if (!best.empty()) return best;
+  for (const std::string& name : names)
+    if (given.ends_with("-" + name) || given.ends_with("_" + name)) return name;
+  return "";
+}
+
 }  // namespace
+
+/// Those that take a value and were not given, in their order.
+std::vector<std::string> CommandLine::unused_options(
+    const std::vector<CommandOption>& options) const {
+  std::vector<std::string> unused;
+  for (const CommandOption& option : options)
+    if (!option.value.empty() && !has(option.name)) unused.push_back(option.name);
+  return unused;
+}
 
 CommandLine::CommandLine(const std::vector<CommandOption>& options,
                          const std::vector<std::string>& args, std::size_t positional,
@@ -70,7 +100,7 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
         if (is_value) continue;
         positional_.insert(positional_.end(), given.value.begin(), given.value.end());
       } else if (given.unregistered) {
-        std::string best = nearest(given.string_key, names);
+        std::string best = nearest_option(given.string_key, names);
         if (best.empty() && overrides) {
           best = suggested_key(given.string_key);
           if (!best.empty()) best += "=VALUE";
@@ -86,8 +116,13 @@ CommandLine::CommandLine(const std::vector<CommandOption>& options,
   } catch (const po::error& error) {
     lines.push_back(error.what());
   }
+  const std::vector<std::string> free = unused_options(options);
+  const bool dashes = std::any_of(positional_.begin(), positional_.end(),
+                                  [](const auto& argument) { return argument.starts_with("-"); });
   for (std::size_t i = positional; i < positional_.size(); ++i)
-    lines.push_back("'" + positional_[i] + "': unexpected argument");
+    lines.push_back(
+        "'" + positional_[i] + "': unexpected argument" +
+        meant_by(positional_[i], i - positional, positional == 0 && !dashes, names, free));
   const bool all_read = lines.empty();  // otherwise a misspelled option would be missed as well
   for (const CommandOption& option : options)
     if (option.required && all_read && !has(option.name))

@@ -42,6 +42,7 @@ class CommandLine {
     std::vector<std::string> values;
   };
   const Given* find(const std::string& option) const;
+  std::vector<std::string> unused_options(const std::vector<CommandOption>& options) const;
 
   std::vector<Given> given_;
   std::vector<std::string> positional_;

@@ -179,8 +179,8 @@ bool show_help(const Command& command, const std::vector<std::string>& args) {
 }
 
 int run(std::vector<std::string> args, SaveObserver* saves) {
-  // "help COMMAND [TOPIC]" is "COMMAND --help [TOPIC]".
-  if (!args.empty() && args.front() == "help") {
+  // "help COMMAND [TOPIC]" and "--help COMMAND [TOPIC]" are "COMMAND --help [TOPIC]".
+  if (!args.empty() && (args.front() == "help" || asks_for_help(args.front()))) {
     args.erase(args.begin());
     if (args.size() == 2 && args.front() == "--reference") {
       write_reference(args.back());
@@ -197,7 +197,7 @@ int run(std::vector<std::string> args, SaveObserver* saves) {
   }
   if (!args.empty() && asks_for_help(args.front())) {
     std::cout << program_help(help_width());
-  } else if (!args.empty() && args.front() == "--version") {
+  } else if (!args.empty() && (args.front() == "--version" || args.front() == "version")) {
     std::cout << version_text();
   } else {
     const Command& command = take_command(args);

@@ -53,8 +53,8 @@ TrainingData::TrainingData(const Config& config, Communicator& world)
   valid_shares_ = shares_of(config.data.valid, sizes, config.data.weights);
   mixture_ = mixture_of(config);
   on_first_rank(world, [&] {
+    agree_on_tokenizer();  // first: it knows why ids are too large
     look_at_all();
-    agree_on_tokenizer();
   });
 }
 

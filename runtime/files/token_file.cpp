@@ -126,11 +126,14 @@ TokenFile TokenFile::open(const std::filesystem::path& path, int token_bytes) {
   } else if (exists(with_suffix(path, ".idx"))) {
     file = open_megatron(path);
   } else if (!exists(path)) {
-    throw InputFileError(path.string(), "no such file, and no " + path.string() + ".idx");
+    throw InputFileError(path.string(),
+                         exists(path.string() + "-train.idx")
+                             ? "no such file; did you mean " + path.string() + "-train?"
+                             : "no such file, and no " + path.string() + ".idx");
   } else {
     throw InputFileError(path.string(),
                          "not a token file: expected Megatron .bin with .idx, llm.c .bin, or "
-                         "raw .npy");
+                         "raw .npy; of text polymoe tokenize makes one");
   }
   if (file.tokens_ == 0) throw InputFileError(file.path().string(), "holds no tokens");
   file.open_mask(std::filesystem::path(file.path()).replace_extension());

@@ -131,7 +131,11 @@ TEST_F(CommandLineTest, UsageErrors) {
   expect_line(run({"plan", "--conf", "x"}), 64, {"--conf: unknown option"});
   expect_line(run({"train", "--steps", "5"}), 64, {"--steps", "did you mean --train.steps=VALUE?"});
   expect_line(run({"frobnicate"}), 64, {"'frobnicate': unknown command (polymoe --help"});
-  expect_line(run({"plan", "stray"}), 64, {"'stray'"});
+  expect_line(run({"plan", "stray"}), 64,
+              {"'stray': unexpected argument; did you mean --config stray?"});
+  expect_line(run({"tokenize", "a.txt"}), 64, {"did you mean --input a.txt?"});
+  expect_line(run({"plan", "-ranks=2"}), 64, {"'-ranks=2'", "did you mean --ranks?"});
+  expect_line(run({"generate", "--max-tokens", "3"}), 64, {"did you mean --tokens?"});
   expect_line(run({"plan", "--config"}), 64, {"config"});
   expect_line(run({"plan", "--config", "a", "--config", "b"}), 64, {"--config", "more than once"});
   expect_line(run({"plan", "--ranks", "0"}), 64, {"--ranks 0", "[1, "});
@@ -243,6 +247,8 @@ TEST_F(CommandLineTest, BadTokenFiles) {
     return run(training({"--data.train=" + path(name)}));
   };
   expect_line(train_on("absent.bin"), 65, {"absent.bin"});
+  write_tokens("parts-train", 60);
+  expect_line(train_on("parts"), 65, {"did you mean", "parts-train?"});
   write_tokens("ids", 100);
   expect_line(train_on("ids"), 65, {"ids.bin", "70", "0 to 63"});
   write_tokens("cut", 64);
