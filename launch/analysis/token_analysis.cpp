@@ -230,11 +230,11 @@ TokenAnalysis analyze_tokens(LanguageModel& model, const TokenFile& file,
     const Arena::Scope scope(context.arena);
     std::vector<std::int32_t> tokens(static_cast<std::size_t>(count * length));
     file.read(first * length, count * length, tokens.data());
-    const auto fill = [&](std::int32_t* to, std::int32_t* targets) {
-      std::copy(tokens.begin(), tokens.end(), to);
-      file.read(first * length + 1, count * length, targets);
+    const auto fill = [&](const TokenRows& to) {
+      std::copy(tokens.begin(), tokens.end(), to.tokens);
+      file.read(first * length + 1, count * length, to.targets);
     };
-    const TokenBatch batch = make_batch(count, length, fill, context);
+    const TokenBatch batch = make_batch({.sequences = count, .length = length}, fill, context);
     looker.begin(tokens);
     const Tensor losses = model.observe(
         batch, [&](const LayerObservation& seen) { looker.see(seen); }, context);

@@ -24,6 +24,9 @@ std::int64_t most_of_ranks(std::int64_t value, Communicator& world, Stream& stre
   return *most->data<std::int64_t>();
 }
 
+/// Of the documents where the step keeps to them.
+constexpr std::int64_t document_rows = 512;
+
 /// Of the process at its peak; of a GPU what is taken now, by whomever, of the arena what was used.
 std::int64_t memory_in_use(ExecutionContext& context) {
   const Device device = context.stream.device();
@@ -81,13 +84,17 @@ void ModelBench::step(ExecutionContext& context) {
   const std::int64_t vocab = config_.model.vocab;
   const auto rank = static_cast<std::uint64_t>(mesh_.world().rank());
   const StepShares& shares = training_.shares();
-  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
-    const std::int64_t rows = shares.of(pass, mesh_.world().rank()).count * config_.model.context;
+  const auto fill = [&](std::int64_t pass, const TokenRows& to) {
+    const std::int64_t length = config_.model.context;
+    const std::int64_t rows = shares.of(pass, mesh_.world().rank()).count * length;
     // Each rank draws from a range of its own.
     const std::uint64_t begin = (rank << 40) + drawn_;
     for (std::int64_t i = 0; i < rows; ++i) {
-      tokens[i] = random_token(begin + static_cast<std::uint64_t>(i), vocab);
-      targets[i] = random_token(begin + static_cast<std::uint64_t>(i) + 1, vocab);
+      to.tokens[i] = random_token(begin + static_cast<std::uint64_t>(i), vocab);
+      to.targets[i] = random_token(begin + static_cast<std::uint64_t>(i) + 1, vocab);
+      if (to.document_starts != nullptr)
+        to.document_starts[i] =
+            static_cast<std::int32_t>(i % length / document_rows * document_rows);
     }
     drawn_ += static_cast<std::uint64_t>(rows);
   };
@@ -101,6 +108,8 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   BenchResult result{.name = "step"};
   result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
                              routing_text(model.moe.routing));
+  if (config_.data.keeps_documents())
+    result.shape += fmt::format(", documents of {}", document_rows);
   result.floor = {
       .bytes =
           static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients + 2 * plan_.optimizer),

@@ -9,6 +9,7 @@
 #include "launch/commands/command.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
+#include "launch/data/document_ends.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
 #include "launch/evaluation/task_run.h"
@@ -26,25 +27,28 @@ namespace {
 
 struct TokensToEvaluate {
   std::string path;
-  int token_bytes = 0;
+  DataConfig data;               // how it is read
   std::int64_t max_windows = 0;  // 0 = all
 };
 
 /// Cross-entropy over a token file, on rank 0's output and as members of the report. Collective.
 void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& report) {
   const std::string& path = tokens.path;
-  const TokenFile file = TokenFile::open(path, tokens.token_bytes);
+  const TokenFile file = TokenFile::open(path, tokens.data.token_bytes);
   const ModelConfig& model = saved.config().model;
   const auto spoken = remembered_tokenizer(saved.checkpoint());
   const auto written = tokenizer_of_tokens(path);
   if (spoken && written && !identity_of_tokenizer(*spoken).same_as(*written))
     throw InputFileError(path, fmt::format("holds tokens of {}, but the run's tokenizer is {}",
                                            written->text(), identity_of_tokenizer(*spoken).text()));
+  std::optional<DocumentEnds> ends;
+  if (tokens.data.documents == Documents::mask) ends.emplace(file, path, tokens.data);
   const Evaluation result = evaluate(
       saved.model(), file,
       {.context = model.context,
        .per_batch = shares_of(saved.config(), saved.mesh().world().size()).largest(),
        .max_windows = tokens.max_windows,
+       .documents = ends ? &*ends : nullptr,
        .progress = saved.mesh().world().rank() == 0 ? progress_on_stderr() : ProgressOutput{}},
       saved.mesh(), saved.context());
   report.set("loss", result.loss());
@@ -97,6 +101,11 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
   const int max_windows = whole_number("max-windows", 0, 1, std::numeric_limits<int>::max());
 
+  const int end_of_text = whole_number("data.end_of_text", -1, 0, std::numeric_limits<int>::max());
+  const std::string documents = line.value("data.documents");
+  if (!documents.empty() && documents != "mask" && documents != "ignore")
+    throw InvalidArgument(fmt::format("--data.documents {}: must be ignore or mask", documents));
+
   if (!line.has("tokens") && !line.has("tasks"))
     throw InvalidArgument("--tokens, --tasks: one of them must be given");
   if (line.has("items") && !line.has("tasks"))
@@ -117,10 +126,13 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   Json report = Json::object();
   std::string items;
   if (line.has("tokens")) {
-    if (token_bytes == 0) token_bytes = saved.config().data.token_bytes;
+    DataConfig data = saved.config().data;
+    if (token_bytes != 0) data.token_bytes = token_bytes;
+    if (!documents.empty())
+      data.documents = documents == "mask" ? Documents::mask : Documents::ignore;
+    if (end_of_text >= 0) data.end_of_text = end_of_text;
     evaluate_tokens(
-        saved,
-        {.path = line.value("tokens"), .token_bytes = token_bytes, .max_windows = max_windows},
+        saved, {.path = line.value("tokens"), .data = std::move(data), .max_windows = max_windows},
         report);
   }
   if (!tasks.empty()) {
@@ -172,6 +184,13 @@ const Command& eval_command() {
             .help =
                 "width of the tokens of a raw .npy file, 2 or 4; default: as the run was trained"},
            {.name = "data.token_bytes", .value = "N", .help = "the same"},
+           {.name = "data.documents",
+            .value = "ignore|mask",
+            .help = "whether attention and targets keep to the file's documents; default: as the "
+                    "run was trained"},
+           {.name = "data.end_of_text",
+            .value = "ID",
+            .help = "ends documents where no index of the file does"},
            device_option(),
            {.name = "threads",
             .value = "N",

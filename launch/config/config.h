@@ -34,6 +34,11 @@ struct DataStage {
 /// How one stage's mixture becomes the next one's.
 enum class StageChange : std::uint8_t { step, linear };
 
+/// Whether attention, positions and targets keep to documents.
+enum class Documents : std::uint8_t { ignore, mask };
+/// What windows are: cut one behind the other, or filled with whole documents.
+enum class Packing : std::uint8_t { stream, documents };
+
 struct DataConfig {
   std::vector<WeightedFile> train;  // "PATH[:WEIGHT] ..." in the file
   std::vector<WeightedFile> valid;  // empty = no validation
@@ -41,8 +46,16 @@ struct DataConfig {
   std::vector<DataStage> stages;  // "TOKENS PATH[:WEIGHT] ...; TOKENS ..." behind `train`
   StageChange stage_change = StageChange::step;
   std::vector<WeightedFile> max_epochs;  // "PATH:EPOCHS ..."
-  int token_bytes = 2;                   // of raw .npy files: 2 or 4
-  bool accept_changed = false;           // go on though a file is not the one of the checkpoint
+  Documents documents = Documents::ignore;
+  Packing packing = Packing::stream;
+  std::int64_t end_of_text = -1;  // ends documents where no index says it; -1 = not given
+  int token_bytes = 2;            // of raw .npy files: 2 or 4
+  bool accept_changed = false;    // go on though a file is not the one of the checkpoint
+
+  /// Whether batches say where documents begin.
+  bool keeps_documents() const {
+    return documents == Documents::mask || packing == Packing::documents;
+  }
 };
 
 /// Of parameters and activations; optimizer state and sums are f32 in either.

@@ -314,6 +314,19 @@ void add_data_and_train(std::vector<Option>& table) {
                           "a stage holds until the next one, or moves towards it all the time"));
   add(epochs("data.max_epochs", FIELD(data.max_epochs),
              "how often a file is seen at most; the others then take its share"));
+  add(choice<Documents>("data.documents",
+                        {{"ignore", Documents::ignore}, {"mask", Documents::mask}},
+                        FIELD(data.documents),
+                        "mask: attention and positions do not cross the end of a document, whose "
+                        "last token predicts nothing"));
+  add(choice<Packing>("data.packing",
+                      {{"stream", Packing::stream}, {"documents", Packing::documents}},
+                      FIELD(data.packing),
+                      "windows are cut from the file one behind the other, or whole documents are "
+                      "packed into them, with padding behind"));
+  add(whole("data.end_of_text", "[-1, 2147483647]", FIELD(data.end_of_text),
+            "id that ends documents in files whose index names none; -1 = as the description "
+            "beside the file says"));
   add(choice<int>("data.token_bytes", {{"2", 2}, {"4", 4}}, FIELD(data.token_bytes),
                   "bytes per token of raw .npy files"));
   add(choice<bool>(

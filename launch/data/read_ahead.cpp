@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/documents.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -34,14 +35,23 @@ ReadAhead::~ReadAhead() {
   thread_.join();
 }
 
+TokenRows ReadAhead::Step::from(std::int64_t row) {
+  const TokenRows all{
+      .tokens = tokens.data(),
+      .targets = targets.data(),
+      .document_starts = document_starts.empty() ? nullptr : document_starts.data()};
+  return all.from(row);
+}
+
 ReadAhead::Step ReadAhead::read(std::int64_t first) const {
   const auto context = static_cast<std::size_t>(data_.context());
   Step step;
   step.tokens.resize(settings_.samples.size() * context);
   step.targets.resize(step.tokens.size());
+  if (data_.keeps_documents()) step.document_starts.resize(step.tokens.size());
   for (std::size_t i = 0; i < settings_.samples.size(); ++i)
-    data_.sample(first + settings_.samples[i], step.tokens.data() + i * context,
-                 step.targets.data() + i * context);
+    data_.sample(first + settings_.samples[i], step.from(static_cast<std::int64_t>(i * context)));
+  step.padding = std::count(step.document_starts.begin(), step.document_starts.end(), no_document);
   step.predicted = std::count_if(step.targets.begin(), step.targets.end(),
                                  [](std::int32_t id) { return id >= 0; });
   return step;

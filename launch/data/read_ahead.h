@@ -25,7 +25,11 @@ class ReadAhead {
   };
   struct Step {
     std::vector<std::int32_t> tokens, targets;  // [samples, context]
+    std::vector<std::int32_t> document_starts;  // likewise, or empty
     std::int64_t predicted = 0;                 // targets that count
+    std::int64_t padding = 0;                   // rows without a token
+
+    TokenRows from(std::int64_t row);
   };
 
   /// `data` must outlive it, and must not begin anew meanwhile.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/documents.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 #include "runtime/rounding.h"
@@ -28,11 +29,22 @@ void TokenData::open(const std::vector<WeightedFile>& files) {
   for (const WeightedFile& named : files) {
     if (std::find(names_.begin(), names_.end(), named.path) != names_.end()) continue;
     TokenFile file = TokenFile::open(named.path, config_.token_bytes);
-    const std::int64_t windows = (file.tokens() - 1) / context;
-    if (windows < 1)
+    std::int64_t windows = (file.tokens() - 1) / context;
+    if (config_.packing == Packing::documents) {
+      if (file.documents() < 1)
+        throw InputFileError(file.path().string(),
+                             "names no documents, which data.packing = documents needs: it takes "
+                             "Megatron files whose index has them");
+      windows = packings_.emplace_back(file, context).windows();
+      if (windows < 1)
+        throw InputFileError(file.path().string(), "has no document of two tokens or more");
+    } else if (windows < 1) {
       throw InputFileError(file.path().string(),
                            fmt::format("has {} tokens; a sample of model.context = {} needs {}",
                                        file.tokens(), context, context + 1));
+    } else if (config_.documents == Documents::mask) {
+      ends_.emplace_back(file, named.path, config_);
+    }
     names_.push_back(named.path);
     windows_.push_back(windows);
     files_.push_back(std::move(file));
@@ -83,8 +95,15 @@ void TokenData::begin(const DataPosition& position) {
   mixture_ = Mixture(std::move(mixture));
 }
 
+double TokenData::filled(std::size_t file) const {
+  if (packings_.empty()) return 1.0;
+  return static_cast<double>(packings_[file].rows()) /
+         static_cast<double>(windows_[file] * context());
+}
+
 bool TokenData::masked() const {
-  return std::any_of(files_.begin(), files_.end(), [](const auto& file) { return file.masked(); });
+  return keeps_documents() ||
+         std::any_of(files_.begin(), files_.end(), [](const auto& file) { return file.masked(); });
 }
 
 std::int64_t TokenData::tokens() const {
@@ -93,14 +112,34 @@ std::int64_t TokenData::tokens() const {
   return total;
 }
 
-void TokenData::sample(std::int64_t index, std::int32_t* tokens, std::int32_t* targets) const {
+void TokenData::sample(std::int64_t index, const TokenRows& rows) const {
   const auto [source, ordinal] = mixture_(index);
   const std::int64_t windows = windows_[source];
   const Permutation order(windows, keys_[source], static_cast<std::uint64_t>(ordinal / windows));
-  const std::int64_t begin = order(ordinal % windows) * context();
+  const std::int64_t window = order(ordinal % windows);
   const TokenFile& file = files_[source];
-  file.read(begin, context(), tokens, settings_.vocab);
-  file.read_targets(begin + 1, context(), targets, settings_.vocab);
+  if (!packings_.empty()) return pack(file, packings_[source].window(file, window), rows);
+  const std::int64_t begin = window * context();
+  file.read(begin, context(), rows.tokens, settings_.vocab);
+  file.read_targets(begin + 1, context(), rows.targets, settings_.vocab);
+  if (!ends_.empty()) ends_[source].split(file, begin, context(), context(), rows);
+}
+
+void TokenData::pack(const TokenFile& file, const std::vector<DocumentPacking::Piece>& pieces,
+                     const TokenRows& rows) const {
+  std::int64_t first = 0;
+  for (const DocumentPacking::Piece& piece : pieces) {
+    const TokenRows to = rows.from(first);
+    file.read(piece.begin, piece.rows, to.tokens, settings_.vocab);
+    file.read_targets(piece.begin + 1, piece.rows, to.targets, settings_.vocab);
+    const std::int64_t start = config_.documents == Documents::mask ? first : 0;
+    std::fill_n(to.document_starts, piece.rows, static_cast<std::int32_t>(start));
+    first += piece.rows;
+  }
+  const TokenRows padding = rows.from(first);
+  std::fill_n(padding.tokens, context() - first, 0);
+  std::fill_n(padding.targets, context() - first, -1);
+  std::fill_n(padding.document_starts, context() - first, no_document);
 }
 
 }  // namespace polymoe

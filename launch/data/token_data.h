@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "launch/config/config.h"
+#include "launch/data/document_ends.h"
+#include "launch/data/document_packing.h"
 #include "launch/data/mixture.h"
+#include "launch/data/token_rows.h"
 #include "runtime/files/token_file.h"
 
 namespace polymoe {
@@ -26,8 +29,8 @@ struct DataPosition {
 /// alone, so that nothing depends on the number of ranks and a resumed run goes on where it
 /// stopped.
 ///
-/// A file is cut into windows of context + 1 tokens, stride context. The files take turns as the
-/// mixture says, and each file's windows come in a seeded order, every one of them once before any
+/// A file is cut into windows of context + 1 tokens, stride context, or its documents are packed
+/// into windows (data.packing). The files take turns as the mixture says, and each file's windows come in a seeded order, every one of them once before any
 /// comes again; the order of the next pass is another one.
 class TokenData {
  public:
@@ -58,23 +61,33 @@ class TokenData {
     return mixture_.drawn(sample);
   }
 
+  /// Share of the rows of a file's windows that hold a token.
+  double filled(std::size_t file) const;
+
   /// Whether some tokens are no targets, so that samples differ in how many they have.
   bool masked() const;
+  /// Whether samples have document_starts.
+  bool keeps_documents() const { return config_.keeps_documents(); }
 
   /// tokens[j] = window[j], targets[j] = window[j + 1], j in [0, context), or -1 where the file's
-  /// mask says that it does not count. Thread-safe.
+  /// mask says that it does not count, where a document ends (data.documents), and in padding,
+  /// whose tokens are 0. Thread-safe.
   /// Throws InputFileError with file, position and id of a token outside [0, vocab).
-  void sample(std::int64_t index, std::int32_t* tokens, std::int32_t* targets) const;
+  void sample(std::int64_t index, const TokenRows& rows) const;
 
  private:
   void open(const std::vector<WeightedFile>& files);
   std::vector<double> shares_of_all(const std::vector<WeightedFile>& files) const;
+  void pack(const TokenFile& file, const std::vector<DocumentPacking::Piece>& pieces,
+            const TokenRows& rows) const;
 
   DataConfig config_;
   Settings settings_;
   std::vector<std::string> names_;
   std::vector<TokenFile> files_;
-  std::vector<std::int64_t> windows_;  // per file
+  std::vector<std::int64_t> windows_;      // per file
+  std::vector<DocumentEnds> ends_;         // per file, of streams with data.documents = mask
+  std::vector<DocumentPacking> packings_;  // per file, with data.packing = documents
   DataPosition position_;
   std::vector<std::uint64_t> keys_;  // of the files' orders
   Mixture mixture_;

@@ -33,6 +33,9 @@ std::string mixture_of(const Config& config) {
   for (const char* key : {"data.train", "data.weights", "data.stages", "data.stage_change",
                           "data.max_epochs", "train.seed", "model.context"})
     text += (text.empty() ? "" : " | ") + find_option(key)->print(config);
+  // Only where it is not as it always was: checkpoints of before say nothing of it.
+  if (config.data.packing != Packing::stream)
+    text += " | packing " + find_option("data.packing")->print(config);
   return text;
 }
 
@@ -49,7 +52,11 @@ TrainingData::TrainingData(const Config& config, Communicator& world)
       train_(config.data, settings_of(config)),
       valid_(open_files(config.data.valid, config.data.token_bytes)) {
   std::vector<std::int64_t> sizes;
-  for (const TokenFile& file : valid_) sizes.push_back(file.tokens());
+  for (const TokenFile& file : valid_) {
+    if (config.data.documents == Documents::mask)
+      valid_ends_.emplace_back(file, config.data.valid[sizes.size()].path, config.data);
+    sizes.push_back(file.tokens());
+  }
   valid_shares_ = shares_of(config.data.valid, sizes, config.data.weights);
   mixture_ = mixture_of(config);
   on_first_rank(world, [&] {
@@ -87,9 +94,9 @@ void TrainingData::look_at_all() {
 /// Ids of two tokenizers mean nothing to one another.
 void TrainingData::agree_on_tokenizer() {
   std::string first;
-  const auto add = [&](const std::string& path) {
+  const auto add = [&](const std::string& path) -> std::string {
     const std::optional<TokenizerIdentity> identity = tokenizer_of_tokens(path);
-    if (!identity) return;
+    if (!identity) return "-";
     if (identity->vocab > config_.model.vocab)
       throw InputFileError(path, fmt::format("holds tokens of {}; model.vocab = {} is less",
                                              identity->text(), config_.model.vocab));
@@ -97,11 +104,14 @@ void TrainingData::agree_on_tokenizer() {
       throw InputFileError(path, fmt::format("holds tokens of {}, but {} those of {}: tokenize "
                                              "all files by one tokenizer",
                                              identity->text(), first, tokenizer_->text()));
-    if (tokenizer_) return;
-    tokenizer_ = identity;
-    first = path;
+    if (!tokenizer_) {
+      tokenizer_ = identity;
+      first = path;
+    }
+    return identity->name;
   };
-  for (std::size_t i = 0; i < train_.files().size(); ++i) add(train_.name(i));
+  for (std::size_t i = 0; i < train_.files().size(); ++i)
+    tokenizer_names_.push_back(add(train_.name(i)));
   for (const WeightedFile& file : config_.data.valid) add(file.path);
 }
 
@@ -206,21 +216,23 @@ std::vector<std::string> TrainingData::table() const {
   const TokenData& data = train_;
   const std::vector<std::int64_t> drawn = data.windows_drawn(last);
   const WeightKind kind = resolved_weights(config_.data.train, config_.data.weights);
+  const bool packed = config_.data.packing == Packing::documents;
   std::vector<std::string> lines = {
       fmt::format("{} training file{}, weighted by {}: kind, tokens, documents, windows, share, "
                   "epochs over the "
-                  "run",
+                  "run, tokenizer{}",
                   data.files().size(), data.files().size() == 1 ? "" : "s",
-                  kind == WeightKind::size ? "size" : "share")};
+                  kind == WeightKind::size ? "size" : "share", packed ? ", rows filled" : "")};
   for (std::size_t i = 0; i < data.files().size(); ++i) {
     const TokenFile& file = data.files()[i];
-    lines.push_back(
-        fmt::format("  {}  {}  {}  {}  {}  {:.4f}  {:.3f}", data.name(i), file.form_name(),
-                    with_separators(file.tokens()),
-                    file.documents() > 0 ? with_separators(file.documents()) : "-",
-                    with_separators(data.windows(i)),
-                    last > 0 ? static_cast<double>(drawn[i]) / static_cast<double>(last) : 0.0,
-                    static_cast<double>(drawn[i]) / static_cast<double>(data.windows(i))));
+    lines.push_back(fmt::format(
+        "  {}  {}  {}  {}  {}  {:.4f}  {:.3f}  {}", data.name(i), file.form_name(),
+        with_separators(file.tokens()),
+        file.documents() > 0 ? with_separators(file.documents()) : "-",
+        with_separators(data.windows(i)),
+        last > 0 ? static_cast<double>(drawn[i]) / static_cast<double>(last) : 0.0,
+        static_cast<double>(drawn[i]) / static_cast<double>(data.windows(i)), tokenizer_names_[i]));
+    if (packed) lines.back() += fmt::format("  {:.1f}%", 100.0 * data.filled(i));
   }
   return lines;
 }

@@ -35,6 +35,10 @@ class TrainingData {
 
   const TokenData& train() const { return train_; }
   const std::vector<TokenFile>& valid() const { return valid_; }
+  /// Of one of these files, with data.documents = mask; else null.
+  const DocumentEnds* valid_documents(std::size_t file) const {
+    return valid_ends_.empty() ? nullptr : &valid_ends_[file];
+  }
   /// Share of the validation loss that each of these files has; their sum is 1.
   const std::vector<double>& valid_shares() const { return valid_shares_; }
 
@@ -51,13 +55,15 @@ class TrainingData {
   const Config config_;
   TokenData train_;
   std::vector<TokenFile> valid_;
+  std::vector<DocumentEnds> valid_ends_;
   std::vector<double> valid_shares_;
   std::string mixture_;  // the settings that the order of samples follows from
   // On rank 0:
   std::vector<DataState::File> identities_;  // as train_.files(), without positions
   std::vector<DataState::File> unused_;
   std::optional<TokenizerIdentity> tokenizer_;
-  std::int32_t largest_id_ = -1;  // of those that were looked at
+  std::vector<std::string> tokenizer_names_;  // of the training files; "-" where it is not known
+  std::int32_t largest_id_ = -1;              // of those that were looked at
   std::string file_of_largest_id_;
 };
 

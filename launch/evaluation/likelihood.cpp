@@ -63,13 +63,13 @@ void answer(const AnsweringModel& answering, const std::vector<LikelihoodRequest
   ExecutionContext& context = answering.context;
   const Arena::Scope scope(context.arena);
   std::vector<std::int32_t> predicted;
-  const auto fill_batch = [&](std::int32_t* tokens, std::int32_t* targets) {
-    fill(requests, pass, tokens, targets);
-    predicted.assign(targets,
-                     targets + pass.length * static_cast<std::int64_t>(pass.requests.size()));
+  const auto sequences = static_cast<std::int64_t>(pass.requests.size());
+  const auto fill_batch = [&](const TokenRows& to) {
+    fill(requests, pass, to.tokens, to.targets);
+    predicted.assign(to.targets, to.targets + pass.length * sequences);
   };
   const TokenBatch batch =
-      make_batch(static_cast<std::int64_t>(pass.requests.size()), pass.length, fill_batch, context);
+      make_batch({.sequences = sequences, .length = pass.length}, fill_batch, context);
   const Tensor losses = answering.model.token_losses(batch, context);
   const std::vector<float> values = host_values<float>(losses, context.stream);
   std::size_t at = 0;

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <exception>
 #include <map>
@@ -56,15 +57,16 @@ class Samples {
     } else {
       draw();
     }
-    predicted_.reset();
+    counted_.reset();
     if (!data_ || !data_->train().masked()) return;
     Stream host(Device::cpu());
-    world_.all_reduce(Tensor(&step_.predicted, {1}, DType::i64, Device::cpu()), Reduction::sum,
+    std::array<std::int64_t, 2> rows{step_.predicted, step_.padding};
+    world_.all_reduce(Tensor(rows.data(), {rows.size()}, DType::i64, Device::cpu()), Reduction::sum,
                       host);
-    predicted_ = std::max<std::int64_t>(step_.predicted, 1);
+    counted_ = {.predicted = std::max<std::int64_t>(rows[0], 1), .padding = rows[1]};
   }
-  const ReadAhead::Step& step() const { return step_; }
-  std::optional<std::int64_t> predicted() const { return predicted_; }
+  ReadAhead::Step& step() { return step_; }
+  std::optional<TrainingModel::CountedRows> counted() const { return counted_; }
 
  private:
   /// Tokens are a function of a sample's number.
@@ -83,6 +85,7 @@ class Samples {
         if (i > 0) step_.targets.push_back(token);
       }
     }
+    if (config_.data.keeps_documents()) step_.document_starts.assign(step_.tokens.size(), 0);
     ++drawn_;
   }
 
@@ -93,7 +96,7 @@ class Samples {
   std::optional<ReadAhead> ahead_;
   std::int64_t drawn_ = 0;
   ReadAhead::Step step_;
-  std::optional<std::int64_t> predicted_;
+  std::optional<TrainingModel::CountedRows> counted_;
 };
 
 /// A rank's part of a tensor, on its way to rank 0: a line "NAME SEGMENT SIZE BEGIN COUNT", then
@@ -188,15 +191,18 @@ void run_layout(const Config& config, std::int64_t steps, std::unique_ptr<Commun
   for (std::int64_t step = 1; step <= steps; ++step) {
     samples.next();
     std::int64_t next = 0;
-    const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+    const auto fill = [&](std::int64_t pass, const TokenRows& to) {
       const std::int64_t count =
           model.shares().of(pass, mesh.world().rank()).count * config.model.context;
-      std::copy_n(samples.step().tokens.data() + next, count, tokens);
-      std::copy_n(samples.step().targets.data() + next, count, targets);
+      const TokenRows from = samples.step().from(next);
+      std::copy_n(from.tokens, count, to.tokens);
+      std::copy_n(from.targets, count, to.targets);
+      if (to.document_starts != nullptr)
+        std::copy_n(from.document_starts, count, to.document_starts);
       next += count;
     };
     LayoutStep made{.step = step, .loss = 0.0, .gradients = {}, .parameters = {}};
-    made.loss = model.forward_backward(fill, model.shares().passes, context, samples.predicted())
+    made.loss = model.forward_backward(fill, model.shares().passes, context, samples.counted())
                     .cross_entropy;
     context.stream.synchronize();
     mesh.world().check();

@@ -43,17 +43,21 @@ std::vector<Pass> cut(std::int64_t tokens, const EvaluationWindows& windows) {
 
 /// The sum of the losses; `counted` becomes the number of predictions that are in it.
 double evaluate_pass(LanguageModel& model, const TokenFile& file, const Pass& pass,
-                     std::int64_t* counted, ExecutionContext& context) {
+                     const DocumentEnds* documents, std::int64_t* counted,
+                     ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
   const std::int64_t rows = pass.windows * pass.length, vocab = model.config().vocab;
   // The windows are consecutive in the file, so one read serves them all.
-  const auto fill = [&](std::int32_t* tokens, std::int32_t* targets) {
+  const auto fill = [&](const TokenRows& to) {
     if (rows == 0) return;
-    file.read(pass.first_token, rows, tokens, vocab);
-    file.read_targets(pass.first_token + 1, rows, targets, vocab);
-    *counted = std::count_if(targets, targets + rows, [](auto id) { return id >= 0; });
+    file.read(pass.first_token, rows, to.tokens, vocab);
+    file.read_targets(pass.first_token + 1, rows, to.targets, vocab);
+    if (documents != nullptr) documents->split(file, pass.first_token, rows, pass.length, to);
+    *counted = std::count_if(to.targets, to.targets + rows, [](auto id) { return id >= 0; });
   };
-  const TokenBatch batch = make_batch(pass.windows, pass.length, fill, context);
+  const TokenBatch batch = make_batch(
+      {.sequences = pass.windows, .length = pass.length, .documents = documents != nullptr}, fill,
+      context);
   const Tensor losses = model.token_losses(batch, context);
   const Tensor result = context.arena.allocate({1}, DType::f64);
   sum(losses, result, context.arena, context.stream);
@@ -86,7 +90,7 @@ Evaluation evaluate(LanguageModel& model, const TokenFile& file, const Evaluatio
     const bool idle = mine >= passes.size();
     const Pass pass = idle ? Pass{.length = windows.context} : passes[mine];
     std::int64_t counted = 0;
-    const double value = evaluate_pass(model, file, pass, &counted, context);
+    const double value = evaluate_pass(model, file, pass, windows.documents, &counted, context);
     for (std::size_t i = first; i < std::min(first + ranks, passes.size()); ++i)
       progress.advance(passes[i].windows);
     if (idle) continue;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "launch/data/document_ends.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
@@ -29,6 +30,8 @@ struct EvaluationWindows {
   std::int64_t context = 0;
   std::int64_t per_batch = 1;    // windows of one rank's pass
   std::int64_t max_windows = 0;  // only the first ones; 0 = all
+  /// Attention and targets keep to the file's documents, which end there; null = they do not.
+  const DocumentEnds* documents = nullptr;
   /// Asked before each pass, on every rank with the same answer: leave the rest? Empty = never.
   std::function<bool()> leave = {};
   ProgressOutput progress = {};  // for one of the ranks

@@ -44,7 +44,11 @@ class ThreadCount {
 void measure_losses(LanguageModel& model, const Config& config, std::int64_t sequences,
                     ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
-  model.token_losses(make_batch(sequences, config.model.context, {}, context), context);
+  model.token_losses(make_batch({.sequences = sequences,
+                                 .length = config.model.context,
+                                 .documents = config.data.keeps_documents()},
+                                {}, context),
+                     context);
 }
 
 }  // namespace

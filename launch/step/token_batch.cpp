@@ -8,26 +8,36 @@
 
 namespace polymoe {
 
-TokenBatch make_batch(std::int64_t sequences, std::int64_t length, const FillTokens& fill,
+TokenBatch make_batch(const BatchExtents& extents, const FillTokens& fill,
                       ExecutionContext& context) {
-  const std::int64_t rows = sequences * length;
-  const TokenBatch batch{.tokens = context.arena.allocate({rows}, DType::i32),
-                         .targets = context.arena.allocate({rows}, DType::i32),
-                         .sequences = sequences,
-                         .length = length};
+  const std::int64_t rows = extents.sequences * extents.length;
+  const auto allocate = [&] { return context.arena.allocate({rows}, DType::i32); };
+  TokenBatch batch{.tokens = allocate(),
+                   .targets = allocate(),
+                   .sequences = extents.sequences,
+                   .length = extents.length};
+  if (extents.documents) batch.document_starts = allocate();
   const Timeline::Scope phase(context.timeline, Phase::data);
   switch (context.stream.device().type) {
     case DeviceType::meta:
       break;
     case DeviceType::cpu:
-      fill(batch.tokens.data<std::int32_t>(), batch.targets.data<std::int32_t>());
+      fill({.tokens = batch.tokens.data<std::int32_t>(),
+            .targets = batch.targets.data<std::int32_t>(),
+            .document_starts = static_cast<std::int32_t*>(batch.document_starts.raw())});
       break;
     case DeviceType::cuda: {
-      std::vector<std::int32_t> host(2 * static_cast<std::size_t>(rows));
-      const std::span all(std::as_const(host));
-      fill(host.data(), host.data() + rows);
-      set_values(all.first(static_cast<std::size_t>(rows)), batch.tokens, context.stream);
-      set_values(all.last(static_cast<std::size_t>(rows)), batch.targets, context.stream);
+      std::vector<std::int32_t> host(3 * static_cast<std::size_t>(rows));
+      const TokenRows to{.tokens = host.data(),
+                         .targets = host.data() + rows,
+                         .document_starts = extents.documents ? host.data() + 2 * rows : nullptr};
+      fill(to);
+      const auto move = [&](const std::int32_t* from, const Tensor& there) {
+        set_values(std::span(from, static_cast<std::size_t>(rows)), there, context.stream);
+      };
+      move(to.tokens, batch.tokens);
+      move(to.targets, batch.targets);
+      if (extents.documents) move(to.document_starts, batch.document_starts);
       break;
     }
   }

@@ -33,12 +33,15 @@ TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Devi
 
 LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,
                                           ExecutionContext& context,
-                                          std::optional<std::int64_t> predicted) {
+                                          std::optional<CountedRows> counted) {
   const TrainConfig& train = config_.train;
   const std::int64_t length = config_.model.context;
-  const GlobalBatch global{.tokens = predicted.value_or(train.global_batch * length),
+  const CountedRows rows =
+      counted.value_or(CountedRows{.predicted = train.global_batch * length, .padding = 0});
+  const GlobalBatch global{.tokens = rows.predicted,
                            .sequences = train.global_batch,
-                           .micro_batches = shares_.passes * shares_.ranks};
+                           .micro_batches = shares_.passes * shares_.ranks,
+                           .padding = rows.padding};
   const auto segment_done = [&](int segment) {
     const Timeline::Scope phase(context.timeline, Phase::gradient_reduction);
     reducer_.start(segment, context.stream);
@@ -49,8 +52,10 @@ LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t pas
   for (std::int64_t pass = 0; pass < count; ++pass) {
     const Arena::Scope scope(context.arena);
     const TokenBatch batch = make_batch(
-        shares_.of(pass, mesh_.world().rank()).count, length,
-        [&](std::int32_t* tokens, std::int32_t* targets) { fill(pass, tokens, targets); }, context);
+        {.sequences = shares_.of(pass, mesh_.world().rank()).count,
+         .length = length,
+         .documents = config_.data.keeps_documents()},
+        [&](const TokenRows& to) { fill(pass, to); }, context);
     const bool last = pass + 1 == count;
     losses += model_.forward_backward(batch, global, train.recompute,
                                       last ? segment_done : std::function<void(int)>(), context);

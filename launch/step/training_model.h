@@ -7,6 +7,7 @@
 
 #include "launch/config/config.h"
 #include "launch/config/step_shares.h"
+#include "launch/data/token_rows.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/gradient_reducer.h"
@@ -28,12 +29,16 @@ class TrainingModel {
   /// start at zero. `fill` writes the rank's share of pass `pass`; it may be empty on the meta
   /// device. With `passes` less than the step has, only the first ones run. Returns the rank's
   /// share of the loss. Collective over the mesh.
-  using FillPass =
-      std::function<void(std::int64_t pass, std::int32_t* tokens, std::int32_t* targets)>;
-  /// The loss is the mean over the predicted tokens of the global batch: all of them, or `predicted`
-  /// where some are no targets; the same number on every rank, at least 1.
+  using FillPass = std::function<void(std::int64_t pass, const TokenRows& rows)>;
+  /// Rows of the global batch, the same numbers on every rank.
+  struct CountedRows {
+    std::int64_t predicted = 0;  // at least 1
+    std::int64_t padding = 0;
+  };
+  /// The loss is the mean over the predicted tokens of the global batch: all of them, or as many as
+  /// are `counted` where some are no targets.
   LossTerms forward_backward(const FillPass& fill, std::int64_t passes, ExecutionContext& context,
-                             std::optional<std::int64_t> predicted = {});
+                             std::optional<CountedRows> counted = {});
   /// See ShardedOptimizer. Collective over the mesh.
   double gradient_norm(ExecutionContext& context);
   /// Clips by optimizer.clip and updates. Collective over the mesh.

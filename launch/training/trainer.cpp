@@ -102,21 +102,25 @@ LossTerms Trainer::forward_backward() {
     step = samples_->next();
   }
   std::int64_t next = 0;  // of this rank's tokens; the passes come in their order
-  const auto fill = [&](std::int64_t pass, std::int32_t* tokens, std::int32_t* targets) {
+  const auto fill = [&](std::int64_t pass, const TokenRows& to) {
     const std::int64_t count =
         model_.shares().of(pass, mesh_.world().rank()).count * config_.model.context;
-    std::copy_n(step.tokens.data() + next, count, tokens);
-    std::copy_n(step.targets.data() + next, count, targets);
+    const TokenRows from = step.from(next);
+    std::copy_n(from.tokens, count, to.tokens);
+    std::copy_n(from.targets, count, to.targets);
+    if (to.document_starts != nullptr) std::copy_n(from.document_starts, count, to.document_starts);
     next += count;
   };
-  std::optional<std::int64_t> predicted;
+  std::optional<TrainingModel::CountedRows> counted;
   if (data_.train().masked()) {
     // The mean is over the tokens that count on all ranks.
-    mesh_.world().all_reduce(Tensor(&step.predicted, {1}, DType::i64, Device::cpu()),
+    std::array<std::int64_t, 2> rows{step.predicted, step.padding};
+    mesh_.world().all_reduce(Tensor(rows.data(), {rows.size()}, DType::i64, Device::cpu()),
                              Reduction::sum, execution_.context().stream);
-    predicted = std::max<std::int64_t>(step.predicted, 1);
+    counted = {.predicted = std::max<std::int64_t>(rows[0], 1), .padding = rows[1]};
+    padding_ = rows[1];
   }
-  return model_.forward_backward(fill, model_.shares().passes, execution_.context(), predicted);
+  return model_.forward_backward(fill, model_.shares().passes, execution_.context(), counted);
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
@@ -204,7 +208,7 @@ void Trainer::step(StepMetrics& metrics) {
   tell_of_rounds(metrics);
   execution_.stream().synchronize();
 
-  const std::int64_t step_tokens = config_.train.global_batch * config_.model.context;
+  const std::int64_t step_tokens = config_.train.global_batch * config_.model.context - padding_;
   ++position_.step;
   position_.tokens += step_tokens;
   position_.next_sample += config_.train.global_batch;
@@ -242,6 +246,7 @@ std::optional<double> Trainer::validate() {
                  {.context = config_.model.context,
                   .per_batch = model_.shares().largest(),
                   .max_windows = static_cast<std::int64_t>(std::ceil(windows)),
+                  .documents = data_.valid_documents(i),
                   .leave =
                       [&] {
                         stopped_by_ = agreed_stop();

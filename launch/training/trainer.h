@@ -122,6 +122,7 @@ class Trainer {
   double recent_loss_ = 0.0;
   std::optional<double> valid_loss_;
   std::unique_ptr<ReadAhead> samples_;  // from the first step on
+  std::int64_t padding_ = 0;            // rows of the step under way that hold no token
   bool told_of_rounds_ = false;
 };
 

@@ -182,6 +182,36 @@ MegatronIndex::Range MegatronIndex::document(std::int64_t i) const {
   return {begin, end};
 }
 
+std::vector<std::int64_t> MegatronIndex::document_bounds(std::int64_t first,
+                                                         std::int64_t count) const {
+  const std::string name = file_.path().string();
+  std::vector<std::int64_t> bounds = boundaries(first, count + 1);
+  // Sequences, of which the offsets are read some at a time.
+  const std::int64_t most = std::min(bounds.back(), sequences_ - 1);
+  std::vector<std::int64_t> some;
+  std::int64_t some_begin = 0, previous = 0;
+  for (std::size_t i = 0; i < bounds.size(); ++i) {
+    const std::int64_t sequence = bounds[i];
+    if (sequence < 0 || sequence > sequences_) first_token(sequence);  // says what is wrong
+    if (sequence < sequences_ &&
+        (some.empty() || sequence < some_begin ||
+         sequence >= some_begin + static_cast<std::int64_t>(some.size()))) {
+      some_begin = sequence;
+      some = offsets(sequence, std::clamp<std::int64_t>(most - sequence + 1, 1, block));
+    }
+    const std::int64_t byte = sequence == sequences_
+                                  ? data_bytes_
+                                  : some[static_cast<std::size_t>(sequence - some_begin)];
+    if (byte % token_bytes_ != 0 || byte > data_bytes_ || byte / token_bytes_ < previous)
+      throw InputFileError(name, "document " + str(first + static_cast<std::int64_t>(i)) +
+                                     " begins at byte " + str(byte) + " of the " +
+                                     str(data_bytes_) + " bytes of " + data_.string() +
+                                     "; expected " + str(previous * token_bytes_) + " or more");
+    bounds[i] = previous = byte / token_bytes_;
+  }
+  return bounds;
+}
+
 std::vector<std::int64_t> MegatronIndex::document_starts(std::int64_t begin,
                                                          std::int64_t end) const {
   // The first document that begins at `begin` or behind it.

@@ -273,6 +273,14 @@ TokenFile::Range TokenFile::document(std::int64_t i) const {
   return index_->document(i);
 }
 
+std::vector<std::int64_t> TokenFile::document_bounds(std::int64_t first, std::int64_t count) const {
+  if (first < 0 || count < 1 || first > documents() - count) {
+    throw InvalidArgument("documents " + str(first) + " to " + str(first + count) + " of " +
+                          path().string() + ", which has " + str(documents()));
+  }
+  return index_->document_bounds(first, count);
+}
+
 std::vector<std::int64_t> TokenFile::document_starts(std::int64_t begin, std::int64_t end) const {
   return index_ ? index_->document_starts(begin, end) : std::vector<std::int64_t>();
 }

@@ -48,6 +48,9 @@ class TokenFile {
   /// The tokens of document `i` in [0, documents()); may be empty. Documents are consecutive.
   /// Throws InputFileError where the index contradicts itself there.
   Range document(std::int64_t i) const;
+  /// Where documents [first, first + count) begin and the last of them ends: count + 1 tokens,
+  /// ascending. Throws as document() does.
+  std::vector<std::int64_t> document_bounds(std::int64_t first, std::int64_t count) const;
   /// The first tokens of the documents that begin in [begin, end), in order, each once; empty
   /// documents have none.
   std::vector<std::int64_t> document_starts(std::int64_t begin, std::int64_t end) const;

@@ -38,7 +38,7 @@ TEST_F(ReadAheadTest, GivesTheSamplesOfEveryStepInTheirOrder) {
     const ReadAhead::Step step = steps.next();
     EXPECT_EQ(step.predicted, 16);
     for (const std::int64_t i : {0, 1}) {
-      tokens.sample(first + 1 + 2 * i, ids.data(), targets.data());
+      tokens.sample(first + 1 + 2 * i, {.tokens = ids.data(), .targets = targets.data()});
       EXPECT_TRUE(std::equal(ids.begin(), ids.end(), step.tokens.begin() + 8 * i)) << first;
       EXPECT_TRUE(std::equal(targets.begin(), targets.end(), step.targets.begin() + 8 * i));
     }
@@ -50,7 +50,7 @@ TEST_F(ReadAheadTest, TellsOfABadIdAtTheStepThatHasIt) {
   std::int64_t bad = 0;
   std::vector<std::int32_t> ids(8), targets(8);
   try {
-    for (;; ++bad) tokens.sample(bad, ids.data(), targets.data());
+    for (;; ++bad) tokens.sample(bad, {.tokens = ids.data(), .targets = targets.data()});
   } catch (const InputFileError&) {
   }
   ReadAhead steps(tokens, {.first = 0, .per_step = 1, .last = 100, .samples = {0}});

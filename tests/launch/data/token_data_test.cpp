@@ -41,7 +41,7 @@ class TokenDataTest : public ::testing::Test {
   static std::vector<std::int32_t> sample(const TokenData& data, std::int64_t index) {
     std::vector<std::int32_t> tokens(static_cast<std::size_t>(data.context()), -7);
     std::vector<std::int32_t> targets(tokens);
-    data.sample(index, tokens.data(), targets.data());
+    data.sample(index, {.tokens = tokens.data(), .targets = targets.data()});
     for (std::size_t i = 0; i < tokens.size(); ++i) EXPECT_EQ(targets[i], tokens[i] + 1);
     return tokens;
   }

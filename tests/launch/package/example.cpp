@@ -27,10 +27,10 @@ int main() {
   training.optimizer().initialize(config.train.seed, stream);
 
   // Each token is the one before it plus 3.
-  const auto fill = [&](std::int64_t, std::int32_t* tokens, std::int32_t* targets) {
+  const auto fill = [&](std::int64_t, const TokenRows& rows) {
     for (std::int64_t i = 0; i < config.train.global_batch * config.model.context; ++i) {
-      tokens[i] = static_cast<std::int32_t>(3 * i % config.model.vocab);
-      targets[i] = static_cast<std::int32_t>((3 * i + 3) % config.model.vocab);
+      rows.tokens[i] = static_cast<std::int32_t>(3 * i % config.model.vocab);
+      rows.targets[i] = static_cast<std::int32_t>((3 * i + 3) % config.model.vocab);
     }
   };
   for (std::int64_t step = 1; step <= config.train.steps; ++step) {
