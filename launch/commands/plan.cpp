@@ -69,8 +69,8 @@ std::string layout_text(const Planned& planned) {
 std::string routing_text(const Planned& planned) {
   if (!planned.exchanges()) return "any: no rank's rows depend on it";
   return fmt::format(
-      "any: rows beyond {} times an even share are worked off in rounds; --moe.row_budget=2 plans "
-      "for a skew of 2 at once",
+      "any: rows beyond {} times an even share are worked off in rounds; --moe.row_budget=N plans "
+      "for a skew of N at once",
       shortest(planned.config.model.moe.row_budget));
 }
 

@@ -143,7 +143,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   StepPace pace;
   std::optional<Elapsed> preparing(std::in_place,
                                    context.rank == 0 ? progress_on_stdout() : ProgressOutput{},
-                                   "reading data and checkpoint");
+                                   "preparing data, checkpoint and kernels");
   Trainer trainer(config, mesh,
                   {.device = device,
                    .device_sharers = device_sharers(device, node),
