@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "launch/data/tokenizer_huggingface.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 
@@ -91,14 +92,13 @@ std::optional<ChatTemplate> parse_chat_template(const std::string& name) {
 }
 
 ChatTemplate find_chat_template(const std::string& tokenizer) {
-  constexpr std::int64_t most_bytes = std::int64_t{1} << 28;
   // PREFIX.tokenizer.json has PREFIX.tokenizer_config.json, DIR/tokenizer.* DIR/tokenizer_config.json.
   std::string beside = tokenizer;
   if (beside.ends_with("tokenizer.json")) beside.replace(beside.size() - 5, 5, "_config.json");
   for (const fs::path& path :
        {fs::path(beside), fs::path(tokenizer).parent_path() / "tokenizer_config.json"}) {
     if (path == fs::path(tokenizer) || !fs::exists(path)) continue;
-    const Json config = parse_json(read_file(path, most_bytes), path.string());
+    const Json config = parse_json(read_huggingface_config(path), path.string());
     const Json* found = config.find("chat_template");
     if (found == nullptr || !found->is_string()) continue;
     const std::string& text = found->as_string();

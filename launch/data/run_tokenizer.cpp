@@ -56,7 +56,7 @@ void copy_huggingface(const std::string& from, const fs::path& to) {
   const std::string config = huggingface_config_beside(from);
   const std::string config_copy = huggingface_config_beside(to.string());
   if (!config.empty() && fs::exists(config))
-    replace_file(config_copy, read_file(config, most_model_bytes));
+    replace_file(config_copy, read_huggingface_config(config));
   else
     fs::remove(config_copy, ignored);
 }

@@ -227,6 +227,16 @@ std::string huggingface_config_beside(const std::string& path) {
   return path.substr(0, path.size() - name.size()) + "tokenizer_config.json";
 }
 
+std::string read_huggingface_config(const std::filesystem::path& config) {
+  std::string text = read_file(config, most_file_bytes);
+  const std::filesystem::path beside = config.parent_path() / "chat_template.jinja";
+  if (config.filename() != "tokenizer_config.json" || !std::filesystem::exists(beside)) return text;
+  Json json = parse_json(text, config.string());
+  if (!json.is_object() || json.find("chat_template") != nullptr) return text;
+  json.set("chat_template", read_file(beside, most_file_bytes));
+  return json.dump_indented();
+}
+
 std::unique_ptr<Tokenizer> load_huggingface_tokenizer(const std::string& path) {
   return load_file(path);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,10 @@ bool is_huggingface_tokenizer(const std::string& path);
 /// DIR/tokenizer_config.json of a DIR/tokenizer.json, and PREFIX.tokenizer_config.json of a
 /// PREFIX.tokenizer.json, whether it exists or not; empty for a file of any other name.
 std::string huggingface_config_beside(const std::string& path);
+
+/// Content of such a configuration, which exists; with the template of conversations that lies beside
+/// it as chat_template.jinja, where it has none of its own. Throws InputFileError.
+std::string read_huggingface_config(const std::filesystem::path& config);
 
 /// A tokenizer.json of Hugging Face: byte-pair merges (byte-level as GPT-2, GPT-NeoX, OLMo, Llama 3
 /// and Qwen have them, or with byte fallback as Llama 2 and Mistral) or a unigram model. Ids are

@@ -78,7 +78,7 @@ void export_tokenizer_json(const std::string& name, const fs::path& to, std::int
   const std::string config = huggingface_config_beside(name);
   const fs::path copy = to / "tokenizer_config.json";
   if (fs::exists(config)) {
-    replace_file(copy, read_file(config, max_tokenizer_bytes));
+    replace_file(copy, read_huggingface_config(config));
     return;
   }
   Json written = Json::object();
@@ -111,8 +111,10 @@ std::optional<std::int64_t> export_tokenizer(const fs::path& from, const fs::pat
   } else if (model.filename() == "tokenizer.json") {
     export_tokenizer_json(name, to, context);
   } else {
+    // By this an import knows it again.
+    replace_file(to / "tokenizer", name + "\n");
     report.notes.push_back("the run's tokenizer is '" + name +
-                           "', which transformers does not have: none is exported");
+                           "', which transformers does not have: only its name is exported");
   }
   return load_tokenizer(name)->end_of_document();
 }

@@ -8,7 +8,9 @@
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
+#include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
+#include "launch/data/tokenizer_huggingface.h"
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
@@ -180,7 +182,8 @@ void import_tokenizer(const fs::path& from, const fs::path& to, InterchangeRepor
     try {
       load_tokenizer((from / "tokenizer.json").string());
       copy("tokenizer.json");
-      if (fs::exists(from / "tokenizer_config.json")) copy("tokenizer_config.json");
+      const fs::path config = from / "tokenizer_config.json";
+      if (fs::exists(config)) replace_file(to / config.filename(), read_huggingface_config(config));
       return;
     } catch (const InputFileError& error) {
       report.notes.push_back(fmt::format("the tokenizer is not taken over: {}", error.what()));
@@ -188,6 +191,9 @@ void import_tokenizer(const fs::path& from, const fs::path& to, InterchangeRepor
   }
   if (fs::exists(from / "tokenizer.model"))
     copy("tokenizer.model");
+  else if (fs::is_regular_file(from / "tokenizer") &&
+           remembered_tokenizer(from))  // an export of ours that names a built-in one
+    copy("tokenizer");
   else
     report.notes.push_back(
         "there is no tokenizer.json or tokenizer.model that could be taken over: text must be "

@@ -65,6 +65,10 @@ TEST(Chat, TheTemplateIsFoundByItsMarks) {
   EXPECT_EQ(found("<|start_header_id|>"), ChatTemplate::llama3);
   EXPECT_EQ(found("<|user|> <|assistant|>"), ChatTemplate::olmo);
   EXPECT_THROW(found("[INST]"), InvalidArgument);
+  // As transformers 5 writes it.
+  test::write_bytes(directory.path() / "chat_template.jinja", "a <|im_start|> b\n");
+  test::write_bytes(directory.path() / "tokenizer_config.json", "{}");
+  EXPECT_EQ(find_chat_template(tokenizer), ChatTemplate::chatml);
 }
 
 TEST(PartEncoder, MarksTheTokensThatCountAndTheEndBehindThem) {

@@ -275,6 +275,29 @@ TEST(HuggingFace, TokenizerJsonTravelsWithTheModel) {
   EXPECT_NE(report.notes.front().find("'WordPiece' is not supported"), std::string::npos);
 }
 
+TEST(HuggingFace, ATemplateOfConversationsBesideTheTokenizerTravelsWithinItsConfiguration) {
+  const TemporaryDirectory directory;
+  random_checkpoint(directory.path() / "run", {"--model.vocab=600"});
+  write_bytes(directory.path() / "run" / "tokenizer.json",
+              read_bytes(std::string(POLYMOE_FIXTURES) + "/tokenizers/gpt_neox.json"));
+  export_huggingface({.from = directory.path() / "run", .to = directory.path() / "out"});
+  write_bytes(directory.path() / "out" / "chat_template.jinja", "{{ messages }} <|im_start|>");
+  import(directory.path() / "out", directory.path() / "again");
+  const Json config =
+      parse_json(read_bytes(directory.path() / "again" / "tokenizer_config.json"), "config");
+  EXPECT_EQ(config.at("chat_template").as_string(), "{{ messages }} <|im_start|>");
+  EXPECT_EQ(config.at("eos_token").as_string(), "<|endoftext|>");
+}
+
+TEST(HuggingFace, TheBuiltInTokenizerIsKnownAgain) {
+  const TemporaryDirectory directory;
+  random_checkpoint(directory.path() / "run", {"--model.vocab=300"});
+  write_bytes(directory.path() / "run" / "tokenizer", "bytes\n");
+  export_huggingface({.from = directory.path() / "run", .to = directory.path() / "out"});
+  import(directory.path() / "out", directory.path() / "again");
+  EXPECT_EQ(read_bytes(directory.path() / "again" / "tokenizer"), "bytes\n");
+}
+
 TEST(HuggingFace, TrainingStartsFromAnImportedModelWithFreshMoments) {
   const TemporaryDirectory directory;
   Config config = test::tiny_config(directory.path());
