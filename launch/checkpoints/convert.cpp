@@ -110,8 +110,9 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
   const Config config = parse_config(info.config, from.string(),
                                      {"--parallel.expert=" + std::to_string(expert_parallel)});
   if (ranks % expert_parallel != 0)
-    throw InvalidArgument(fmt::format("--expert-parallel {}: must be a divisor of the {} ranks",
-                                      expert_parallel, ranks));
+    throw InvalidArgument(
+        fmt::format("--expert-parallel {}: must be a divisor of the number of ranks ({})",
+                    expert_parallel, ranks));
   std::error_code error;
   if (fs::exists(to) && !fs::is_empty(to, error))
     throw InvalidArgument(to.string() + ": exists; name a new directory");

@@ -50,8 +50,9 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   std::filesystem::path to = std::filesystem::path(line.positional()[1]).lexically_normal();
   if (!to.has_filename()) to = to.parent_path();  // a slash at the end
   convert_checkpoint(from, to, ranks, expert_parallel, parameters, progress_on_stderr());
-  std::cout << fmt::format("{}: written from {} for {} ranks, expert parallelism {}\n", to.string(),
-                           from.string(), ranks, expert_parallel);
+  std::cout << fmt::format("{}: written from {} for {} rank{}, expert parallelism {}\n",
+                           to.string(), from.string(), ranks, ranks == 1 ? "" : "s",
+                           expert_parallel);
   return exit_done;
 }
 

@@ -66,8 +66,8 @@ void print_text(const Inspection& inspection) {
             << fmt::format("format      version {}\n", manifest.version)
             << fmt::format("step        {}\n", with_separators(info.step))
             << fmt::format("tokens      {}\n", with_separators(info.tokens))
-            << fmt::format("layout      {} ranks, expert parallelism {}\n", info.ranks,
-                           info.expert_parallel)
+            << fmt::format("layout      {} rank{}, expert parallelism {}\n", info.ranks,
+                           info.ranks == 1 ? "" : "s", info.expert_parallel)
             << fmt::format("files       {} shards{}, {} bytes\n", manifest.files.size(),
                            manifest.view ? " and view.h5" : "", with_separators(file_bytes))
             << fmt::format("model       {}\n", section_text(config, "model"))

@@ -121,14 +121,16 @@ std::vector<std::string> summary(const RunSummary& run) {
     lines.push_back(line("go on", "the same command again"));
     return lines;
   }
+  std::vector<std::string> next;
   if (run.has_tokenizer)
-    lines.push_back(
-        line("next", fmt::format("polymoe generate --checkpoint {} --prompt TEXT", run.directory)));
+    next.push_back(fmt::format("polymoe generate --checkpoint {} --prompt TEXT", run.directory));
   if (!run.tokens_to_evaluate.empty())
-    lines.push_back(line("", fmt::format("polymoe eval --checkpoint {} --tokens {}", run.directory,
-                                         run.tokens_to_evaluate)));
-  lines.push_back(line("", fmt::format("polymoe checkpoint export-hf {} OUT", run.directory)));
-  lines.push_back(line("", "more steps: the same command with a larger --train.steps"));
+    next.push_back(fmt::format("polymoe eval --checkpoint {} --tokens {}", run.directory,
+                               run.tokens_to_evaluate));
+  next.push_back(fmt::format("polymoe checkpoint export-hf {} OUT", run.directory));
+  next.push_back("more steps: the same command with a larger --train.steps");
+  for (const std::string& command : next)
+    lines.push_back(line(&command == &next.front() ? "next" : "", command));
   return lines;
 }
 

@@ -63,8 +63,9 @@ void RunCheckpoints::load(const CheckpointReader& reader) {
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
       fs::weakly_canonical(folder_of(run_.config)))
     saved_ = found_ = info.step;
-  resumed_from_ = fmt::format("{} (step {}, {} ranks, expert parallelism {})", checkpoint.string(),
-                              info.step, info.ranks, info.expert_parallel);
+  resumed_from_ =
+      fmt::format("{} (step {}, {} rank{}, expert parallelism {})", checkpoint.string(), info.step,
+                  info.ranks, info.ranks == 1 ? "" : "s", info.expert_parallel);
   log_.info("resumed from " + resumed_from_);
   for (const std::string& line :
        run_.data.go_on(state.data, state.next_sample, info.tokens, run_.mesh.world()))

@@ -77,6 +77,8 @@ TEST(SummaryTest, SaysWhereEverythingIsAndWhatComesNext) {
        "tokens      1,638,400 since the beginning, step 400 of 400\n", "runs/mine/metrics.jsonl",
        "polymoe generate --checkpoint runs/mine --prompt TEXT\n",
        "polymoe eval --checkpoint runs/mine --tokens data/tokens-valid\n", "export-hf"});
+  run.has_tokenizer = false;
+  expect_parts(joined(summary(run)), {"next        polymoe eval --checkpoint"});
   run.steps_done = 100;
   const std::string stopped = joined(summary(run));
   expect_parts(stopped, {"step 100 of 400", "go on       the same command again\n"});
