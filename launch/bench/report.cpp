@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "launch/config/step_shares.h"
 #include "launch/machine/version.h"
 #include "runtime/system.h"
 
@@ -73,6 +74,11 @@ std::string bench_head(const BenchSetting& setting) {
   if (setting.ranks > 1)
     text +=
         fmt::format("all-to-all      {:>9.1f} GB/s sent by all ranks\n", rates.all_to_all / 1e9);
+  if (setting.link.known())
+    text += fmt::format(
+        "link of a rank  {:>9.1f} GB/s reduced and scattered, {:.1f} gathered; latency {}\n",
+        setting.link.reduce_scatter / 1e9, setting.link.all_gather / 1e9,
+        duration(setting.link.latency));
   return text + fmt::format("\n{:<34}{:<32}{:>11}{:>8}{:>18}{:>9}{:>12}{:>13}\n", "", "", "median",
                             "spread", "rate", "ceiling", "floor MB", "floor GFLOP");
 }
@@ -116,7 +122,18 @@ Json bench_json(const BenchReport& report, const Config& config) {
       .set("copy_bytes_per_second", setting.rates.copy)
       .set("read_bytes_per_second", setting.rates.read)
       .set("product_operations_per_second", setting.rates.product);
-  if (setting.ranks > 1) machine.set("all_to_all_bytes_per_second", setting.rates.all_to_all);
+  machine.set("memory_of_rank_bytes", setting.memory);
+  if (setting.ranks > 1) {
+    machine.set("all_to_all_bytes_per_second", setting.rates.all_to_all);
+  }
+  if (setting.link.known()) {
+    machine.set("link",
+                std::move(Json::object()
+                              .set("all_to_all_bytes_per_second", setting.link.all_to_all)
+                              .set("reduce_scatter_bytes_per_second", setting.link.reduce_scatter)
+                              .set("all_gather_bytes_per_second", setting.link.all_gather)
+                              .set("latency_seconds", setting.link.latency)));
+  }
   Json results = Json::array();
   for (const BenchResult& result : report.results) {
     const auto ranks = static_cast<double>(setting.ranks);
@@ -145,6 +162,7 @@ Json bench_json(const BenchReport& report, const Config& config) {
       seconds.set(name_of(static_cast<Phase>(i)), report.step->seconds[i]);
     Json step = Json::object();
     step.set("tokens_per_second", report.step->tokens_per_second)
+        .set("passes", shares_of(config, setting.ranks).passes)
         .set("seconds", std::move(seconds))
         .set("peak_bytes", report.step->peak)
         .set("peak_bytes_before_model", report.step->peak_before)

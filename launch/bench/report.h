@@ -21,6 +21,8 @@ struct BenchSetting {
   std::string device = {};     // that a rank computes on, where it is not the processor
   SquareProduct product = {};  // whose rate is measured
   MachineRates rates = {};
+  LinkRates link = {};     // of a rank; known where a step is measured on several
+  std::size_t memory = 0;  // bytes that a rank may take
 };
 
 /// All that `polymoe bench` measured.

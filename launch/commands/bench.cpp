@@ -67,11 +67,16 @@ SquareProduct rated_product(const Config& config, Device device) {
           .dtype = compute_dtype(config.train.precision, device.type)};
 }
 
+/// Large enough that bandwidth decides.
+std::int64_t message_bytes(Device device) {
+  return std::int64_t{device.type == DeviceType::cuda ? 256 : 16} << 20;
+}
+
 MachineRates measure_machine(Communicator& world, const SquareProduct& product,
                              ExecutionContext& context) {
-  const bool on_gpu = context.stream.device().type == DeviceType::cuda;
-  const std::int64_t memory = std::int64_t{on_gpu ? 1024 : 256} << 20;
-  const std::int64_t message = std::int64_t{on_gpu ? 256 : 16} << 20;
+  const Device device = context.stream.device();
+  const std::int64_t memory = std::int64_t{device.type == DeviceType::cuda ? 1024 : 256} << 20;
+  const std::int64_t message = message_bytes(device);
   return {.copy = measure_copy_bandwidth(world, memory, context),
           .read = measure_read_bandwidth(world, memory, context),
           .product = measure_product_rate(world, product, context),
@@ -80,7 +85,7 @@ MachineRates measure_machine(Communicator& world, const SquareProduct& product,
 
 /// Shows each line as soon as it is there.
 BenchReport measure(const Config& config, const Selection& selection, const MemoryPlan& plan,
-                    const ProcessMesh& mesh, Device device) {
+                    std::size_t memory, const ProcessMesh& mesh, Device device) {
   Communicator& world = mesh.world();
   const bool with_model = selection.step || selection.generation;
   Execution execution(
@@ -91,7 +96,8 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
                     .threads_per_rank = omp_get_max_threads(),
                     .device = device.type == DeviceType::cuda ? cuda::describe_device(device.index)
                                                               : std::string(),
-                    .product = rated_product(config, device)};
+                    .product = rated_product(config, device),
+                    .memory = memory};
   const auto show = [&](const std::string& text) {
     if (world.rank() == 0) std::cout << text << std::flush;
   };
@@ -104,6 +110,8 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   std::unique_ptr<ModelBench> model;
   if (with_model) model = std::make_unique<ModelBench>(config, mesh, plan, context);
   report.setting.rates = measure_machine(world, report.setting.product, context);
+  // For `plan --rates`; smaller, as buckets of gradients are.
+  if (selection.step) report.setting.link = measure_link(world, message_bytes(device) / 4, context);
   show(bench_head(report.setting));
   for (const KernelCase& kernel : selection.kernels) {
     const Arena::Scope scope(context.arena);
@@ -142,10 +150,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
   omp_set_num_threads(allowed_threads(threads));
   const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
-  choose_micro_batch(
-      config, layout,
+  const std::size_t memory =
       memory_of_rank(device, device.type == DeviceType::cuda ? device_sharers(device, node)
-                                                             : context.ranks_on_node));
+                                                             : context.ranks_on_node);
+  choose_micro_batch(config, layout, memory);
   const MemoryPlan plan = plan_memory(config, layout);
   const Selection selection = select(line.value("filter"), config, layout);
   if (device.type == DeviceType::cpu && (selection.step || selection.generation))
@@ -158,7 +166,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
 
   serve_device(context, device, config.run.share_gpus);
   ProcessMesh mesh(std::move(context.world), config.parallel.expert);
-  const BenchReport report = measure(config, selection, plan, mesh, device);
+  const BenchReport report = measure(config, selection, plan, memory, mesh, device);
   if (line.has("json"))
     on_first_rank(mesh.world(),
                   [&] { replace_file(path, bench_json(report, config).dump_indented()); });

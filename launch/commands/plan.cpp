@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "launch/commands/command.h"
+#include "launch/commands/plan_layouts.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
@@ -206,6 +207,12 @@ int run_plan(CommandContext&, const std::vector<std::string>& args) {
   // What stands behind --against changes the second plan alone.
   const auto against = std::find(args.begin(), args.end(), "--against");
   const CommandLine line = plan_command().parse({args.begin(), against});
+  if (line.has("rates")) {
+    if (against != args.end())
+      throw InvalidArgument("--against: has no meaning with --rates, which compares layouts");
+    return run_plan_layouts(line);
+  }
+  check_plan_without_rates(line);
   const Planned here = planned(line, line.value("config"), line.overrides());
   if (against == args.end()) {
     std::cout << (line.has("json") ? as_json(here).dump_indented() : as_text(here));
@@ -234,17 +241,32 @@ int run_plan(CommandContext&, const std::vector<std::string>& args) {
 const Command& plan_command() {
   static const Command command = {
       .name = "plan",
-      .summary = "Prints parameter counts and the memory of each rank, without allocating it",
+      .summary =
+          "Prints parameter counts and the memory of each rank, without allocating it; with "
+          "measured rates, the time of every layout that fits",
       .arguments = "",
-      .options = {{"config", "FILE", "the configuration; without one, defaults"},
-                  {"ranks", "N", "of the planned run; default parallel.expert"},
-                  {"memory", "GIB",
-                   "of a rank, for train.micro_batch = 0; default that of this machine, 80 for a "
-                   "GPU where none is here"},
-                  {"against", "",
-                   "a second plan beside the first: the same with the keys and the --config that "
-                   "follow, e.g. --against --model.activation=swiglu"},
-                  {"json", "", "as JSON"}},
+      .options =
+          {{"config", "FILE", "the configuration; without one, defaults"},
+           {"ranks", "N",
+            "of the planned run; default parallel.expert; with --rates several, 1,8,64"},
+           {"memory", "GIB",
+            "of a rank, for train.micro_batch = 0; default that of this machine, 80 for a "
+            "GPU where none is here"},
+           {"against", "",
+            "a second plan beside the first: the same with the keys and the --config that "
+            "follow, e.g. --against --model.activation=swiglu"},
+           {"rates", "FILE...",
+            "of `polymoe bench --filter step --json FILE`, on one rank and on several: ranks "
+            "layouts (parallel.expert, train.micro_batch, train.recompute, "
+            "optimizer.moment_dtype, as far as they are not given) by the time of a step"},
+           {"link", "GBS,US",
+            "with --rates: what a rank sends between nodes in GB/s, microseconds of a "
+            "message; default as the rates have it within a node"},
+           {"ranks-per-node", "N", "with --rates; default 8 with GPUs, all with CPUs"},
+           {"emit", "HOW",
+            "with --rates: the job script of the fastest layout instead, for slurm or "
+            "mpirun"},
+           {"json", "", "as JSON"}},
       .overrides = true,
       .ranks = false,
       .run = run_plan};

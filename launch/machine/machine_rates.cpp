@@ -111,4 +111,26 @@ double measure_all_to_all_bandwidth(Communicator& world, std::int64_t bytes,
                    [&] { world.all_to_all(send, one_each, receive, one_each, context.stream); });
 }
 
+LinkRates measure_link(Communicator& world, std::int64_t bytes, ExecutionContext& context) {
+  const auto ranks = static_cast<std::int64_t>(world.size());
+  if (ranks == 1) return {};
+  const Arena::Scope scope(context.arena);
+  const std::int64_t part =
+      std::max<std::int64_t>(bytes / (ranks * static_cast<std::int64_t>(size_of(DType::f32))), 1);
+  const Tensor values = context.arena.allocate({ranks * part}, DType::f32);
+  set_zero(values, context.stream);
+  const auto of_all = static_cast<double>(ranks);
+  const double sent = static_cast<double>(values.bytes()) * (of_all - 1.0) / of_all;
+  LinkRates link;
+  link.all_to_all = measure_all_to_all_bandwidth(world, bytes, context) / of_all;
+  link.reduce_scatter =
+      best_rate(world, sent, context, [&] { world.reduce_scatter(values, context.stream); }) /
+      of_all;
+  link.all_gather =
+      best_rate(world, sent, context, [&] { world.all_gather(values, context.stream); }) / of_all;
+  // One byte to each: its rate tells the time.
+  link.latency = (of_all - 1.0) * of_all / measure_all_to_all_bandwidth(world, ranks, context);
+  return link;
+}
+
 }  // namespace polymoe

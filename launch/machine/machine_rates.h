@@ -35,4 +35,18 @@ double measure_read_bandwidth(Communicator& world, std::int64_t bytes, Execution
 double measure_all_to_all_bandwidth(Communicator& world, std::int64_t bytes,
                                     ExecutionContext& context);
 
+/// What a rank's link does while all ranks use theirs: bytes that a rank sends per second in
+/// messages of the size that was measured, and what the smallest message takes.
+struct LinkRates {
+  double all_to_all = 0.0;
+  double reduce_scatter = 0.0;  // (ranks - 1) / ranks of the tensor are sent
+  double all_gather = 0.0;      // likewise
+  double latency = 0.0;         // seconds, of an all-to-all
+
+  bool known() const { return all_to_all > 0.0; }
+};
+
+/// Measures it with tensors of `bytes`; all zero for a rank without peers.
+LinkRates measure_link(Communicator& world, std::int64_t bytes, ExecutionContext& context);
+
 }  // namespace polymoe

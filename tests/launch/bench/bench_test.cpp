@@ -12,6 +12,7 @@
 
 #include "launch/bench/exchange_cost.h"
 #include "launch/bench/kernel_cases.h"
+#include "launch/layouts/measured_step.h"
 #include "launch/machine/machine_rates.h"
 #include "runtime/files/json.h"
 #include "tests/support/process.h"
@@ -212,6 +213,10 @@ TEST(BenchTest, ProgramOnTwoRanks) {
   for (const char* rate : {"copy_bytes_per_second", "read_bytes_per_second",
                            "product_operations_per_second", "all_to_all_bytes_per_second"})
     EXPECT_GT(machine.at(rate).as_number(), 0.0) << rate;
+  for (const char* rate : {"all_to_all_bytes_per_second", "reduce_scatter_bytes_per_second",
+                           "all_gather_bytes_per_second", "latency_seconds"})
+    EXPECT_GT(machine.at("link").at(rate).as_number(), 0.0) << rate;
+  EXPECT_EQ(read_measured_step(path).config.train.micro_batch, 3) << "what `plan --rates` reads";
   std::set<std::string> names;
   for (const Json& entry : json.at("results").items()) {
     const std::string& name = entry.at("name").as_string();
