@@ -112,6 +112,34 @@ TEST_P(TrainerDevices, ACheckpointGoesOnAnywhere) {
   }
 }
 
+TEST_P(TrainerDevices, DocumentsGiveTheCourseOfTheCpu) {
+  for (const Packing packing : {Packing::stream, Packing::documents}) {
+    const std::string name = packing == Packing::stream ? "stream" : "packed";
+    const auto kept_apart = [&](const std::string& run) {
+      Config settings = config(run, 12);
+      settings.data.documents = Documents::mask;
+      settings.data.packing = packing;
+      settings.train.valid_every = 12;
+      settings.data.valid = {{.path = path("valid").string(), .weight = 1.0}};
+      return settings;
+    };
+    ASSERT_EQ(train_on_cpu(kept_apart("cpu-" + name)), RunEnd::finished);
+    ASSERT_EQ(train_here(kept_apart("here-" + name)), RunEnd::finished);
+    const std::vector<Json> expected = metrics_of(path("cpu-" + name)),
+                            actual = metrics_of(path("here-" + name));
+    ASSERT_EQ(actual.size(), expected.size());
+    const double tolerance = dtype() == DType::bf16 ? 0.02 : 1e-5;
+    for (std::size_t i = 0; i < actual.size(); ++i) {
+      const double loss = expected[i].at("loss").as_number();
+      EXPECT_NEAR(actual[i].at("loss").as_number(), loss, tolerance * loss)
+          << name << " step " << i + 1;
+      EXPECT_EQ(actual[i].at("tokens").as_integer(), expected[i].at("tokens").as_integer());
+    }
+    const double valid = expected.back().at("valid_loss").as_number();
+    EXPECT_NEAR(actual.back().at("valid_loss").as_number(), valid, tolerance * valid);
+  }
+}
+
 TEST_P(TrainerDevices, RanksThatShareOneTakeTheSameCourse) {
   // Of a seed whose first 20 steps have no two experts so close that rounding chooses between them.
   const auto seeded = [&](const std::string& run) {
