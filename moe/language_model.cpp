@@ -182,7 +182,7 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
   return loss_terms(shared, context.stream);
 }
 
-std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& context) {
+std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& context, bool applied) {
   std::vector<RoutingStatistics> statistics;
   if (moe_layers_.empty()) return statistics;
 
@@ -207,7 +207,7 @@ std::vector<RoutingStatistics> LanguageModel::finish_step(ExecutionContext& cont
     row.pop_back();
     of_layer.dropped = row.back();
     row.pop_back();
-    moe.layer->update_bias(row, context.stream);
+    if (applied) moe.layer->update_bias(row, context.stream);
     of_layer.expert_rows = std::move(row);
     statistics.push_back(std::move(of_layer));
   }

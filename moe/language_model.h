@@ -47,7 +47,7 @@ struct LossTerms {
 struct LayerObservation {
   std::int64_t layer = -1;  // -1: the embedding
   Tensor x, branch;         // [tokens, hidden]
-  FeedForward::View feed_forward = {};
+  std::function<FeedForward::View()> feed_forward = {};  // of a block
 };
 
 /// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.
@@ -80,9 +80,9 @@ class LanguageModel {
   Tensor observe(const TokenBatch& batch, const std::function<void(const LayerObservation&)>& look,
                  ExecutionContext& context);
 
-  /// Sums the routing counts of the step over `world`, moves the router biases, and starts counting
-  /// anew. Collective over `world`. One entry per MoE layer.
-  std::vector<RoutingStatistics> finish_step(ExecutionContext& context);
+  /// Sums the routing counts of the step over `world`, moves the router biases where the step is
+  /// `applied`, and starts counting anew. Collective over `world`. One entry per MoE layer.
+  std::vector<RoutingStatistics> finish_step(ExecutionContext& context, bool applied = true);
 
   /// What this rank exchanged since the last call: one entry per MoE layer.
   std::vector<ExchangeTraffic> take_traffic();

@@ -53,7 +53,7 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
       look({.layer = static_cast<std::int64_t>(l),
             .x = stream.x,
             .branch = stream.branch,
-            .feed_forward = feed_forwards_[l]->view(*saved.feed_forward, context)});
+            .feed_forward = [&] { return feed_forwards_[l]->view(*saved.feed_forward, context); }});
   }
   output_->loss(stream, batch.targets, losses, context);
   return losses;

@@ -109,11 +109,11 @@ class Looker {
     states_.push_back(std::move(hidden));
     if (seen.layer < 0) return;  // the embedding
     const auto layer = static_cast<std::size_t>(seen.layer);
-    activations_[layer].add(values_of(seen.feed_forward.pre, context_),
-                            values_of(seen.feed_forward.activated, context_),
-                            seen.feed_forward.activated.dim(1),
+    const FeedForward::View inside = seen.feed_forward();
+    activations_[layer].add(values_of(inside.pre, context_), values_of(inside.activated, context_),
+                            inside.activated.dim(1),
                             pre_activation_factor(config_.activation.kind));
-    if (seen.feed_forward.expert_ids.defined()) see_routing(seen);
+    if (inside.expert_ids.defined()) see_routing(seen.layer, inside.expert_ids);
   }
 
   void end(double loss_sum) {
@@ -156,19 +156,18 @@ class Looker {
     }
   }
 
-  void see_routing(const LayerObservation& seen) {
-    const auto layer = static_cast<std::size_t>(seen.layer);
+  void see_routing(std::int64_t number, const Tensor& expert_ids) {
+    const auto layer = static_cast<std::size_t>(number);
     LayerRouting& routing = routing_[layer];
-    const std::int64_t experts = config_.moe.experts, top_k = seen.feed_forward.expert_ids.dim(1);
+    const std::int64_t experts = config_.moe.experts, top_k = expert_ids.dim(1);
     const auto count = static_cast<std::size_t>(experts), k = static_cast<std::size_t>(top_k);
     if (routing.experts == 0) {
-      routing = {.layer = seen.layer, .experts = experts, .top_k = top_k};
+      routing = {.layer = number, .experts = experts, .top_k = top_k};
       routing.expert_tokens.assign(count, 0);
       routing.together.assign(count * count, 0);
       token_counts_[layer].resize(count);
     }
-    const std::vector<std::int32_t> ids =
-        host_values<std::int32_t>(seen.feed_forward.expert_ids, context_.stream);
+    const std::vector<std::int32_t> ids = host_values<std::int32_t>(expert_ids, context_.stream);
     routing.choices.insert(routing.choices.end(), ids.begin(), ids.end());
     for (std::size_t t = 0; t < tokens_.size(); ++t)
       for (std::size_t a = 0; a < k; ++a) {

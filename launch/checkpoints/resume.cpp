@@ -143,6 +143,8 @@ std::string TrainingState::to_text() const {
   state.set("next_sample", next_sample);
   if (!moments) state.set("moments", false);
   if (!data.is_null()) state.set("data", data);
+  if (!guard.is_null()) state.set("guard", guard);
+  if (sound >= 0) state.set("sound", sound);
   return state.dump();
 }
 
@@ -151,9 +153,13 @@ TrainingState TrainingState::from_text(const std::string& text, const std::strin
     const Json state = parse_json(text, origin);
     const Json* moments = state.find("moments");
     const Json* data = state.find("data");
+    const Json* guard = state.find("guard");
+    const Json* sound = state.find("sound");
     return {.next_sample = state.at("next_sample").as_integer(0),
             .moments = moments == nullptr || moments->as_bool(),
-            .data = data == nullptr ? Json() : *data};
+            .data = data == nullptr ? Json() : *data,
+            .guard = guard == nullptr ? Json() : *guard,
+            .sound = sound == nullptr ? -1 : sound->as_integer(0)};
   } catch (const InvalidArgument& error) {
     throw InputFileError(origin, fmt::format("its trainer state: {}", error.what()));
   }

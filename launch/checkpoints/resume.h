@@ -58,6 +58,8 @@ struct TrainingState {
   std::int64_t next_sample = 0;  // data position: samples drawn so far
   bool moments = true;           // the checkpoint holds the optimizer's moments
   Json data = {};                // DataState; null before version 1 of it
+  Json guard = {};               // StepGuard; null where nothing is known of earlier steps
+  std::int64_t sound = -1;       // step of the run's newest checkpoint that is known to be sound
 
   std::string to_text() const;
   /// Throws InputFileError naming `origin`.

@@ -158,6 +158,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                    .phase_begins = [&](Phase phase) { context.ledger->set_doing(name_of(phase)); },
                    .progress = progress_on_stdout(),
                    .saves = context.saves,
+                   .ledger = context.ledger.get(),
                    .environment = environment_text(config, {.ranks = context.ranks,
                                                             .ranks_on_node = context.ranks_on_node,
                                                             .threads_per_rank = threads,

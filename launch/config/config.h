@@ -61,6 +61,9 @@ struct DataConfig {
 /// Of parameters and activations; optimizer state and sums are f32 in either.
 enum class Precision : std::uint8_t { automatic, f32, bf16 };
 
+/// What is done about a gradient norm far above the last ones.
+enum class SpikeAction : std::uint8_t { off, skip, clip };
+
 struct TrainConfig {
   std::int64_t steps = 0;
   std::int64_t stop_after = 0;    // end this invocation after that many of its steps; 0 = never
@@ -73,6 +76,11 @@ struct TrainConfig {
   std::int64_t valid_batches = 0;  // global batches of validation; 0 = the whole files
   Recompute recompute = Recompute::none;
   Precision precision = Precision::automatic;  // bf16 on GPUs, f32 on CPUs
+  std::int64_t max_skipped = 10;  // steps in a row that are not finite before the run ends
+  SpikeAction spike = SpikeAction::off;
+  double spike_z = 6.0;             // standard deviations above the mean
+  std::int64_t spike_window = 100;  // steps
+  std::int64_t check_replicas = 0;  // steps; 0 = never
 };
 
 enum class Schedule : std::uint8_t { cosine, linear, constant, wsd };
@@ -110,6 +118,8 @@ struct RunConfig {
   double timeout = 600.0;       // seconds that a rank waits for its peers
   int threads = 0;              // per rank; 0 = the node's cores shared by its ranks
   bool deterministic = true;
+  std::int64_t report_ranks = 100;  // steps between reports of what ranks wait for; 0 = never
+  std::string trace;                // "FIRST-LAST" steps that are traced; empty = none
 };
 
 /// Widths that were given as "256 gated": as of a gated feed-forward, whose three matrices have as

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "launch/config/schedule.h"
+#include "launch/config/step_range.h"
 #include "launch/config/values.h"
 
 namespace polymoe {
@@ -357,6 +358,22 @@ void add_data_and_train(std::vector<Option>& table) {
       "train.precision",
       {{"auto", Precision::automatic}, {"f32", Precision::f32}, {"bf16", Precision::bf16}},
       FIELD(train.precision), "of parameters and activations; auto = bf16 on GPUs, f32 on CPUs"));
+  add(whole("train.max_skipped", "[1, inf)", FIELD(train.max_skipped),
+            "steps in a row whose loss or gradient is not finite: each is skipped, the last one "
+            "ends the run with code 86"));
+  add(choice<SpikeAction>(
+      "train.spike",
+      {{"off", SpikeAction::off}, {"skip", SpikeAction::skip}, {"clip", SpikeAction::clip}},
+      FIELD(train.spike),
+      "what a step does whose gradient norm is far above the last ones: nothing else, it is "
+      "skipped, or its gradient is cut to their mean"));
+  add(real("train.spike_z", "(0, inf)", FIELD(train.spike_z),
+           "standard deviations above their mean from which on a gradient norm is a spike"));
+  add(whole("train.spike_window", "[2, 100000]", FIELD(train.spike_window),
+            "gradient norms that one is compared with; before there are as many none is a spike"));
+  add(whole("train.check_replicas", "[0, inf)", FIELD(train.check_replicas),
+            "steps between comparisons of the parameters that several ranks hold; a difference "
+            "ends the run with code 70; 0 = never"));
 }
 
 void add_optimizer(std::vector<Option>& table) {
@@ -420,6 +437,16 @@ void add_run(std::vector<Option>& table) {
       "seconds that a rank waits for its peers in one operation, before all end with code 75"));
   add(whole("run.threads", "[0, 4096]", FIELD(run.threads),
             "per rank; 0 = the node's cores shared out among its ranks"));
+  add(whole("run.report_ranks", "[0, inf)", FIELD(run.report_ranks),
+            "steps between reports of what ranks wait for, and how their machines do; 0 = never"));
+  Option trace = text("run.trace", FIELD(run.trace),
+                      "steps of which a trace of all ranks is written into run.dir, for Perfetto");
+  trace.allowed = StepRange::allowed;
+  trace.read = [](const std::string& value, Config& config) {
+    config.run.trace = value;
+    return value.empty() || StepRange::parse(value).has_value();
+  };
+  add(std::move(trace));
   add(flag("run.deterministic", FIELD(run.deterministic), "the same bits on every run"));
 }
 

@@ -70,10 +70,12 @@ double TrainingModel::gradient_norm(ExecutionContext& context) {
   return optimizer_.gradient_norm(mesh_.world(), context);
 }
 
-void TrainingModel::update(double gradient_norm, double learning_rate, ExecutionContext& context) {
+void TrainingModel::update(double gradient_norm, double learning_rate, ExecutionContext& context,
+                           std::optional<double> clip) {
   const Timeline::Scope phase(context.timeline, Phase::optimizer);
-  const double clip = config_.optimizer.clip;
-  const double scale = clip > 0.0 && gradient_norm > clip ? clip / gradient_norm : 1.0;
+  double most = std::min(config_.optimizer.clip, clip.value_or(config_.optimizer.clip));
+  if (config_.optimizer.clip == 0.0) most = clip.value_or(0.0);
+  const double scale = most > 0.0 && gradient_norm > most ? most / gradient_norm : 1.0;
   optimizer_.step(learning_rate, scale, context);
 }
 

@@ -41,8 +41,10 @@ class TrainingModel {
                              std::optional<CountedRows> counted = {});
   /// See ShardedOptimizer. Collective over the mesh.
   double gradient_norm(ExecutionContext& context);
-  /// Clips by optimizer.clip and updates. Collective over the mesh.
-  void update(double gradient_norm, double learning_rate, ExecutionContext& context);
+  /// Clips by optimizer.clip, or by `clip` where that is given and less, and updates. Collective
+  /// over the mesh.
+  void update(double gradient_norm, double learning_rate, ExecutionContext& context,
+              std::optional<double> clip = {});
 
   /// A whole optimizer step: the above with optimizer.lr, and the statistics.
   LossTerms step(const FillPass& fill, std::int64_t passes, ExecutionContext& context);

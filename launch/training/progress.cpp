@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace polymoe {
@@ -46,7 +47,10 @@ void TrainingProgress::step_done(const StepMetrics& metrics, double seconds) {
   // Plain means at first, then ones that forget.
   const double weight = std::max(1.0 / static_cast<double>(steps_seen_), 1.0 / memory_steps);
   seconds_per_step_ += weight * (seconds - seconds_per_step_);
-  loss_ += weight * (metrics.loss - loss_);
+  // A skipped step must not stay in the mean for ever.
+  if (std::isfinite(metrics.loss))
+    loss_ += std::max(1.0 / static_cast<double>(++losses_seen_), 1.0 / memory_steps) *
+             (metrics.loss - loss_);
   if (metrics.step != first_step_ && metrics.step != last_step_ && !line_.due()) return;
   ProgressState state{
       .step = metrics.step,

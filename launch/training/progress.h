@@ -47,6 +47,7 @@ class TrainingProgress {
   double seconds_per_step_ = 0.0;  // this and the loss are means that forget old steps
   double loss_ = 0.0;
   std::int64_t steps_seen_ = 0;
+  std::int64_t losses_seen_ = 0;  // that were finite
 };
 
 }  // namespace polymoe

@@ -59,10 +59,18 @@ void RunCheckpoints::load(const CheckpointReader& reader) {
   const TrainingState state = TrainingState::from_text(info.state, checkpoint.string());
   reader.read(pieces_to_load(model_.optimizer(), model_.model(), state.moments), stream_);
   start_ = {.step = info.step, .tokens = info.tokens, .next_sample = state.next_sample};
-  model_.optimizer().set_steps_done(info.step);
+  try {
+    run_.guard.restore(state.guard);
+  } catch (const InvalidArgument& error) {
+    throw InputFileError(checkpoint.string(), fmt::format("its trainer state: {}", error.what()));
+  }
+  // The bias corrections count the updates.
+  model_.optimizer().set_steps_done(std::max<std::int64_t>(info.step - run_.guard.skipped(), 0));
   if (fs::weakly_canonical(checkpoint.parent_path()) ==
-      fs::weakly_canonical(folder_of(run_.config)))
+      fs::weakly_canonical(folder_of(run_.config))) {
     saved_ = found_ = info.step;
+    sound_ = state.sound;
+  }
   resumed_from_ =
       fmt::format("{} (step {}, {} rank{}, expert parallelism {})", checkpoint.string(), info.step,
                   info.ranks, info.ranks == 1 ? "" : "s", info.expert_parallel);
@@ -80,6 +88,12 @@ std::vector<TensorPiece> RunCheckpoints::pieces() {
   return pieces_to_save(model_.optimizer(), model_.model(), run_.mesh.world().rank());
 }
 
+void RunCheckpoints::step_done(std::int64_t step) {
+  if (saved_ >= step || !run_.guard.sound() || sound_ == saved_) return;
+  sound_before_ = sound_;
+  sound_ = saved_;
+}
+
 void RunCheckpoints::save(const RunPosition& position) {
   if (saved_ == position.step) return;
   const auto begin = Clock::now();
@@ -88,6 +102,10 @@ void RunCheckpoints::save(const RunPosition& position) {
   saved_ = position.step;
   TrainingState state{.next_sample = position.next_sample};
   state.data = run_.data.state(position.next_sample);
+  state.guard = run_.guard.state();
+  state.sound = sound_;
+  // A run that has ended well needs nothing to go back to.
+  const bool ended = position.step >= run_.config.train.steps && run_.guard.sound();
   last_save_ = Clock::now();
   saver_->start({.step = position.step,
                  .tokens = position.tokens,
@@ -95,7 +113,7 @@ void RunCheckpoints::save(const RunPosition& position) {
                  .expert_parallel = run_.mesh.expert_parallel(),
                  .config = to_ini(run_.config),
                  .state = state.to_text()},
-                pieces(), stream_);
+                pieces(), stream_, ended ? -1 : sound_);
   seconds_ += std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
@@ -111,6 +129,8 @@ void RunCheckpoints::finish() {
     saver_->wait();
   } catch (const OutputFileError& error) {
     if (run_.config.checkpoint.on_error == SaveFailure::stop) throw;
+    if (sound_ == saved_) sound_ = sound_before_;
+    saved_ = newest();
     if (run_.mesh.world().rank() == 0)
       log_.warning(fmt::format("{}; going on (checkpoint.on_error = continue)", error.what()));
   }

@@ -13,6 +13,7 @@
 #include "launch/data/training_data.h"
 #include "launch/step/training_model.h"
 #include "launch/training/run_outputs.h"
+#include "launch/training/step_guard.h"
 #include "parallel/checkpoint/saver.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/log.h"
@@ -37,6 +38,7 @@ class RunCheckpoints {
     const ProcessMesh& mesh;
     TrainingData& data;
     const RunOutputs& outputs;
+    StepGuard& guard;
   };
 
   /// Loads what checkpoint.resume says into `model`, or gives it its first values, lets the data go
@@ -48,6 +50,10 @@ class RunCheckpoints {
   /// Where the run starts.
   const RunPosition& start() const { return start_; }
 
+  /// A step was done: the newest checkpoint is sound where the steps behind it are. The newest sound
+  /// one stays beside those that checkpoint.keep tells, so that a run which diverges has one from
+  /// before. Not collective.
+  void step_done(std::int64_t step);
   /// Begins a checkpoint unless that step has one. Waits for the one before, as finish() does.
   void save(const RunPosition& position);
   /// The same, and returns when it is committed: throws OutputFileError where it cannot be written,
@@ -85,6 +91,8 @@ class RunCheckpoints {
   std::int64_t found_ = -1;  // step of this run's checkpoint that it was resumed from
   std::int64_t saved_ = -1;  // step of the newest checkpoint of this run, begun or found
   std::int64_t told_ = -1;   // step of the newest one that take_committed() has told of
+  std::int64_t sound_ = -1;  // step of the newest checkpoint of this run that is sound
+  std::int64_t sound_before_ = -1;
   std::string resumed_from_;
   double seconds_ = 0.0;
   std::chrono::steady_clock::time_point last_save_ = std::chrono::steady_clock::now();

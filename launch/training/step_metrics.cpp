@@ -26,6 +26,8 @@ Json metrics_row(const StepMetrics& metrics) {
   row.set("z_loss", metrics.z_loss);
   row.set("lr", metrics.lr);
   row.set("grad_norm", metrics.grad_norm);
+  if (metrics.z_score) row.set("grad_norm_z", *metrics.z_score);
+  row.set("skipped_steps", metrics.skipped_steps);
   row.set("tokens_per_second", metrics.tokens_per_second);
   row.set("mfu", metrics.mfu);
   Json seconds = Json::object();
@@ -45,6 +47,13 @@ Json metrics_row(const StepMetrics& metrics) {
     row.set("extra_rounds",
             per_layer(metrics, [](const Layer& layer) { return layer.extra_rounds; }));
   }
+  if (metrics.waiting) {
+    row.set("exposed_exchange", metrics.waiting->exposed_exchange);
+    row.set("waiting", metrics.waiting->waiting);
+    row.set("routing_tax", metrics.waiting->routing_tax);
+    row.set("hardware_tax", metrics.waiting->hardware_tax);
+    row.set("ranks", metrics.ranks);
+  }
   if (metrics.valid_loss) {
     row.set("valid_loss", *metrics.valid_loss);
     row.set("valid_perplexity", std::exp(*metrics.valid_loss));
@@ -63,6 +72,8 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
   add("train/z_loss", metrics.z_loss);
   add("train/lr", metrics.lr);
   add("train/grad_norm", metrics.grad_norm);
+  if (metrics.z_score) add("train/grad_norm_z", *metrics.z_score);
+  add("train/skipped_steps", static_cast<double>(metrics.skipped_steps));
   add("speed/tokens_per_second", metrics.tokens_per_second);
   add("speed/mfu", metrics.mfu);
   add("speed/checkpoint_seconds", metrics.checkpoint_seconds);
@@ -75,6 +86,12 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
     add(prefix + "routing_entropy", layer.entropy());
     add(prefix + "dropped", static_cast<double>(layer.dropped));
     add(prefix + "extra_rounds", static_cast<double>(layer.extra_rounds));
+  }
+  if (metrics.waiting) {
+    add("speed/exposed_exchange", metrics.waiting->exposed_exchange);
+    add("speed/waiting", metrics.waiting->waiting);
+    add("speed/routing_tax", metrics.waiting->routing_tax);
+    add("speed/hardware_tax", metrics.waiting->hardware_tax);
   }
   if (metrics.valid_loss) {
     add("valid/loss", *metrics.valid_loss);

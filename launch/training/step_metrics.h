@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "launch/training/waiting.h"
 #include "moe/routing_statistics.h"
 #include "runtime/files/json.h"
 #include "runtime/files/tensorboard_writer.h"
@@ -21,13 +22,17 @@ struct StepMetrics {
   double aux_loss = 0.0;    // load balance, coefficient included
   double z_loss = 0.0;      // likewise
   double lr = 0.0;
-  double grad_norm = 0.0;  // before clipping
+  double grad_norm = 0.0;              // before clipping
+  std::int64_t skipped_steps = 0;      // not applied, since the start of training
+  std::optional<double> z_score = {};  // of grad_norm, where train.spike looks at it
   double tokens_per_second = 0.0;
   double mfu = 0.0;                 // share of the matrix-product rate measured at start
   double checkpoint_seconds = 0.0;  // that rank 0 waited for checkpoints since the row before
   std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank
   std::vector<RoutingStatistics> routing = {};                           // per MoE layer
   std::optional<double> valid_loss = {};
+  std::optional<WaitingReport> waiting = {};  // in steps of a report on ranks
+  Json ranks = {};                            // likewise: what each rank did
 };
 
 /// The row of metrics.jsonl. The values of the MoE layers are arrays, a number per layer.

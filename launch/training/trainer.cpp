@@ -13,6 +13,8 @@
 #include "launch/machine/machine_rates.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/evaluation.h"
+#include "launch/training/not_finite.h"
+#include "launch/training/replica_check.h"
 #include "moe/model_size.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
@@ -50,11 +52,17 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
                                          .device_sharers = options.device_sharers,
                                          .threads = options.threads})),
       model_(config_, mesh, options.device),
-      execution_({.device = options.device, .capacity = arena_bytes_}) {
+      execution_({.device = options.device, .capacity = arena_bytes_}),
+      trace_(config_, mesh, execution_.stream(), options.ledger),
+      rank_reports_(config_, mesh, options.device),
+      guard_(config_.train) {
   omp_set_num_threads(options_.threads);
-  execution_.timeline().set_listener(options_.phase_begins);
+  execution_.timeline().set_listener([this](Phase phase) {
+    if (options_.phase_begins) options_.phase_begins(phase);
+    trace_.phase_begins(phase);
+  });
   log_start();
-  checkpoints_.emplace(RunCheckpoints::Run{config_, mesh_, data_, outputs_}, model_,
+  checkpoints_.emplace(RunCheckpoints::Run{config_, mesh_, data_, outputs_, guard_}, model_,
                        execution_.stream(), options_.saves);
   position_ = checkpoints_->start();
   outputs_.open(options_.environment, position_.step, mesh_.world());
@@ -94,33 +102,38 @@ ReadAhead::Settings Trainer::own_samples() const {
   return settings;
 }
 
+/// This rank's tokens of a pass of the step under way.
+void Trainer::fill_pass(std::int64_t pass, const TokenRows& to) {
+  const auto rows_of = [&](std::int64_t one) {
+    return model_.shares().of(one, mesh_.world().rank()).count * config_.model.context;
+  };
+  std::int64_t first = 0;
+  for (std::int64_t before = 0; before < pass; ++before) first += rows_of(before);
+  const std::int64_t count = rows_of(pass);
+  const TokenRows from = samples_now_.from(first);
+  std::copy_n(from.tokens, count, to.tokens);
+  std::copy_n(from.targets, count, to.targets);
+  if (to.document_starts != nullptr) std::copy_n(from.document_starts, count, to.document_starts);
+}
+
 LossTerms Trainer::forward_backward() {
-  ReadAhead::Step step;
   {
     const Timeline::Scope phase(execution_.context().timeline, Phase::data);
     if (!samples_) samples_ = std::make_unique<ReadAhead>(data_.train(), own_samples());
-    step = samples_->next();
+    samples_now_ = samples_->next();
   }
-  std::int64_t next = 0;  // of this rank's tokens; the passes come in their order
-  const auto fill = [&](std::int64_t pass, const TokenRows& to) {
-    const std::int64_t count =
-        model_.shares().of(pass, mesh_.world().rank()).count * config_.model.context;
-    const TokenRows from = step.from(next);
-    std::copy_n(from.tokens, count, to.tokens);
-    std::copy_n(from.targets, count, to.targets);
-    if (to.document_starts != nullptr) std::copy_n(from.document_starts, count, to.document_starts);
-    next += count;
-  };
   std::optional<TrainingModel::CountedRows> counted;
   if (data_.train().masked()) {
     // The mean is over the tokens that count on all ranks.
-    std::array<std::int64_t, 2> rows{step.predicted, step.padding};
+    std::array<std::int64_t, 2> rows{samples_now_.predicted, samples_now_.padding};
     mesh_.world().all_reduce(Tensor(rows.data(), {rows.size()}, DType::i64, Device::cpu()),
                              Reduction::sum, execution_.context().stream);
     counted = {.predicted = std::max<std::int64_t>(rows[0], 1), .padding = rows[1]};
     padding_ = rows[1];
   }
-  return model_.forward_backward(fill, model_.shares().passes, execution_.context(), counted);
+  return model_.forward_backward(
+      [&](std::int64_t pass, const TokenRows& to) { fill_pass(pass, to); }, model_.shares().passes,
+      execution_.context(), counted);
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
@@ -173,18 +186,58 @@ void Trainer::end_if_output_failed(const Sums& sums) {
   throw_alike(outputs_.take_failure(), mesh_.world());
 }
 
-void Trainer::check_finite(const StepMetrics& metrics) {
-  if (std::isfinite(metrics.loss + metrics.aux_loss + metrics.z_loss) &&
-      std::isfinite(metrics.grad_norm))
+/// What becomes of the step, told where it is not applied as it is. Collective.
+StepVerdict Trainer::judge(const StepMetrics& metrics) {
+  const StepVerdict verdict =
+      guard_.judge(metrics.loss + metrics.aux_loss + metrics.z_loss, metrics.grad_norm);
+  const bool first_bad =
+      verdict.kind == StepVerdict::Kind::not_finite && guard_.not_finite_in_a_row() == 1;
+  const std::int64_t every = config_.train.check_replicas;
+  if (every > 0 && (first_bad || metrics.step % every == 0))
+    check_replicas(model_.parameters(), model_.model(), mesh_, execution_.stream());
+  if (first_bad)
+    where_not_finite_ = name_not_finite(
+        model_, mesh_, [&](std::int64_t pass, const TokenRows& to) { fill_pass(pass, to); },
+        config_.data.keeps_documents(), execution_.context());
+  if (verdict.kind == StepVerdict::Kind::not_finite) {
+    tell_not_finite(metrics);
+  } else if (verdict.kind != StepVerdict::Kind::apply && first_rank()) {
+    log_.warning(fmt::format(
+        "step {}: gradient norm {:.4g} lies {:.1f} standard deviations above the mean of the last "
+        "{} "
+        "(train.spike_z = {}): {}",
+        metrics.step, metrics.grad_norm, *verdict.z_score, config_.train.spike_window,
+        config_.train.spike_z,
+        verdict.skipped() ? std::string("the step is skipped")
+                          : fmt::format("clipped to that mean, {:.4g}", verdict.clip_to)));
+  }
+  return verdict;
+}
+
+/// Throws NotFiniteError where there were too many such steps.
+void Trainer::tell_not_finite(const StepMetrics& metrics) {
+  const std::int64_t row = guard_.not_finite_in_a_row(), most = config_.train.max_skipped;
+  const std::string what = fmt::format(
+      "step {} is not applied: loss {}, load-balance loss {}, router z-loss {}, gradient norm {} "
+      "must be finite",
+      metrics.step, metrics.loss, metrics.aux_loss, metrics.z_loss, metrics.grad_norm);
+  if (row < most) {
+    if (first_rank())
+      log_.warning(fmt::format("{} (train.max_skipped: {} of {} in a row){}", what, row, most,
+                               row == 1 ? "; " + where_not_finite_ : ""));
     return;
+  }
   checkpoints_->finish();
   const std::int64_t newest = checkpoints_->newest();
-  throw NotFiniteError(fmt::format(
-      "step {} is not applied: loss {}, load-balance loss {}, router z-loss {}, gradient norm {} "
-      "must be finite; the newest checkpoint is of step {}: resume from it with a lower "
-      "optimizer.lr or a smaller optimizer.clip",
-      metrics.step, metrics.loss, metrics.aux_loss, metrics.z_loss, metrics.grad_norm,
-      newest < 0 ? std::string("(none)") : std::to_string(newest)));
+  throw NotFiniteError(
+      fmt::format("{}, which makes {} in a row (train.max_skipped = {}); at the first of them{}: "
+                  "{}; the newest "
+                  "checkpoint is of step {}: resume from it, or from one before, with a lower "
+                  "optimizer.lr or a "
+                  "smaller optimizer.clip",
+                  what, row, most, where_not_finite_.empty() ? " (before this start)" : "",
+                  where_not_finite_.empty() ? "see the log" : where_not_finite_,
+                  newest < 0 ? std::string("(none)") : std::to_string(newest)));
 }
 
 /// One optimizer step; notes what a rank was asked for meanwhile.
@@ -194,6 +247,7 @@ void Trainer::step(StepMetrics& metrics) {
   timeline.reset();
   metrics.step = position_.step + 1;
   if (options_.step_begins) options_.step_begins(metrics.step);
+  trace_.step_begins(metrics.step);
   const Sums sums = sum_over_ranks(forward_backward());
   if (sums.save_failed) checkpoints_->finish();
   end_if_output_failed(sums);
@@ -201,10 +255,15 @@ void Trainer::step(StepMetrics& metrics) {
   metrics.loss = sums.losses.cross_entropy;
   metrics.aux_loss = sums.losses.router.balance;
   metrics.z_loss = sums.losses.router.z;
-  check_finite(metrics);
+  const StepVerdict verdict = judge(metrics);
   metrics.lr = learning_rate_.at(metrics.step);
-  model_.update(metrics.grad_norm, metrics.lr, execution_.context());
-  metrics.routing = model_.model().finish_step(execution_.context());
+  if (!verdict.skipped())
+    model_.update(
+        metrics.grad_norm, metrics.lr, execution_.context(),
+        verdict.kind == StepVerdict::Kind::clip ? std::optional(verdict.clip_to) : std::nullopt);
+  metrics.skipped_steps = guard_.skipped();
+  metrics.z_score = verdict.z_score;
+  metrics.routing = model_.model().finish_step(execution_.context(), !verdict.skipped());
   tell_of_rounds(metrics);
   execution_.stream().synchronize();
 
@@ -219,6 +278,8 @@ void Trainer::step(StepMetrics& metrics) {
     metrics.seconds[i] = timeline.seconds(static_cast<Phase>(i));
   metrics.tokens_per_second = static_cast<double>(step_tokens) / seconds_since(begin);
   metrics.mfu = metrics.tokens_per_second * training_flops_per_token(config_.model) / product_rate_;
+  rank_reports_.step_done(metrics, model_.model(), execution_.stream());
+  trace_.step_ends(metrics.step);
   stopped_by_ = sums.stop;
   save_due_ = sums.save_due;
 }
@@ -267,13 +328,18 @@ RunEnd Trainer::run() {
   if (done >= train.steps)
     log_.info(fmt::format("nothing to do: {} of {} steps are done", done, train.steps));
   outputs_.show_progress(options_.progress, done + 1, last);
+  trace_.run_begins(done + 1, last);
   stopped_by_ = agreed_stop();
   while (done < last && stopped_by_ == StopRequest::none) {
     const auto begin = Clock::now();
     StepMetrics metrics;
     step(metrics);
-    const bool save_due =
+    checkpoints_->step_done(done);
+    save_put_off_ |=
         save_due_ || (config_.checkpoint.every > 0 && done % config_.checkpoint.every == 0);
+    // What a step that is not finite leaves is not worth an older checkpoint.
+    const bool save_due = save_put_off_ && guard_.not_finite_in_a_row() == 0;
+    if (save_due) save_put_off_ = false;
     if (stopped_by_ == StopRequest::none && !data_.valid().empty() && train.valid_every > 0 &&
         (done % train.valid_every == 0 || done == train.steps)) {
       // A validation may take long: the step before it is written meanwhile.
@@ -296,6 +362,7 @@ RunEnd Trainer::run() {
     outputs_.step_done(metrics, seconds_since(begin));
     if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   }
+  trace_.run_ends();
   throw_alike(outputs_.take_failure(), mesh_.world());
   checkpoints_->shutdown();
   if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);

@@ -13,9 +13,12 @@
 #include "launch/data/training_data.h"
 #include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
+#include "launch/training/rank_reports.h"
 #include "launch/training/run_checkpoints.h"
 #include "launch/training/run_outputs.h"
+#include "launch/training/step_guard.h"
 #include "launch/training/step_metrics.h"
+#include "launch/training/step_trace.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/execution.h"
@@ -38,6 +41,7 @@ struct TrainerOptions {
   std::function<void(Phase)> phase_begins = {};
   ProgressOutput progress = {};   // of rank 0
   SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
+  Ledger* ledger = nullptr;       // of this rank, for a trace; null = without its operations
   std::string environment = {};   // content of RUN/environment.json
   std::int64_t rate_extent = 0;   // of the matrix product whose rate mfu is a share of; 0 = one
                                   // that fills the device
@@ -63,9 +67,10 @@ class Trainer {
 
   /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
   /// last step is committed on return. Collective, once.
-  /// Throws NotFiniteError, on every rank, when a step's loss or gradient norm is not finite: that
-  /// step is not applied and no checkpoint is written. Throws OutputFileError, on every rank, when
-  /// a checkpoint could not be written and checkpoint.on_error = stop, or it was the last one.
+  /// A step whose loss or gradient norm is not finite is not applied, and none is saved until one is
+  /// again; throws NotFiniteError, on every rank, after train.max_skipped of them in a row. Throws
+  /// OutputFileError, on every rank, when a checkpoint could not be written and
+  /// checkpoint.on_error = stop, or it was the last one; Error where replicas differ.
   RunEnd run();
 
   std::int64_t steps_done() const { return position_.step; }
@@ -96,7 +101,9 @@ class Trainer {
   ReadAhead::Settings own_samples() const;
   LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
-  void check_finite(const StepMetrics& metrics);
+  void fill_pass(std::int64_t pass, const TokenRows& to);
+  StepVerdict judge(const StepMetrics& metrics);
+  void tell_not_finite(const StepMetrics& metrics);
   StopRequest agreed_stop();
   void step(StepMetrics& metrics);
   void tell_of_rounds(const StepMetrics& metrics);
@@ -114,10 +121,16 @@ class Trainer {
   const std::size_t arena_bytes_;  // decided before the model takes memory
   TrainingModel model_;
   Execution execution_;
+  StepTrace trace_;
+  RankReports rank_reports_;
+  StepGuard guard_;
   std::optional<RunCheckpoints> checkpoints_;
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
   bool save_due_ = false;  // by time, in the step that was done last
+  bool save_put_off_ = false;
+  ReadAhead::Step samples_now_;   // of the step under way
+  std::string where_not_finite_;  // in the first of the last steps that were not finite
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
   std::optional<double> valid_loss_;

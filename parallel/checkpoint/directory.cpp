@@ -129,7 +129,8 @@ std::optional<CheckpointReader> open_newest_checkpoint(const fs::path& root,
   return std::nullopt;
 }
 
-void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* observer) {
+void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* observer,
+                       std::int64_t beside) {
   std::vector<Candidate> found = candidates(root);
   std::erase_if(found, [](const Candidate& candidate) {
     if (candidate.kind != Kind::partial) return false;
@@ -138,7 +139,8 @@ void prune_checkpoints(const fs::path& root, std::int64_t keep, SaveObserver* ob
   });
   std::int64_t kept = 0, last_step = -1;
   for (const Candidate& candidate : found) {
-    if ((keep > 0 && kept == keep) || candidate.step == last_step) {
+    const bool enough = keep > 0 && kept >= keep && candidate.step != beside;
+    if (enough || candidate.step == last_step) {
       // A removal that is cut off must not leave something that looks committed.
       const fs::path partial = root / (checkpoint_name(candidate.step) + partial_extension);
       rename_path(candidate.path, partial);

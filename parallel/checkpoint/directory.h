@@ -27,13 +27,14 @@ std::optional<CheckpointReader> open_newest_checkpoint(const std::filesystem::pa
 /// checkpoint_name() names. A copy under another name is none of the run's. Throws InputFileError.
 std::vector<std::int64_t> committed_steps(const std::filesystem::path& root);
 
-/// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), and abandoned
-/// `.partial` directories. One rank calls it, while none writes. Throws OutputFileError.
+/// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), but the one of
+/// step `beside`, and abandoned `.partial` directories. One rank calls it, while none writes. Throws
+/// OutputFileError.
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep,
-                       SaveObserver* observer = nullptr);
+                       SaveObserver* observer = nullptr, std::int64_t beside = -1);
 
 /// The same by rank 0 for all; every rank throws what it throws. Collective.
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep, Communicator& world,
-                       SaveObserver* observer);
+                       SaveObserver* observer, std::int64_t beside = -1);
 
 }  // namespace polymoe

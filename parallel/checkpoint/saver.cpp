@@ -55,12 +55,12 @@ std::vector<TensorPiece> CheckpointSaver::stage(const std::vector<TensorPiece>& 
 }
 
 void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
-                          const SaveOptions& options) {
+                          const SaveOptions& options, std::int64_t beside) {
   try {
     save_checkpoint(options_.root, info, pieces, *ranks_, options);
     seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
     committed_ = info.step;
-    prune_checkpoints(options_.root, options_.keep, *ranks_, options_.observer);
+    prune_checkpoints(options_.root, options_.keep, *ranks_, options_.observer, beside);
   } catch (...) {
     failure_ = std::current_exception();
     failed_ = true;
@@ -68,11 +68,11 @@ void CheckpointSaver::run(const CheckpointInfo& info, const std::vector<TensorPi
 }
 
 void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
-                            Stream& stream) {
+                            Stream& stream, std::int64_t beside) {
   wait();
   begin_ = std::chrono::steady_clock::now();
   if (options_.staging_bytes == 0) {
-    return run(info, pieces, {.stream = &stream, .observer = options_.observer});
+    return run(info, pieces, {.stream = &stream, .observer = options_.observer}, beside);
   }
   if (staging_bytes(pieces) > options_.staging_bytes) {
     throw InvalidArgument("a checkpoint of " + std::to_string(staging_bytes(pieces)) +
@@ -88,9 +88,8 @@ void CheckpointSaver::start(const CheckpointInfo& info, const std::vector<Tensor
   } catch (const std::exception& error) {
     options.refusal = std::string("cannot copy to host memory: ") + error.what();
   }
-  thread_ = std::thread([this, info, staged = std::move(staged), options = std::move(options)] {
-    run(info, staged, options);
-  });
+  thread_ = std::thread([this, info, staged = std::move(staged), options = std::move(options),
+                         beside] { run(info, staged, options, beside); });
 }
 
 void CheckpointSaver::wait() {

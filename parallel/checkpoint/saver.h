@@ -47,7 +47,9 @@ class CheckpointSaver {
   /// Pieces on a GPU are copied in order on `stream`, which is of that GPU, with one wait for all.
   /// Collective. Waits for the save before, and throws what wait() throws; what happens from then
   /// on is for wait() to say. Throws InvalidArgument when staging memory exists and is too small.
-  void start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces, Stream& stream);
+  /// The checkpoint of step `beside` stays, whatever Options::keep says.
+  void start(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces, Stream& stream,
+             std::int64_t beside = -1);
   /// Whether the save has ended with an error on this rank; on the others it has, or will. Never
   /// waits.
   bool failed() const { return failed_; }
@@ -69,7 +71,7 @@ class CheckpointSaver {
 
  private:
   void run(const CheckpointInfo& info, const std::vector<TensorPiece>& pieces,
-           const SaveOptions& options);
+           const SaveOptions& options, std::int64_t beside);
   std::vector<TensorPiece> stage(const std::vector<TensorPiece>& pieces, Stream& stream);
 
   Options options_;

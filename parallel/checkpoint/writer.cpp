@@ -79,9 +79,9 @@ void save_checkpoint(const fs::path& root, const CheckpointInfo& info,
 }
 
 void prune_checkpoints(const fs::path& root, std::int64_t keep, Communicator& world,
-                       SaveObserver* observer) {
+                       SaveObserver* observer, std::int64_t beside) {
   try {
-    on_first_rank(world, [&] { prune_checkpoints(root, keep, observer); });
+    on_first_rank(world, [&] { prune_checkpoints(root, keep, observer, beside); });
   } catch (const CommunicationError&) {
     throw;
   } catch (const std::exception& error) {

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <memory>
 #include <system_error>
+#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/random.h"
@@ -176,11 +177,11 @@ void Ledger::set_doing(std::string_view what) {
 
 Ledger::Group Ledger::add_group(std::string_view name) {
   const std::int64_t taken = page_->groups;
-  if (taken == static_cast<std::int64_t>(columns)) return Group(nullptr);
+  if (taken == static_cast<std::int64_t>(columns)) return Group(nullptr, 0, this);
   Column& column = page_->group[static_cast<std::size_t>(taken)];
   column.name.store(name);
   page_->groups = taken + 1;
-  return Group(&column);
+  return Group(&column, static_cast<int>(taken), this);
 }
 
 LedgerView Ledger::view() const { return page_->view(); }
@@ -207,7 +208,25 @@ void Ledger::Group::start(std::int64_t sequence) {
 }
 
 void Ledger::Group::finish(std::int64_t sequence) {
-  if (column_ != nullptr && sequence > 0) record_of(column_, sequence).done = now();
+  if (column_ == nullptr || sequence == 0) return;
+  Record& record = record_of(column_, sequence);
+  record.done = now();
+  if (!ledger_->recorded_.load(std::memory_order_relaxed)) return;
+  const LedgerOperation operation{.sequence = sequence,
+                                  .name = record.name.load(),
+                                  .bytes = record.bytes,
+                                  .posted = seconds(record.posted),
+                                  .started = seconds(record.started),
+                                  .done = seconds(record.done)};
+  const std::lock_guard lock(ledger_->mutex_);
+  if (ledger_->recorder_)
+    ledger_->recorder_(number_, static_cast<Column*>(column_)->name.load(), operation);
+}
+
+void Ledger::set_recorder(Recorder recorder) {
+  const std::lock_guard lock(mutex_);
+  recorder_ = std::move(recorder);
+  recorded_ = static_cast<bool>(recorder_);
 }
 
 std::filesystem::path ledger_directory(const std::filesystem::path& run_directory) {

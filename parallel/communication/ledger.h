@@ -2,9 +2,12 @@
 // What a rank is doing, written down where others can read it while it does it, and after its death.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,8 +62,11 @@ class Ledger {
 
    private:
     friend class Ledger;
-    explicit Group(void* column) : column_(column) {}
+    Group(void* column, int number, Ledger* ledger)
+        : column_(column), number_(number), ledger_(ledger) {}
     void* column_;  // null: what is written is forgotten
+    int number_;
+    Ledger* ledger_;  // outlives this
   };
 
   Ledger(int rank, int ranks);
@@ -85,6 +91,13 @@ class Ledger {
   /// A column for a group of that name; further ones than it has room for are forgotten.
   Group add_group(std::string_view name);
 
+  /// Tells `recorder` of each operation as soon as it is done, on the thread that did it, one at a
+  /// time: the group's number, in the order of add_group(), and name. Empty = nobody; on return the
+  /// one before is not called any more. Any thread.
+  using Recorder =
+      std::function<void(int number, const std::string& group, const LedgerOperation& operation)>;
+  void set_recorder(Recorder recorder);
+
   /// What it holds now; any thread.
   LedgerView view() const;
 
@@ -93,6 +106,9 @@ class Ledger {
   struct Page;
   Page* page_;
   std::filesystem::path file_;
+  std::atomic<bool> recorded_ = false;
+  std::mutex mutex_;  // guards the recorder
+  Recorder recorder_;
 };
 
 /// The ledgers of a run on this node: a directory of memory that survives a process, but not the

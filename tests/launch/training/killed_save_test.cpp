@@ -33,14 +33,15 @@ void PrintTo(const Case& tested, std::ostream* out) {
   *out << tested.point << "_rank_" << tested.rank;
 }
 
-/// Six steps on two ranks, a checkpoint at each second one, of which the newest stays.
+/// Seven steps on two ranks, a checkpoint at each second one and the last; the newest stays, and until
+/// the end the one before.
 class KilledSave : public testing::TestWithParam<Case> {
  protected:
   static void SetUpTestSuite() {
     directory_ = new test::TemporaryDirectory;
     test::write_tokens(directory_->path() / "tokens", 4000, 64, 1);
     Config config = test::tiny_config(directory_->path());
-    config.train.steps = 6;
+    config.train.steps = 7;
     config.checkpoint.every = 2;
     config.checkpoint.keep = 1;
     config.parallel.expert = 2;
@@ -81,10 +82,10 @@ TEST_P(KilledSave, LeavesAValidCheckpointFromWhichTheRunGoesOn) {
 
   const ProcessResult resumed = run({POLYMOE_PROGRAM}, name);
   ASSERT_EQ(resumed.exit_code, exit_done) << resumed.standard_error;
-  const fs::path last = checkpoints(name) / checkpoint_name(6);
+  const fs::path last = checkpoints(name) / checkpoint_name(7);
   for (const std::string& file : {shard_name(0, 2), shard_name(1, 2), std::string("view.h5")})
     EXPECT_EQ(read_bytes(last / file),
-              read_bytes(checkpoints("straight") / checkpoint_name(6) / file))
+              read_bytes(checkpoints("straight") / checkpoint_name(7) / file))
         << file;
   // Nothing is left of the save that was cut off.
   EXPECT_EQ(std::distance(fs::directory_iterator(checkpoints(name)), fs::directory_iterator()), 1);
@@ -93,7 +94,7 @@ TEST_P(KilledSave, LeavesAValidCheckpointFromWhichTheRunGoesOn) {
 INSTANTIATE_TEST_SUITE_P(Points, KilledSave,
                          testing::Values(Case{"staging", "1", 2}, Case{"writing", "1", 2},
                                          Case{"before_rename", "0", 2},
-                                         Case{"after_rename", "0", 4}, Case{"retention", "0", 4}),
+                                         Case{"after_rename", "0", 4}, Case{"retention", "0", 6}),
                          testing::PrintToStringParamName());
 
 }  // namespace

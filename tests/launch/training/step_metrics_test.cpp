@@ -31,7 +31,7 @@ TEST(StepMetricsTest, RowHoldsEveryKey) {
   EXPECT_EQ(
       metrics_row(metrics).dump(),
       R"({"step":3,"tokens":384,"loss":2.5,"aux_loss":0.01,"z_loss":0.002,"lr":0.25,)"
-      R"("grad_norm":1.25,"tokens_per_second":1000.0,"mfu":0.5,"step_seconds":{"other":0.0,)"
+      R"("grad_norm":1.25,"skipped_steps":0,"tokens_per_second":1000.0,"mfu":0.5,"step_seconds":{"other":0.0,)"
       R"("data":0.0,"forward":0.0,"backward":0.0,"exchange":0.25,"exchange_wait":0.0,"gradient_reduction":0.0,)"
       R"("optimizer":0.0},"checkpoint_seconds":0.0,"load_max_over_mean":[3.0,1.0],"dead_experts":[2,0],)"
       R"("routing_entropy":[0.5623351446188083,1.3862943611198906],"dropped":[1,0],"extra_rounds":[3,0]})");
@@ -48,7 +48,7 @@ TEST(StepMetricsTest, TensorBoardGetsTheSameNumbers) {
   metrics.valid_loss = 0.5;
   std::map<std::string, float> scalars;
   for (const auto& scalar : metrics_scalars(metrics)) scalars[scalar.tag] = scalar.value;
-  EXPECT_EQ(scalars.size(), 9U + 8U + 2U * 5U + 2U);
+  EXPECT_EQ(scalars.size(), 10U + 8U + 2U * 5U + 2U);
   EXPECT_EQ(scalars.at("train/loss"), 2.5F);
   EXPECT_EQ(scalars.at("step_seconds/exchange"), 0.25F);
   EXPECT_EQ(scalars.at("layers.1/load_max_over_mean"), 3.0F);

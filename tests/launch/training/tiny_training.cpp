@@ -99,7 +99,8 @@ std::string without_times(const Json& row) {
   Json kept = Json::object();
   for (const auto& [key, value] : row.members())
     if (key != "step_seconds" && key != "tokens_per_second" && key != "mfu" &&
-        key != "checkpoint_seconds")
+        key != "checkpoint_seconds" && key != "exposed_exchange" && key != "waiting" &&
+        key != "routing_tax" && key != "hardware_tax" && key != "ranks")
       kept.set(key, value);
   return kept.dump();
 }
