@@ -45,8 +45,8 @@ struct LossTerms {
 /// What a forward pass shows of one layer: the residual stream behind it, x + branch (an undefined
 /// branch is zero), and its feed-forward.
 struct LayerObservation {
-  std::int64_t layer = -1;  // -1: the embedding
-  Tensor x, branch;         // [tokens, hidden]
+  std::int64_t layer = -1;                               // -1: the embedding
+  Tensor x, branch;                                      // [tokens, hidden]
   std::function<FeedForward::View()> feed_forward = {};  // of a block
 };
 

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
@@ -46,6 +47,28 @@ TEST(LedgerTest, TellsTheLastOperationsOfEachGroup) {
   EXPECT_GT(view.groups[0].operations.front().done, 0.0);
   EXPECT_EQ(view.groups[1].name, "world/0");
   EXPECT_EQ(view.groups[1].operations.at(0).started, 0.0);
+}
+
+TEST(LedgerTest, ARecorderIsToldOfWhatIsDone) {
+  Ledger ledger(0, 2);
+  ledger.add_group("world");
+  Ledger::Group group = ledger.add_group("world/0");
+  std::vector<std::string> told;
+  group.finish(group.post("before", 1));
+  ledger.set_recorder([&](int number, const std::string& name, const LedgerOperation& operation) {
+    EXPECT_EQ(number, 1);
+    EXPECT_EQ(name, "world/0");
+    EXPECT_GE(operation.done, operation.started);
+    EXPECT_GE(operation.started, operation.posted);
+    told.push_back(operation.name + std::to_string(operation.sequence));
+  });
+  const std::int64_t sequence = group.post("barrier", 1);
+  group.start(sequence);
+  EXPECT_TRUE(told.empty());
+  group.finish(sequence);
+  ledger.set_recorder({});
+  group.finish(group.post("behind", 1));
+  EXPECT_EQ(told, std::vector<std::string>{"barrier2"});
 }
 
 TEST(LedgerTest, OutlivesAProcessThatIsKilled) {
