@@ -73,6 +73,11 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"train.valid_batches", "4"},
     {"train.recompute", "block"},
     {"train.precision", "f32"},
+    {"train.max_skipped", "3"},
+    {"train.spike", "clip"},
+    {"train.spike_z", "4.5"},
+    {"train.spike_window", "50"},
+    {"train.check_replicas", "200"},
     {"optimizer.lr", "0.001"},
     {"optimizer.min_lr", "1e-05"},
     {"optimizer.warmup", "2M tokens"},
@@ -96,6 +101,8 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"run.share_gpus", "true"},
     {"run.timeout", "30"},
     {"run.threads", "3"},
+    {"run.report_ranks", "10"},
+    {"run.trace", "20-22"},
     {"run.deterministic", "false"}};
 
 std::vector<std::string> as_overrides() {

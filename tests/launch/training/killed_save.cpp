@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// polymoe, one rank of which is killed while it saves its second checkpoint:
+// polymoe, one rank of which is killed while it saves its second checkpoint, or removes its first,
+// which goes with the third:
 //
 //   killed_save POINT RANK ARGUMENT-OF-POLYMOE...
 #include <signal.h>
@@ -22,16 +23,18 @@ constexpr std::array<std::string_view, 5> points = {"staging", "writing", "befor
 
 class Killer final : public SaveObserver {
  public:
-  Killer(std::string_view point, bool armed) : point_(point), armed_(armed) {}
+  Killer(std::string_view point, bool armed)
+      : point_(point), armed_(armed), save_(point == "retention" ? 3 : 2) {}
   void reached(SavePoint point) override {
     if (point == SavePoint::staging) ++saves_;
-    if (armed_ && saves_ == 2 && points[static_cast<std::size_t>(point)] == point_)
+    if (armed_ && saves_ == save_ && points[static_cast<std::size_t>(point)] == point_)
       ::raise(SIGKILL);
   }
 
  private:
   std::string_view point_;
   bool armed_;
+  int save_;
   std::atomic<int> saves_ = 0;
 };
 
