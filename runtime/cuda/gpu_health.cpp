@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 
 #include <array>
+#include <type_traits>
 
 namespace polymoe::cuda {
 namespace {
