@@ -32,9 +32,12 @@ std::vector<Row> read_rows(const fs::path& file) {
     const bool cut_off = stream.eof();  // no end of line behind it
     try {
       const Json json = parse_json(line, file.string() + ":" + std::to_string(number));
+      // The loss of a step that was skipped, as it was not finite, is null.
+      const bool skipped = json.at("loss").is_null();
+      if (skipped && rows.empty()) continue;
       Row row{.step = json.at("step").as_integer(),
               .tokens = json.at("tokens").as_number(),
-              .loss = json.at("loss").as_number(),
+              .loss = skipped ? rows.back().loss : json.at("loss").as_number(),
               .valid_loss = {}};
       if (const Json* valid = json.find("valid_loss")) row.valid_loss = valid->as_number();
       rows.push_back(row);

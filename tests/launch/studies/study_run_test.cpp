@@ -63,7 +63,7 @@ class StudyRunTest : public ::testing::Test {
 
 TEST_F(StudyRunTest, AFailedCellIsNamedAndTheOthersRun) {
   const std::string file = write_study(
-      "[set]\noptimizer.clip = 0\n[axes]\n"
+      "[set]\noptimizer.clip = 0\ntrain.max_skipped = 2\n[axes]\n"
       "optimizer.lr ranks parallel.expert = 1e-3 1 1, 1e30 1 1, 1e-4 2 1\n");
   const ProcessResult plan = study({"run", file, "--dry-run"});
   expect_has(plan.standard_output, "3 would run, 0 finished, 0 diverged");
