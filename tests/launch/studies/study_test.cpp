@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <string>
 
@@ -103,6 +104,17 @@ TEST_F(StudyTest, CellsThatWouldBeTheSameAreRefused) {
   EXPECT_NE(message.find("would be the same run"), std::string::npos) << message;
   EXPECT_NE(refusal("[axes]\nmodel.layers = 2, 2\n").find("given more than once"),
             std::string::npos);
+}
+
+TEST_F(StudyTest, CellsOfAnEarlierFormAreNamed) {
+  const Study before = study("seeds = 1\n[axes]\nmodel.layers = 1, 2\n");
+  for (const Cell& cell : before.cells) {
+    std::filesystem::create_directories(cell.config.run.dir);
+    write_bytes(std::filesystem::path(cell.config.run.dir) / "config.ini", "");
+  }
+  EXPECT_TRUE(foreign_cells(before).empty());
+  const Study after = study("seeds = 1\n[set]\ntrain.steps = 10\n[axes]\nmodel.layers = 1, 2\n");
+  EXPECT_EQ(foreign_cells(after).size(), 2U) << "other cells than those with 20 steps";
 }
 
 TEST_F(StudyTest, AMissingBaseAndAnUnknownBaselineAreNamed) {
