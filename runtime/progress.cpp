@@ -21,6 +21,7 @@ constexpr double terminal_interval_seconds = 0.1;
 constexpr double first_file_interval_seconds = 10.0;
 constexpr double file_interval_growth = 1.3;
 constexpr double longest_file_interval_seconds = 600.0;
+constexpr double elapsed_in_file_seconds = 60.0;  // below that a log is better off without
 constexpr int default_columns = 80;
 
 bool under_mpirun() { return std::getenv("OMPI_COMM_WORLD_RANK") != nullptr; }
@@ -190,7 +191,9 @@ void Progress::advance(std::int64_t count) {
 Elapsed::Elapsed(const ProgressOutput& output, std::string what)
     : what_(std::move(what)), line_(output) {
   if (output.file != nullptr)
-    thread_ = std::thread([this, seconds = output.silent_seconds] { tell(seconds); });
+    thread_ =
+        std::thread([this, seconds = output.terminal ? output.silent_seconds
+                                                     : elapsed_in_file_seconds] { tell(seconds); });
 }
 
 Elapsed::~Elapsed() {

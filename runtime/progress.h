@@ -102,7 +102,8 @@ class Progress {
 };
 
 /// Progress of work that cannot be counted: "loading runs/mine  0:12", told by a thread of its own
-/// while this object lives. Silent and gone as Progress is.
+/// while this object lives. On a terminal silent and gone as Progress is, in a file silent for a
+/// minute.
 class Elapsed {
  public:
   Elapsed(const ProgressOutput& output, std::string what);

@@ -278,7 +278,8 @@ TEST_F(CommandLineTest, RanksReportOneLineAndNeverHang) {
   expect_line(run_on_ranks(2, {"plan"}), 64, {"'plan' runs in one process"});
   ASSERT_EQ(run(training({})).exit_code, 0);
   const std::vector<std::string> evaluation = {"eval",     "--checkpoint", path("run"),
-                                               "--tokens", path("tokens"), "--json"};
+                                               "--tokens", path("tokens"), "--max-windows",
+                                               "1",        "--json"};
   std::vector<std::string> unwritable = evaluation, writable = evaluation;
   unwritable.push_back(path("absent/out.json"));
   writable.push_back(path("out.json"));
