@@ -176,7 +176,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     request.prompt = prompt;
     std::vector<std::int32_t> ids;
     tokenizer->encode(prompt, ids);
-    request.tokens = new_tokens(settings, static_cast<std::int64_t>(ids.size()), model.context);
+    const auto prompt_tokens = std::max<std::int64_t>(1, static_cast<std::int64_t>(ids.size()));
+    request.tokens = new_tokens(settings, prompt_tokens, model.context);
+    check_room(prompt_tokens, model.context, request);  // before the prompt is shown
     for (int sample = 1; sample <= settings.samples; ++sample, ++request.sampling.seed) {
       output.begin(request, sample, settings.samples);
       output.end(request, generate(saved, *tokenizer, request,

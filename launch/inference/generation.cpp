@@ -23,6 +23,15 @@ std::vector<std::int32_t> first_ids(const std::string& prompt, const Tokenizer& 
   return ids;
 }
 
+/// Longest end of `text` that begins `stop`, which it does not hold.
+std::size_t beginning_at_end(std::string_view text, std::string_view stop) {
+  for (std::size_t size = std::min(text.size(), stop.size() - 1); size > 0; --size)
+    if (text.ends_with(stop.substr(0, size))) return size;
+  return 0;
+}
+
+}  // namespace
+
 void check_room(std::int64_t prompt, std::int64_t context, const GenerationRequest& request) {
   if (prompt >= context)
     throw InvalidArgument(
@@ -35,15 +44,6 @@ void check_room(std::int64_t prompt, std::int64_t context, const GenerationReque
         "--beyond-context",
         prompt, request.tokens, context));
 }
-
-/// Longest end of `text` that begins `stop`, which it does not hold.
-std::size_t beginning_at_end(std::string_view text, std::string_view stop) {
-  for (std::size_t size = std::min(text.size(), stop.size() - 1); size > 0; --size)
-    if (text.ends_with(stop.substr(0, size))) return size;
-  return 0;
-}
-
-}  // namespace
 
 std::string end_text(const Generation& generation) {
   switch (generation.end) {

@@ -22,6 +22,10 @@ struct GenerationRequest {
   bool beyond_context = false;          // go on from the last half of a full context
 };
 
+/// Throws InvalidArgument when a prompt of so many tokens and the new ones are more than the context
+/// and beyond_context is not set, or the prompt alone is.
+void check_room(std::int64_t prompt, std::int64_t context, const GenerationRequest& request);
+
 /// Why a generation ended.
 enum class GenerationEnd : std::uint8_t { document, stop_text, tokens };
 
@@ -54,8 +58,7 @@ class StopFilter {
 };
 
 /// Draws token after token; `show` is told the text as it becomes known. Every rank runs the model;
-/// rank 0 draws. Collective. Throws InvalidArgument when prompt and new tokens are more than the
-/// context and beyond_context is not set, or the prompt alone is.
+/// rank 0 draws. Collective. Throws InvalidArgument as check_room does.
 Generation generate(SavedModel& saved, const Tokenizer& tokenizer, const GenerationRequest& request,
                     const std::function<void(const std::string&)>& show);
 
