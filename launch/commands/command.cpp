@@ -36,6 +36,22 @@ std::string two_columns(const std::string& left, const std::string& right, std::
   return text + '\n';
 }
 
+/// Lines of at most `width` columns, but for words that are longer.
+std::string wrapped(const std::string& text, std::size_t width) {
+  std::string lines;
+  std::size_t position = 0;
+  for (const std::string& word : split_words(text)) {
+    if (position > 0 && position + 1 + word.size() > width) {
+      lines += '\n';
+      position = 0;
+    }
+    if (position > 0) lines += ' ';
+    position += word.size() + (position > 0 ? 1 : 0);
+    lines += word;
+  }
+  return lines + '\n';
+}
+
 std::string spelling(const CommandOption& option) {
   std::string text = "--";
   text.append(option.name);
@@ -175,7 +191,7 @@ std::string command_help(const Command& command, std::size_t width, const std::s
                             " has that in its name");
     return keys;
   }
-  std::string text = command.summary + ".\n\n  polymoe " + command.name;
+  std::string text = wrapped(command.summary + ".", width) + "\n  polymoe " + command.name;
   if (!command.subcommands.empty()) {
     text += " COMMAND [OPTION...]\n\n";
     for (const Command* member : command.subcommands)
@@ -194,12 +210,13 @@ std::string command_help(const Command& command, std::size_t width, const std::s
     text += two_columns(spelling(option), option.help, 28, width);
   if (!command.overrides) return text;
 
-  text +=
-      "\nKeys of the configuration, in the file `key = value` under [section], on the command "
-      "line\n"
-      "--section.key=value, which wins. Counts may be written 1e6, 4k, 2M, 1.5B. `polymoe " +
-      command.name + "\n--help optimizer` shows those of a section.\n\n";
-  return text + keys_help("", width);
+  text += "\n" + wrapped(
+                     "Keys of the configuration, in the file `key = value` under [section], on the "
+                     "command line --section.key=value, which wins. Counts may be written 1e6, 4k, "
+                     "2M, 1.5B. `polymoe " +
+                         command.name + " --help optimizer` shows those of a section.",
+                     width);
+  return text + "\n" + keys_help("", width);
 }
 
 }  // namespace polymoe

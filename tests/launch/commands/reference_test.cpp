@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "launch/commands/command.h"
 #include "launch/config/option_table.h"
 #include "tests/support/temporary_directory.h"
 
@@ -61,6 +62,15 @@ TEST(ReferenceTest, EveryCommandHasItsPageAndItsCompletion) {
     EXPECT_NE(completion.find("\"" + command->name + "\") words="), std::string::npos);
   }
   EXPECT_EQ(read_bytes(directory.path() / "configuration.md"), configuration_markdown());
+}
+
+TEST(HelpTest, IsAsWideAsItIsTold) {
+  constexpr std::size_t width = 60;
+  for (const Command* command : {&checkpoint_export_hf_command(), &train_command()}) {
+    std::istringstream lines(command_help(*command, width));
+    for (std::string line; std::getline(lines, line);)
+      EXPECT_TRUE(line.size() <= width || line.find(' ', 28) == std::string::npos) << line;
+  }
 }
 
 }  // namespace
