@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/step/token_batch.h"
 
-#include <utility>
+#include <span>
 #include <vector>
 
 #include "runtime/copy.h"
