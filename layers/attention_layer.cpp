@@ -2,6 +2,7 @@
 #include "layers/attention_layer.h"
 
 #include "kernels/check.h"
+#include "kernels/embedding/embedding.h"
 #include "kernels/rotary/rotary.h"
 
 namespace polymoe {
@@ -118,6 +119,50 @@ void AttentionLayer::backward(const Tensor& d_y, const Tensor& x, const BatchLay
   v_.backward(d_v, x, Write::accumulate, d_x, context);
 }
 
+/// In place, behind the norm where there is one.
+void AttentionLayer::rotate(const RotaryPositions& positions, const Tensor& q, const Tensor& k,
+                            ExecutionContext& context) const {
+  if (settings_.qk_norm) {
+    Arena::Scope scope(context.arena);
+    const Tensor inv_rms = context.arena.allocate({q.dim(0)}, accumulation_dtype(q.dtype()));
+    q_norm_->forward_rotated(positions, by_head(q), by_head(q), inv_rms, context);
+    k_norm_->forward_rotated(positions, by_head(k), by_head(k), inv_rms, context);
+  } else {
+    rotary_forward(positions, by_head(q), context.stream);
+    rotary_forward(positions, by_head(k), context.stream);
+  }
+}
+
+void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, Tensor y,
+                                    ExecutionContext& context) const {
+  if (shared.sequences == 0) return;
+  Arena& arena = context.arena;
+  const std::int64_t places = shared.sequences * shared.length;
+  const BatchLayout layout{.sequences = shared.sequences, .length = shared.length, .global = {}};
+  Arena::Scope scope(arena);
+  // A projection of each row once, at all of its places.
+  const auto spread = [&](const Linear& projection, std::int64_t width) {
+    const Tensor at_places = arena.allocate({places, width}, x.dtype());
+    Arena::Scope temporary(arena);
+    const Tensor rows = arena.allocate({shared.rows(), width}, x.dtype());
+    projection.forward(x, rows, context);
+    embedding_forward(shared.row_of, rows, at_places, context.stream);
+    return at_places;
+  };
+  const Tensor q = spread(q_, settings_.hidden);
+  const Tensor k = spread(k_, kv_width());
+  const Tensor v = spread(v_, kv_width());
+  rotate(positions_of(layout), q, k, context);
+  const Tensor out = arena.allocate({places, settings_.hidden}, x.dtype());
+  const Tensor log_sum_exp = arena.allocate({shared.sequences, settings_.heads, shared.length},
+                                            accumulation_dtype(x.dtype()));
+  attention_forward(shape_of(layout), by_head(q), by_head(k), by_head(v), by_head(out), log_sum_exp,
+                    arena, context.stream);
+  const Tensor rows = arena.allocate({shared.rows(), settings_.hidden}, x.dtype());
+  embedding_forward(shared.place_of, out, rows, context.stream);
+  o_.forward(rows, y, context);
+}
+
 void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
                             ExecutionContext& context) const {
   Arena& arena = context.arena;
@@ -134,16 +179,8 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   q_.forward(x, q, context);
   k_.forward(x, k, context);
   v_.forward(x, v, context);
-  const RotaryPositions positions{
-      .sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta};
-  if (settings_.qk_norm) {
-    const Tensor inv_rms = arena.allocate({rows}, wide);
-    q_norm_->forward_rotated(positions, by_head(q), by_head(q), inv_rms, context);
-    k_norm_->forward_rotated(positions, by_head(k), by_head(k), inv_rms, context);
-  } else {
-    rotary_forward(positions, by_head(q), context.stream);
-    rotary_forward(positions, by_head(k), context.stream);
-  }
+  rotate({.sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta},
+         q, k, context);
   attention_forward({.batch = 1,
                      .query_length = rows,
                      .key_length = end,

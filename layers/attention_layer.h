@@ -10,6 +10,7 @@
 #include "layers/batch.h"
 #include "layers/linear.h"
 #include "layers/rms_norm.h"
+#include "layers/shared_rows.h"
 #include "runtime/context.h"
 
 namespace polymoe {
@@ -52,6 +53,12 @@ class AttentionLayer {
   void backward(const Tensor& d_y, const Tensor& x, const BatchLayout& layout, const Saved& saved,
                 Tensor d_x, ExecutionContext& context) const;
 
+  /// Forward, without a backward pass, of rows that sequences share.
+  ///
+  /// x, y [shared.rows(), hidden]; overwrites y
+  void forward_shared(const Tensor& x, const SharedRows& shared, Tensor y,
+                      ExecutionContext& context) const;
+
   /// Attention of the rows of one sequence that follow on cache.length earlier ones; their keys and
   /// values are written behind those. cache.length stays: the caller moves it on.
   ///
@@ -61,6 +68,8 @@ class AttentionLayer {
 
  private:
   std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }
+  void rotate(const RotaryPositions& positions, const Tensor& q, const Tensor& k,
+              ExecutionContext& context) const;
   std::int64_t kv_width() const { return settings_.kv_heads * head_dim(); }
   AttentionShape shape_of(const BatchLayout& layout) const;
   RotaryPositions positions_of(const BatchLayout& layout) const;

@@ -53,6 +53,15 @@ ResidualStream TransformerBlock::forward(const ResidualStream& in, const BatchLa
       context);
 }
 
+ResidualStream TransformerBlock::forward_shared(const ResidualStream& in, const SharedRows& shared,
+                                                const Workspace& workspace, Saved& saved,
+                                                ExecutionContext& context) const {
+  return run(
+      in, shared.rows_alone(), workspace, saved,
+      [&](const Tensor& x, const Tensor& y) { attention_.forward_shared(x, shared, y, context); },
+      context);
+}
+
 ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValueRows& cache,
                                         const Workspace& workspace, Saved& saved,
                                         ExecutionContext& context) const {

@@ -58,6 +58,12 @@ class TransformerBlock {
   void backward(Tensor d_stream, const BatchLayout& layout, const Workspace& workspace,
                 Saved& saved, ExecutionContext& context) const;
 
+  /// Forward, without a backward pass, of rows that sequences share. Collective where the
+  /// feed-forward is.
+  ResidualStream forward_shared(const ResidualStream& in, const SharedRows& shared,
+                                const Workspace& workspace, Saved& saved,
+                                ExecutionContext& context) const;
+
   /// Forward of the rows that follow those of `cache`, see AttentionLayer::decode. Collective where
   /// the feed-forward is.
   ResidualStream decode(const ResidualStream& in, const KeyValueRows& cache,

@@ -12,6 +12,7 @@
 #include "layers/embedding_layer.h"
 #include "layers/feed_forward.h"
 #include "layers/output_layer.h"
+#include "layers/shared_rows.h"
 #include "layers/transformer_block.h"
 #include "moe/decoding_cache.h"
 #include "moe/exchange_traffic.h"
@@ -50,6 +51,14 @@ struct LayerObservation {
   std::function<FeedForward::View()> feed_forward = {};  // of a block
 };
 
+/// Sequences that may begin alike, and which of their next tokens are predicted.
+struct SharedTokenBatch {
+  SharedRows rows;
+  Tensor tokens;      // [rows] i32
+  Tensor predicting;  // [predictions] i32: the row that a token follows
+  Tensor targets;     // [predictions] i32: that token
+};
+
 /// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.
 ///
 /// Segments of the parameter store: 0 the embedding, 1 + l block l, 1 + layers the final norm and
@@ -75,7 +84,11 @@ class LanguageModel {
   /// Collective over `expert`.
   Tensor token_losses(const TokenBatch& batch, ExecutionContext& context);
 
-  /// The same, and shows each layer's inside to `look` while it is there: first the embedding, then
+  /// The same for the predictions of a batch whose sequences share rows, [predictions]. Not for a
+  /// router that drops tokens by sequence (moe.capacity_factor > 0): throws InvalidArgument.
+  Tensor shared_token_losses(const SharedTokenBatch& batch, ExecutionContext& context);
+
+  /// The losses of token_losses, and shows each layer's inside to `look` while it is there: first the embedding, then
   /// every block.
   Tensor observe(const TokenBatch& batch, const std::function<void(const LayerObservation&)>& look,
                  ExecutionContext& context);

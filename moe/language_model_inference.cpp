@@ -2,6 +2,7 @@
 #include <string>
 
 #include "kernels/check.h"
+#include "kernels/embedding/embedding.h"
 #include "moe/language_model.h"
 
 namespace polymoe {
@@ -56,6 +57,44 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
             .feed_forward = [&] { return feed_forwards_[l]->view(*saved.feed_forward, context); }});
   }
   output_->loss(stream, batch.targets, losses, context);
+  return losses;
+}
+
+Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,
+                                          ExecutionContext& context) {
+  const ModelConfig& config = config_;
+  if (config.moe.experts > 0 && config.moe.capacity_factor > 0.0)
+    throw InvalidArgument("shared token losses: moe.capacity_factor must be 0");
+  const SharedRows& shared = batch.rows;
+  const std::int64_t rows = shared.rows(), predictions = batch.targets.dim(0);
+  check_tensors("shared token losses", parameters_.device(),
+                {{"tokens", batch.tokens, {rows}, DType::i32},
+                 {"row_of", shared.row_of, {shared.sequences * shared.length}, DType::i32},
+                 {"place_of", shared.place_of, {rows}, DType::i32},
+                 {"predicting", batch.predicting, {predictions}, DType::i32},
+                 {"targets", batch.targets, {predictions}, DType::i32}});
+  Arena& arena = context.arena;
+  const DType dtype = parameters_.dtype();
+  const Tensor losses = arena.allocate({predictions}, accumulation_dtype(dtype));
+
+  Timeline::Scope phase(context.timeline, Phase::forward);
+  Arena::Scope scope(arena);
+  const ForwardMemory memory({rows, config.hidden}, dtype, arena);
+  embedding_->forward(batch.tokens, memory.x, context);
+  ResidualStream stream{memory.x, Tensor()};
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    Arena::Scope block(arena);
+    TransformerBlock::Saved& saved = saved_[l];
+    saved.x = memory.x;
+    saved.middle = memory.middle;
+    stream = blocks_[l].forward_shared(stream, shared, memory.workspace, saved, context);
+  }
+  // Only what predicts something reaches the projection to the vocabulary.
+  const Tensor x = arena.allocate({predictions, config.hidden}, dtype);
+  const Tensor branch = arena.allocate({predictions, config.hidden}, dtype);
+  embedding_forward(batch.predicting, stream.x, x, context.stream);
+  embedding_forward(batch.predicting, stream.branch, branch, context.stream);
+  output_->loss({x, branch}, batch.targets, losses, context);
   return losses;
 }
 

@@ -221,11 +221,14 @@ TokenAnalysis analyze_tokens(LanguageModel& model, const TokenFile& file,
                          fmt::format("has {} tokens: at least one window of {} is needed",
                                      file.tokens(), length + 1));
   const std::int64_t wanted = std::max<std::int64_t>(1, options.max_tokens / length);
+  const std::int64_t per_batch = options.windows_per_batch > 0
+                                     ? options.windows_per_batch
+                                     : std::max<std::int64_t>(1, 4096 / length);
   const std::int64_t windows = std::min(there, wanted);
   Progress progress(output, {.what = "looking inside", .total = windows, .unit = "windows"});
   Looker looker(model.config(), context);
-  for (std::int64_t first = 0; first < windows; first += options.windows_per_batch) {
-    const std::int64_t count = std::min(options.windows_per_batch, windows - first);
+  for (std::int64_t first = 0; first < windows; first += per_batch) {
+    const std::int64_t count = std::min(per_batch, windows - first);
     const Arena::Scope scope(context.arena);
     std::vector<std::int32_t> tokens(static_cast<std::size_t>(count * length));
     file.read(first * length, count * length, tokens.data());

@@ -44,7 +44,7 @@ struct TokenAnalysis {
 
 struct TokenAnalysisOptions {
   std::int64_t max_tokens = 0;
-  std::int64_t windows_per_batch = 1;
+  std::int64_t windows_per_batch = 0;  // 0: as many as make up 4096 tokens
 };
 
 /// Runs the model over the first windows of a token file and looks inside, on one rank.

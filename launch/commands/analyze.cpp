@@ -56,8 +56,7 @@ TokenAnalysis look_inside(const std::string& checkpoint, const Settings& setting
   const TokenFile file = TokenFile::open(settings.tokens, saved.config().data.token_bytes);
   file.check_vocabulary(saved.config().model.vocab);
   TokenAnalysis analysis = analyze_tokens(
-      saved.model(), file,
-      {.max_tokens = settings.max_tokens, .windows_per_batch = saved.config().train.micro_batch},
+      saved.model(), file, {.max_tokens = settings.max_tokens, .windows_per_batch = 0},
       saved.context(), progress);
   saved.shutdown();
   return analysis;

@@ -64,19 +64,19 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
 std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer,
                            const std::vector<Task>& tasks, Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
-  const Config& config = saved.config();
   const AnsweringModel answering{
       .model = saved.model(),
       .mesh = saved.mesh(),
       .context = saved.context(),
       .dtype = saved.dtype(),
-      .tokens_per_batch =
-          shares_of(config, saved.mesh().world().size()).largest() * config.model.context};
+      .tokens_per_batch = scoring_tokens(saved.config(), saved.mesh().world().size(),
+                                         saved.context().stream.device())};
   std::vector<TaskScores> scores;
   std::string items;
   for (const Task& task : tasks) {
     const std::vector<TaskAnswer> answers =
-        answer_task(answering, tokenizer, task, shows ? progress_on_stderr() : ProgressOutput{});
+        answer_task(answering, tokenizer, task, shows ? progress_on_stderr() : ProgressOutput{})
+            .value();
     scores.push_back(score(task, answers));
     items += items_jsonl(task, answers);
   }
@@ -112,8 +112,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     throw InvalidArgument("--items: needs --tasks, whose items it writes");
   if (line.has("max-windows") && !line.has("tokens"))
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
-  std::vector<Task> tasks;
-  for (const std::string& path : line.values("tasks")) tasks.push_back(read_task(path));
+  const std::vector<std::string> files = line.values("tasks");
+  const std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
 
   const Device device = inference_device(line, context);
   std::optional<Elapsed> loading(std::in_place,

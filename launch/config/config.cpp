@@ -228,6 +228,8 @@ std::vector<std::string> training_violations(const Config& config, int ranks) {
   if (config.data.train.empty())
     found.must_be("data.train", "", "PATH[:WEIGHT] ... of one token file or more");
   if (config.run.dir.empty()) found.must_be("run.dir", "", "a directory");
+  if (config.eval.every > 0 && config.eval.tasks.empty())
+    found.must_be("eval.every", config.eval.every, "0 without eval.tasks");
   return found.take();
 }
 
@@ -235,9 +237,9 @@ std::vector<std::string> model_differences(const Config& here, const Config& the
   const Config a = described(here), b = described(there);
   // A key that changes nothing in what the parameters are, or in how they are used, may differ.
   static const std::set<std::string> free_keys = {
-      "model.context",    "model.rope_theta",  "model.init_std", "model.init_truncation",
-      "moe.balance_loss", "moe.balance_scope", "moe.z_loss",     "moe.capacity_factor",
-      "moe.drop",         "moe.row_budget"};
+      "model.context",    "model.rope_theta",  "model.init_std",  "model.init_truncation",
+      "moe.balance_loss", "moe.balance_scope", "moe.z_loss",      "moe.capacity_factor",
+      "moe.drop",         "moe.row_budget",    "moe.report_every"};
   std::vector<std::string> lines;
   for (const Option& option : options()) {
     const bool of_the_model = option.key.starts_with("model.") || option.key.starts_with("moe.");

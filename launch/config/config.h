@@ -95,6 +95,13 @@ struct OptimizerConfig {
   double clip = 1.0;   // global norm; 0 = none
 };
 
+/// Scores on tasks within a run.
+struct EvalConfig {
+  std::vector<std::string> tasks;  // request files; empty = none
+  std::int64_t every = 0;          // steps; 0 = after the last one alone
+  std::string tokenizer;           // as load_tokenizer takes it; empty = the one of data.train
+};
+
 struct ParallelConfig {
   int expert = 1;  // expert-parallel size; divides the ranks and the experts
 };
@@ -138,7 +145,9 @@ struct Config {
   ParallelConfig parallel;
   CheckpointConfig checkpoint;
   RunConfig run;
-  GatedWidths gated;  // no section
+  EvalConfig eval;
+  GatedWidths gated;                       // no section
+  std::int64_t expert_report_every = 100;  // steps between rows of experts.jsonl: moe.report_every
 };
 
 /// Defaults < file < overrides ("--section.key=value"). An empty path means no file.

@@ -113,6 +113,21 @@ Option duration(std::string key, Field field, std::string help) {
   return option;
 }
 
+template <class Field>
+Option paths(std::string key, Field field, std::string help) {
+  Option option{std::move(key), "PATH ... without '#'", std::move(help), {}, {}};
+  option.read = [field](const std::string& value, Config& config) {
+    field(config) = split_words(value);
+    return survives_in_a_file(value);
+  };
+  option.print = [field](const Config& config) {
+    std::string line;
+    for (const std::string& path : field(config)) line += (line.empty() ? "" : " ") + path;
+    return line;
+  };
+  return option;
+}
+
 std::optional<std::vector<WeightedFile>> parse_files(const std::string& text) {
   std::vector<WeightedFile> parsed;
   for (const std::string& word : split_words(text)) {
@@ -294,6 +309,8 @@ void add_moe(std::vector<Option>& table) {
   add(real("moe.row_budget", "[1, inf)", FIELD(model.moe.row_budget),
            "with expert parallelism: rows that a rank's experts work off together, over an even "
            "share; more are worked off in further rounds, and memory is planned for this many"));
+  add(whole("moe.report_every", "[0, inf)", FIELD(expert_report_every),
+            "steps between rows of RUN/experts.jsonl: tokens per layer and expert; 0 = never"));
 }
 
 void add_data_and_train(std::vector<Option>& table) {
@@ -374,6 +391,18 @@ void add_data_and_train(std::vector<Option>& table) {
   add(whole("train.check_replicas", "[0, inf)", FIELD(train.check_replicas),
             "steps between comparisons of the parameters that several ranks hold; a difference "
             "ends the run with code 70; 0 = never"));
+}
+
+void add_eval(std::vector<Option>& table) {
+  const auto add = [&](Option option) { table.push_back(std::move(option)); };
+  add(paths("eval.tasks", FIELD(eval.tasks),
+            "request files that the model is scored on, see polymoe eval --tasks; empty = none"));
+  add(whole("eval.every", "[0, inf)", FIELD(eval.every),
+            "steps between scorings of eval.tasks; 0 = after the last step alone"));
+  add(text(
+      "eval.tokenizer", FIELD(eval.tokenizer),
+      "of the tasks: a tokenizer.json, a sentencepiece model or `bytes`; empty = the one beside "
+      "data.train"));
 }
 
 void add_optimizer(std::vector<Option>& table) {
@@ -460,6 +489,7 @@ const std::vector<Option>& options() {
     add_model(all);
     add_moe(all);
     add_data_and_train(all);
+    add_eval(all);
     add_optimizer(all);
     add_run(all);
     return all;

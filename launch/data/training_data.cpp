@@ -9,6 +9,7 @@
 
 #include "launch/config/option_table.h"
 #include "launch/config/values.h"
+#include "launch/data/names_apart.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 
@@ -209,6 +210,12 @@ void TrainingData::look(const TokenFile& file, std::int64_t samples) {
     }
     if (last == 0) break;
   }
+}
+
+std::vector<std::string> TrainingData::valid_names() const {
+  std::vector<std::filesystem::path> paths;
+  for (const TokenFile& file : valid_) paths.push_back(file.path());
+  return names_apart(paths, {".bin", ".idx", ".npy"});
 }
 
 std::vector<std::string> TrainingData::table() const {

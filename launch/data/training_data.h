@@ -41,6 +41,8 @@ class TrainingData {
   }
   /// Share of the validation loss that each of these files has; their sum is 1.
   const std::vector<double>& valid_shares() const { return valid_shares_; }
+  /// What they are called where each is reported apart.
+  std::vector<std::string> valid_names() const;
 
   /// What the log should say at the start: a table of the files, and warnings.
   std::vector<std::string> table() const;

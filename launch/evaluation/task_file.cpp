@@ -6,6 +6,7 @@
 #include <map>
 #include <string_view>
 
+#include "launch/data/names_apart.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
 #include "runtime/files/compressed_text.h"
@@ -17,13 +18,7 @@ namespace {
 constexpr std::int64_t most_bytes = std::int64_t{4} << 30;
 constexpr std::int64_t without_question = 1'000'000;  // added to the doc_id
 
-std::string name_of(const std::filesystem::path& path) {
-  std::string name = path.filename().string();
-  for (const std::string_view ending : {".gz", ".zst", ".jsonl", ".json"})
-    if (name.ends_with(ending) && name.size() > ending.size())
-      name.resize(name.size() - ending.size());
-  return name;
-}
+const std::vector<std::string_view> endings = {".gz", ".zst", ".jsonl", ".json"};
 
 /// An item whose choices come line by line.
 struct Gathered {
@@ -40,7 +35,7 @@ class Reader {
   explicit Reader(const std::filesystem::path& path) : path_(path) {}
 
   Task read() {
-    task_.name = name_of(path_);
+    task_.name = names_apart({path_}, endings)[0];
     task_.path = path_;
     const std::string text = read_compressed_file(path_, most_bytes);
     std::string_view rest = text;
@@ -213,5 +208,15 @@ class Reader {
 }  // namespace
 
 Task read_task(const std::filesystem::path& path) { return Reader(path).read(); }
+
+std::vector<Task> read_tasks(const std::vector<std::filesystem::path>& paths) {
+  const std::vector<std::string> names = names_apart(paths, endings);
+  std::vector<Task> tasks;
+  for (const std::filesystem::path& path : paths) {
+    tasks.push_back(read_task(path));
+    tasks.back().name = names[tasks.size() - 1];
+  }
+  return tasks;
+}
 
 }  // namespace polymoe

@@ -31,7 +31,7 @@ struct TaskItem {
 
 /// A set of questions of one kind.
 struct Task {
-  std::string name = {};  // of its file, without .jsonl, .gz, .zst
+  std::string name = {};  // of its file, without .jsonl, .gz, .zst; see names_apart
   std::filesystem::path path = {};
   bool generates = false;
   std::vector<TaskItem> items = {};
@@ -47,5 +47,8 @@ struct Task {
 ///   {"context": "...", "until": ["\n"], "gold": "..."}  or several golds, maybe "max_tokens": 64.
 /// Throws InputFileError with file, line and what is wrong there.
 Task read_task(const std::filesystem::path& path);
+
+/// Several of them, each with a name of its own.
+std::vector<Task> read_tasks(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace polymoe

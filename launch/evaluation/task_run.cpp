@@ -44,13 +44,15 @@ class LikelihoodTask {
     for (std::size_t i = 0; i < task.items.size(); ++i) add_item(tokenizer, i);
   }
 
-  std::vector<TaskAnswer> run(const AnsweringModel& answering, const ProgressOutput& output) && {
+  std::optional<std::vector<TaskAnswer>> run(const AnsweringModel& answering,
+                                             const ProgressOutput& output) && {
     Progress progress(output, {.what = task_.name,
                                .total = static_cast<std::int64_t>(requests_.size()),
                                .unit = "requests"});
-    const std::vector<double> values =
+    const auto values =
         log_likelihoods(answering, requests_, [&](std::int64_t count) { progress.advance(count); });
-    for (std::size_t i = 0; i < values.size(); ++i) *places_[i] = values[i];
+    if (!values) return std::nullopt;
+    for (std::size_t i = 0; i < values->size(); ++i) *places_[i] += (*values)[i];
     return std::move(answers_);
   }
 
@@ -61,28 +63,35 @@ class LikelihoodTask {
     answer.log_likelihoods.resize(item.choices.size());
     answer.without_question.resize(item.contexts_without.size());
     for (std::size_t c = 0; c < item.choices.size(); ++c) {
-      const LikelihoodRequest& request =
-          add(tokenizer, item, item.context_of(c), c, answer.log_likelihoods[c]);
+      const LikelihoodRequest request =
+          add(tokenizer, i, item.context_of(c), c, answer.log_likelihoods[c]);
       answer.tokens.push_back(request.predicted);
       answer.cut = answer.cut || static_cast<std::int64_t>(request.tokens.size()) - 1 > window_;
       if (!item.contexts_without.empty())
-        add(tokenizer, item, item.contexts_without[c], c, answer.without_question[c]);
+        add(tokenizer, i, item.contexts_without[c], c, answer.without_question[c]);
     }
   }
 
-  const LikelihoodRequest& add(const Tokenizer& tokenizer, const TaskItem& item,
-                               const std::string& context, std::size_t choice, double& place) {
+  /// The whole of it.
+  LikelihoodRequest add(const Tokenizer& tokenizer, std::size_t i, const std::string& context,
+                        std::size_t choice, double& place) {
+    const TaskItem& item = task_.items[i];
     LikelihoodRequest request = encode(tokenizer, context, item.choices[choice]);
     if (request.predicted < 1)
       fail(task_, item,
            fmt::format("choice {} has no tokens of its own after its context", choice));
-    if (request.predicted > window_)
-      fail(task_, item,
-           fmt::format("choice {} has {} tokens: model.context = {}", choice, request.predicted,
-                       window_));
-    requests_.push_back(std::move(request));
-    places_.push_back(&place);
-    return requests_.back();
+    request.group = static_cast<std::int64_t>(i);
+    // What is longer than the window is predicted in parts, each from what stands before it.
+    const std::int64_t most = std::max<std::int64_t>(1, window_ / 2);
+    LikelihoodRequest part = request;
+    for (std::int64_t left = request.predicted; left > 0; left -= part.predicted) {
+      const auto end = request.tokens.end() - left;
+      part.predicted = request.predicted > window_ ? std::min(left, most) : left;
+      part.tokens.assign(request.tokens.begin(), end + part.predicted);
+      requests_.push_back(part);
+      places_.push_back(&place);
+    }
+    return request;
   }
 
   std::int64_t window_;
@@ -142,14 +151,16 @@ TaskAnswer generate(const AnsweringModel& answering, const Tokenizer& tokenizer,
 
 }  // namespace
 
-std::vector<TaskAnswer> answer_task(const AnsweringModel& answering, const Tokenizer& tokenizer,
-                                    const Task& task, const ProgressOutput& progress) {
+std::optional<std::vector<TaskAnswer>> answer_task(const AnsweringModel& answering,
+                                                   const Tokenizer& tokenizer, const Task& task,
+                                                   const ProgressOutput& progress) {
   if (!task.generates) return LikelihoodTask(answering, tokenizer, task).run(answering, progress);
   Progress shown(
       progress,
       {.what = task.name, .total = static_cast<std::int64_t>(task.items.size()), .unit = "items"});
   std::vector<TaskAnswer> answers;
   for (const TaskItem& item : task.items) {
+    if (answering.leave && answering.leave()) return std::nullopt;
     answers.push_back(generate(answering, tokenizer, item));
     shown.advance();
   }

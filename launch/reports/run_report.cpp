@@ -48,7 +48,7 @@ Run read_run(const fs::path& path) {
     throw InputFileError(path.string(), "is not the directory of a run: it has no metrics.jsonl");
   Run run;
   run.name = fs::weakly_canonical(path).filename().string();
-  run.metrics = read_run_rows(metrics, most_rows, "valid_loss");
+  run.metrics = read_run_rows(metrics, most_rows, {"valid_loss", "eval/"});
   if (run.metrics.rows.empty()) throw InputFileError(metrics.string(), "has no rows");
   run.step = run.metrics.column("step");
   run.tokens = run.metrics.column("tokens");
@@ -125,6 +125,33 @@ Column metric(const std::string& key) {
 const Column steps = [](const Run& run) { return run.step; };
 const Column tokens = [](const Run& run) { return run.tokens; };
 
+/// Of few rows, each a point.
+Chart sparse(const std::string& title, const Axis& y_axis, const std::vector<Run>& runs,
+             const std::string& key) {
+  Chart chart{.title = title, .x = {.label = "step"}, .y = y_axis};
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    Series series{
+        .name = runs[i].name, .style = Series::Style::line_points, .look = static_cast<int>(i)};
+    const std::vector<double> values = runs[i].metrics.column(key);
+    for (std::size_t row = 0; row < values.size(); ++row)
+      if (std::isfinite(values[row])) {
+        series.x.push_back(runs[i].step[row]);
+        series.y.push_back(values[row]);
+      }
+    chart.series.push_back(std::move(series));
+  }
+  return chart;
+}
+
+/// Of any run.
+std::vector<std::string> keys_of(const std::vector<Run>& runs, const std::string& prefix) {
+  std::vector<std::string> all;
+  for (const Run& run : runs)
+    for (const std::string& key : run.metrics.keys(prefix))
+      if (std::find(all.begin(), all.end(), key) == all.end()) all.push_back(key);
+  return all;
+}
+
 void add_summary(Page& page, const std::vector<Run>& runs) {
   Table table{
       .columns = {"run", "steps", "tokens", "loss", "best validation", "tokens/s", "hours"}};
@@ -167,19 +194,29 @@ void add_loss(Page& page, const std::vector<Run>& runs) {
       lines("Training loss by time", {.label = "hours of training"}, loss, runs, hours,
             metric("loss"), true),
       caption);
-  Chart validation{.title = "Validation loss", .x = step, .y = loss};
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    Series series{
-        .name = runs[i].name, .style = Series::Style::line_points, .look = static_cast<int>(i)};
-    const std::vector<double> values = runs[i].metrics.column("valid_loss");
-    for (std::size_t row = 0; row < values.size(); ++row)
-      if (std::isfinite(values[row])) {
-        series.x.push_back(runs[i].step[row]);
-        series.y.push_back(values[row]);
-      }
-    validation.series.push_back(std::move(series));
+  add(page, sparse("Validation loss", loss, runs, "valid_loss"));
+  const std::vector<std::string> files = keys_of(runs, "valid_loss/");
+  if (files.size() > 1)
+    for (const std::string& file : files)
+      add(page, sparse("Validation loss of " + file.substr(file.find('/') + 1), loss, runs, file));
+}
+
+void add_tasks(Page& page, const std::vector<Run>& runs) {
+  constexpr std::size_t most_figures = 24;
+  std::vector<std::string> keys = keys_of(runs, "eval/");
+  // One normalisation of each task, and what stands alone.
+  std::erase_if(keys, [](const std::string& key) {
+    return key.find("/acc_") != std::string::npos && !key.ends_with("/acc_per_char");
+  });
+  if (keys.empty()) return;
+  page.heading("Tasks");
+  if (keys.size() > most_figures) keys.resize(most_figures);
+  for (const std::string& key : keys) {
+    const std::size_t slash = key.rfind('/');
+    std::string score = key.substr(slash + 1);
+    std::replace(score.begin(), score.end(), '_', ' ');
+    add(page, sparse(key.substr(5, slash - 5) + ": " + score, {.label = score}, runs, key));
   }
-  add(page, validation);
 }
 
 void add_optimization(Page& page, const std::vector<Run>& runs) {
@@ -318,6 +355,7 @@ RunReport report_runs(const std::vector<fs::path>& paths) {
   for (const std::string& note : report.notes) page.paragraph(note);
   add_summary(page, runs);
   add_loss(page, runs);
+  add_tasks(page, runs);
   add_optimization(page, runs);
   add_speed(page, runs);
   add_routing(page, runs);

@@ -72,20 +72,32 @@ std::size_t RunRows::entries(const std::string& key) const {
   return 0;
 }
 
+std::vector<std::string> RunRows::keys(const std::string& prefix) const {
+  std::vector<std::string> found;
+  for (const Json& row : rows)
+    for (const Json::Member& member : row.members())
+      if (member.key.starts_with(prefix) &&
+          std::find(found.begin(), found.end(), member.key) == found.end())
+        found.push_back(member.key);
+  return found;
+}
+
 RunRows read_run_rows(const std::filesystem::path& path, std::size_t most_rows,
-                      const std::string& always) {
+                      const std::vector<std::string>& always) {
   const MappedFile file(path);
   const std::string_view text(reinterpret_cast<const char*>(file.data()),
                               static_cast<std::size_t>(file.bytes()));
   const std::vector<std::string_view> lines = lines_of(text);
-  const std::string wanted = always.empty() ? "" : '"' + always;
+  const auto is_wanted = [&](std::string_view line) {
+    return std::any_of(always.begin(), always.end(), [&](const std::string& start) {
+      return line.find('"' + start) != std::string_view::npos;
+    });
+  };
   RunRows result{.rows = {}, .lines = static_cast<std::int64_t>(lines.size())};
   const std::size_t stride = std::max<std::size_t>(1, divide_up(lines.size(), most_rows));
   for (std::size_t i = 0; i < lines.size(); ++i) {
     const bool last = i + 1 == lines.size();
-    const bool chosen = i % stride == 0 || last ||
-                        (!wanted.empty() && lines[i].find(wanted) != std::string_view::npos);
-    if (!chosen) continue;
+    if (i % stride != 0 && !last && !is_wanted(lines[i])) continue;
     std::optional<Json> row;
     try {
       row = parse_json(lines[i], fmt::format("{}, line {}", path.string(), i + 1));

@@ -24,13 +24,15 @@ struct RunRows {
   std::vector<double> column(const std::string& key, std::size_t index) const;
   /// Entries of the array `key` in the last row that has it; 0 where none has.
   std::size_t entries(const std::string& key) const;
+  /// The members of any row whose names start so, in the order in which they come first.
+  std::vector<std::string> keys(const std::string& prefix) const;
 };
 
 /// At most about `most_rows` rows: the first, the last and evenly chosen ones, and every row with a
-/// member whose name starts with `always`, if that is given. Rows that a resumed run wrote again
+/// member whose name starts with one of `always`. Rows that a resumed run wrote again
 /// count as it wrote them last. Throws InputFileError with file and line on a row that is no JSON
 /// object, unless it is the last one.
 RunRows read_run_rows(const std::filesystem::path& path, std::size_t most_rows,
-                      const std::string& always = "");
+                      const std::vector<std::string>& always = {});
 
 }  // namespace polymoe

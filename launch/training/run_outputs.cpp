@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -43,6 +44,19 @@ void RunOutputs::check_in_place(Communicator& world) const {
 void RunOutputs::open_writers(std::int64_t steps_done) {
   metrics_.emplace(directory_->path() / "metrics.jsonl", steps_done);
   scalars_.emplace(directory_->path() / "tensorboard", steps_done, wall_time());
+  // A model without experts has no such file.
+  if (std::filesystem::exists(experts_path())) experts_.emplace(experts_path(), steps_done);
+}
+
+std::filesystem::path RunOutputs::experts_path() const {
+  return directory_->path() / "experts.jsonl";
+}
+
+void RunOutputs::report_experts(const StepMetrics& metrics) {
+  const std::int64_t every = config_.expert_report_every;
+  if (metrics.routing.empty() || every == 0 || metrics.step % every != 0) return;
+  if (!experts_) experts_.emplace(experts_path(), metrics.step - 1);
+  experts_->write(experts_row(metrics));
 }
 
 void RunOutputs::show_progress(const ProgressOutput& output, std::int64_t first_step,
@@ -54,6 +68,15 @@ void RunOutputs::validated(std::int64_t step, double loss) {
   if (progress_)
     progress_->note(fmt::format("step {}  validation loss {:.4f}  perplexity {:.2f}", step, loss,
                                 std::exp(loss)));
+}
+
+void RunOutputs::scored(std::int64_t step, const std::string& lines) {
+  if (!progress_) return;
+  for (std::size_t begin = 0; begin < lines.size();) {
+    const std::size_t end = std::min(lines.find('\n', begin), lines.size());
+    progress_->note(fmt::format("step {}  {}", step, lines.substr(begin, end - begin)));
+    begin = end + 1;
+  }
 }
 
 void RunOutputs::committed(const CheckpointSaver::Committed& checkpoint) {
@@ -74,9 +97,11 @@ void RunOutputs::report(const StepMetrics& metrics) {
     }
     metrics_->write(metrics_row(metrics));
     scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
+    report_experts(metrics);
   } catch (const OutputFileError& error) {
     metrics_.reset();
     scalars_.reset();
+    experts_.reset();
     retry_at_ = now + std::chrono::minutes(1);
     if (config_.checkpoint.on_error == SaveFailure::stop) {
       failure_ = std::current_exception();

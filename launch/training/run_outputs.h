@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <exception>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,8 +30,8 @@ class RunOutputs {
   /// OutputFileError, InvalidArgument.
   RunOutputs(const Config& config, Communicator& world);
 
-  /// Writes config.ini, environment.json with that content, and the tokenizer; metrics.jsonl and
-  /// tensorboard/ go on behind step `steps_done`. Collective; throws OutputFileError alike.
+  /// Writes config.ini, environment.json with that content, and the tokenizer; metrics.jsonl,
+  /// experts.jsonl and tensorboard/ go on behind step `steps_done`. Collective; throws OutputFileError alike.
   void open(const std::string& environment, std::int64_t steps_done, Communicator& world);
 
   /// Nothing was refused: from here on the directory stays.
@@ -49,7 +50,10 @@ class RunOutputs {
 
   /// Of a validation after `step`.
   void validated(std::int64_t step, double loss);
-  /// A row of metrics.jsonl and the scalars of TensorBoard. Where they cannot be written and
+  /// Of a scoring after `step`: a line a task.
+  void scored(std::int64_t step, const std::string& lines);
+  /// A row of metrics.jsonl and the scalars of TensorBoard, and each moe.report_every steps a row of
+  /// experts.jsonl. Where they cannot be written and
   /// checkpoint.on_error = continue, the log says so and they are tried again a minute later; rows
   /// between are lost. With `stop` failed() is true from here on. Never throws OutputFileError.
   void report(const StepMetrics& metrics);
@@ -67,6 +71,8 @@ class RunOutputs {
 
  private:
   void open_writers(std::int64_t steps_done);
+  std::filesystem::path experts_path() const;
+  void report_experts(const StepMetrics& metrics);
 
   const Config& config_;
   std::unique_ptr<RunDirectory> directory_;  // rank 0, like what follows
@@ -74,6 +80,7 @@ class RunOutputs {
   Log log_;
   std::chrono::steady_clock::time_point retry_at_;  // where there are no writers
   std::optional<MetricsWriter> metrics_;
+  std::optional<MetricsWriter> experts_;  // from the first row on
   std::optional<TensorBoardWriter> scalars_;
   std::optional<TrainingProgress> progress_;
 };

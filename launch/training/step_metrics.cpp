@@ -58,6 +58,20 @@ Json metrics_row(const StepMetrics& metrics) {
     row.set("valid_loss", *metrics.valid_loss);
     row.set("valid_perplexity", std::exp(*metrics.valid_loss));
   }
+  for (const auto& [name, loss] : metrics.valid_losses) row.set("valid_loss/" + name, loss);
+  for (const auto& [name, score] : metrics.scores) row.set("eval/" + name, score);
+  return row;
+}
+
+Json experts_row(const StepMetrics& metrics) {
+  Json row = Json::object();
+  row.set("step", metrics.step).set("tokens", metrics.tokens);
+  row.set("layers", per_layer(metrics, [](const RoutingStatistics& layer) { return layer.layer; }));
+  row.set("expert_tokens", per_layer(metrics, [](const RoutingStatistics& layer) {
+            Json counts = Json::array();
+            for (const std::int64_t count : layer.expert_rows) counts.add(count);
+            return counts;
+          }));
   return row;
 }
 
@@ -97,6 +111,8 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
     add("valid/loss", *metrics.valid_loss);
     add("valid/perplexity", std::exp(*metrics.valid_loss));
   }
+  for (const auto& [name, loss] : metrics.valid_losses) add("valid/loss/" + name, loss);
+  for (const auto& [name, score] : metrics.scores) add("eval/" + name, score);
   return scalars;
 }
 

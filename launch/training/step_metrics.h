@@ -4,6 +4,8 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/training/waiting.h"
@@ -31,12 +33,18 @@ struct StepMetrics {
   std::array<double, static_cast<std::size_t>(Phase::count)> seconds{};  // of this rank
   std::vector<RoutingStatistics> routing = {};                           // per MoE layer
   std::optional<double> valid_loss = {};
-  std::optional<WaitingReport> waiting = {};  // in steps of a report on ranks
-  Json ranks = {};                            // likewise: what each rank did
+  std::optional<WaitingReport> waiting = {};                      // in steps of a report on ranks
+  Json ranks = {};                                                // likewise: what each rank did
+  std::vector<std::pair<std::string, double>> valid_losses = {};  // by the files' names
+  std::vector<std::pair<std::string, double>> scores = {};        // "arc_easy/acc", ...
 };
 
 /// The row of metrics.jsonl. The values of the MoE layers are arrays, a number per layer.
 Json metrics_row(const StepMetrics& metrics);
+
+/// The row of experts.jsonl: {"step", "tokens", "layers": [l, ...], "expert_tokens": [[...], ...]}, the
+/// slots that each expert got in this step, over all ranks and before any is dropped.
+Json experts_row(const StepMetrics& metrics);
 
 /// Every number of the row with its TensorBoard tag: "train/loss", "layers.3/routing_entropy", ...
 std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metrics);

@@ -66,6 +66,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
                        execution_.stream(), options_.saves);
   position_ = checkpoints_->start();
   outputs_.open(options_.environment, position_.step, mesh_.world());
+  scoring_.emplace(config_, mesh_.world());
   product_rate_ =
       measure_product_rate(mesh_.world(),
                            {.extent = options_.rate_extent > 0 ? options_.rate_extent
@@ -166,6 +167,12 @@ StopRequest Trainer::agreed_stop() {
   mesh_.world().all_reduce(Tensor(&request, {1}, DType::f64, Device::cpu()), Reduction::max,
                            execution_.stream());
   return static_cast<StopRequest>(request);
+}
+
+/// Asked within long work of a step. Collective.
+bool Trainer::asked_to_stop() {
+  stopped_by_ = agreed_stop();
+  return stopped_by_ != StopRequest::none;
 }
 
 /// Whether checkpoint.every_seconds have passed, by this rank's clock.
@@ -295,11 +302,13 @@ void Trainer::tell_of_rounds(const StepMetrics& metrics) {
       metrics.step, config_.model.moe.row_budget, rounds, rounds == 1 ? "" : "s"));
 }
 
-/// Nothing where a rank was asked to stop meanwhile: a validation is left for that.
-std::optional<double> Trainer::validate() {
+/// A validation is left where a rank is asked to stop meanwhile.
+void Trainer::validate(StepMetrics& metrics) {
   const TrainConfig& train = config_.train;
+  const std::vector<std::string> names = data_.valid_names();
   double loss = 0.0;
-  for (std::size_t i = 0; i < data_.valid().size(); ++i) {
+  std::vector<std::pair<std::string, double>> losses;
+  for (std::size_t i = 0; i < names.size(); ++i) {
     const double share = data_.valid_shares()[i];
     const auto windows = static_cast<double>(train.valid_batches * train.global_batch) * share;
     const Evaluation result =
@@ -308,16 +317,35 @@ std::optional<double> Trainer::validate() {
                   .per_batch = model_.shares().largest(),
                   .max_windows = static_cast<std::int64_t>(std::ceil(windows)),
                   .documents = data_.valid_documents(i),
-                  .leave =
-                      [&] {
-                        stopped_by_ = agreed_stop();
-                        return stopped_by_ != StopRequest::none;
-                      }},
+                  .leave = [&] { return asked_to_stop(); }},
                  mesh_, execution_.context());
-    if (!result.complete) return std::nullopt;
+    if (!result.complete) {
+      log_.info(fmt::format("the validation of step {} is left", position_.step));
+      return;
+    }
     loss += share * result.loss();
+    losses.emplace_back(names[i], result.loss());
   }
-  return loss;
+  metrics.valid_loss = valid_loss_ = loss;
+  metrics.valid_losses = std::move(losses);
+  outputs_.validated(position_.step, loss);
+}
+
+/// Likewise.
+void Trainer::score_tasks(StepMetrics& metrics) {
+  const auto scores = scoring_->score(
+      {.model = model_.model(),
+       .mesh = mesh_,
+       .context = execution_.context(),
+       .dtype = model_.parameters().dtype(),
+       .tokens_per_batch = scoring_tokens(config_, mesh_.world().size(), options_.device),
+       .leave = [&] { return asked_to_stop(); }});
+  if (!scores) {
+    log_.info(fmt::format("the scoring of step {} is left", position_.step));
+    return;
+  }
+  metrics.scores = scores->values;
+  outputs_.scored(position_.step, scores->table);
 }
 
 RunEnd Trainer::run() {
@@ -340,18 +368,14 @@ RunEnd Trainer::run() {
     // What a step that is not finite leaves is not worth an older checkpoint.
     const bool save_due = save_put_off_ && guard_.not_finite_in_a_row() == 0;
     if (save_due) save_put_off_ = false;
-    if (stopped_by_ == StopRequest::none && !data_.valid().empty() && train.valid_every > 0 &&
-        (done % train.valid_every == 0 || done == train.steps)) {
-      // A validation may take long: the step before it is written meanwhile.
-      if (save_due) checkpoints_->save(position_);
-      metrics.valid_loss = validate();
-      if (metrics.valid_loss) {
-        valid_loss_ = metrics.valid_loss;
-        outputs_.validated(done, *metrics.valid_loss);
-      } else {
-        log_.info(fmt::format("the validation of step {} is left", done));
-      }
-    }
+    const bool valid_due = !data_.valid().empty() && train.valid_every > 0 &&
+                           (done % train.valid_every == 0 || done == train.steps);
+    const bool scores_due = scoring_->is_due(done, train.steps);
+    // These may take long: the step before them is written meanwhile.
+    if (stopped_by_ == StopRequest::none && (valid_due || scores_due) && save_due)
+      checkpoints_->save(position_);
+    if (stopped_by_ == StopRequest::none && valid_due) validate(metrics);
+    if (stopped_by_ == StopRequest::none && scores_due) score_tasks(metrics);
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
     outputs_.report(metrics);
     if (stopped_by_ != StopRequest::none || done == last) {

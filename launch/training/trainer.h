@@ -19,6 +19,7 @@
 #include "launch/training/step_guard.h"
 #include "launch/training/step_metrics.h"
 #include "launch/training/step_trace.h"
+#include "launch/training/task_scoring.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/execution.h"
@@ -105,11 +106,13 @@ class Trainer {
   StepVerdict judge(const StepMetrics& metrics);
   void tell_not_finite(const StepMetrics& metrics);
   StopRequest agreed_stop();
+  bool asked_to_stop();
   void step(StepMetrics& metrics);
   void tell_of_rounds(const StepMetrics& metrics);
   bool save_is_due() const;
   void end_if_output_failed(const Sums& sums);
-  std::optional<double> validate();
+  void validate(StepMetrics& metrics);
+  void score_tasks(StepMetrics& metrics);
 
   const Config config_;
   const ProcessMesh& mesh_;
@@ -125,6 +128,7 @@ class Trainer {
   RankReports rank_reports_;
   StepGuard guard_;
   std::optional<RunCheckpoints> checkpoints_;
+  std::optional<TaskScoring> scoring_;
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
   bool save_due_ = false;  // by time, in the step that was done last

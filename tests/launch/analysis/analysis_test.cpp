@@ -130,7 +130,7 @@ TEST_F(AnalysisTest, TokensAreCountedOnceAndTheLossIsThatOfEval) {
 }
 
 TEST_F(AnalysisTest, TheCurveIsTheActivationOverWhatItSees) {
-  const TokenAnalysis analysis = look(run(), 64, 2);
+  const TokenAnalysis analysis = look(run(), 64, 0);
   ASSERT_EQ(static_cast<std::int64_t>(analysis.activations.size()), config().model.layers);
   for (const LayerActivation& layer : analysis.activations) {
     const double width = layer.x[1] - layer.x[0];

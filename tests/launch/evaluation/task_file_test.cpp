@@ -70,6 +70,19 @@ TEST_F(TaskFileTest, ReadsTheSimpleForms) {
   EXPECT_EQ(generation.items[0].max_tokens, 3);
 }
 
+TEST_F(TaskFileTest, TasksOfOneNameAreToldApartByTheirFolders) {
+  std::vector<std::filesystem::path> paths;
+  for (const char* folder : {"a", "b"}) {
+    std::filesystem::create_directory(directory_.path() / folder);
+    paths.push_back(directory_.path() / folder / "t.jsonl");
+    test::write_bytes(paths.back(), line_of(0, 0, 0, "Q", " a"));
+  }
+  const std::vector<Task> tasks = read_tasks({paths[0], paths[1], paths[1]});
+  EXPECT_EQ(tasks[0].name, "a-t");
+  EXPECT_EQ(tasks[1].name, "b-t");
+  EXPECT_EQ(tasks[2].name, "b-t-2");
+}
+
 TEST_F(TaskFileTest, SaysWhatIsWrongAndWhere) {
   const std::string good = line_of(0, 0, 0, "Q", " a");
   refuse("", "has no items");

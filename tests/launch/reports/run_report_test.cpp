@@ -36,7 +36,7 @@ TEST_F(RunReportTest, RowsAreSpreadOverALongFile) {
   std::string text;
   for (int step = 1; step <= 1000; ++step)
     text += row(step, 3.0, step == 123 ? R"(,"valid_loss":2.5)" : "");
-  const RunRows rows = read_run_rows(run("a", text) / "metrics.jsonl", 100, "valid_loss");
+  const RunRows rows = read_run_rows(run("a", text) / "metrics.jsonl", 100, {"valid_loss"});
   EXPECT_EQ(rows.lines, 1000);
   EXPECT_LE(rows.rows.size(), 102U);
   const std::vector<double> steps = rows.column("step");
@@ -72,7 +72,11 @@ TEST_F(RunReportTest, ShowsRunsOnOnePage) {
     GTEST_SKIP() << "gnuplot is not installed";
   std::string text;
   for (int step = 1; step <= 50; ++step)
-    text += row(step, 8.0 / step, step % 10 == 0 ? R"(,"valid_loss":2.5)" : "");
+    text += row(
+        step, 8.0 / step,
+        step % 10 == 0
+            ? R"(,"valid_loss":2.5,"valid_loss/x":2.0,"valid_loss/y":3.0,"eval/arc/acc":0.3,"eval/arc/acc_per_byte":0.2)"
+            : "");
   const auto a = run("a", text), b = run("b", text + R"({"st)");
   test::write_bytes(a / "experts.jsonl",
                     R"({"step":10,"tokens":1000,"layers":[0,3],"expert_tokens":[[5,3],[8,0]]})"
@@ -80,12 +84,12 @@ TEST_F(RunReportTest, ShowsRunsOnOnePage) {
                     R"({"step":20,"tokens":2000,"layers":[0,3],"expert_tokens":[[4,4],[7,1]]})"
                     "\n");
   const RunReport report = report_runs({a, b});
-  // Four of loss, three of optimization, three of speed, two of routing each, one per layer of a.
-  EXPECT_EQ(report.figures, 16);
+  // Six of loss, one of a task, three of optimization, three of speed, two of routing each, one per layer of a.
+  EXPECT_EQ(report.figures, 19);
   ASSERT_EQ(report.notes.size(), 1U);
   EXPECT_NE(report.notes[0].find("unfinished"), std::string::npos);
   for (const char* words :
-       {"Training loss by tokens", "Validation loss", "Gradient norm",
+       {"Training loss by tokens", "Validation loss of y", "arc: acc", "Gradient norm",
         "Where a step&#39;s time goes", "Load of the experts of layer 3", "5,000", "2.5000"})
     EXPECT_NE(report.html.find(words), std::string::npos) << words;
 }

@@ -37,18 +37,31 @@ TEST(StepMetricsTest, RowHoldsEveryKey) {
       R"("routing_entropy":[0.5623351446188083,1.3862943611198906],"dropped":[1,0],"extra_rounds":[3,0]})");
   metrics.routing.clear();
   metrics.valid_loss = 0.5;
+  metrics.valid_losses = {{"code", 0.25}};
+  metrics.scores = {{"arc/acc", 0.75}};
   const Json row = metrics_row(metrics);
   EXPECT_EQ(row.find("dropped"), nullptr);
   EXPECT_EQ(row.at("valid_loss").as_number(), 0.5);
+  EXPECT_EQ(row.at("valid_loss/code").as_number(), 0.25);
+  EXPECT_EQ(row.at("eval/arc/acc").as_number(), 0.75);
   EXPECT_EQ(row.at("valid_perplexity").as_number(), std::exp(0.5));
+}
+
+TEST(StepMetricsTest, RowOfExpertsHoldsTheirTokens) {
+  EXPECT_EQ(experts_row(example()).dump(),
+            R"({"step":3,"tokens":384,"layers":[1,2],"expert_tokens":[[2,0,6,0],[2,2,2,2]]})");
 }
 
 TEST(StepMetricsTest, TensorBoardGetsTheSameNumbers) {
   StepMetrics metrics = example();
   metrics.valid_loss = 0.5;
+  metrics.valid_losses = {{"code", 0.25}};
+  metrics.scores = {{"arc/acc", 0.75}};
   std::map<std::string, float> scalars;
   for (const auto& scalar : metrics_scalars(metrics)) scalars[scalar.tag] = scalar.value;
-  EXPECT_EQ(scalars.size(), 10U + 8U + 2U * 5U + 2U);
+  EXPECT_EQ(scalars.size(), 10U + 8U + 2U * 5U + 4U);
+  EXPECT_EQ(scalars.at("valid/loss/code"), 0.25F);
+  EXPECT_EQ(scalars.at("eval/arc/acc"), 0.75F);
   EXPECT_EQ(scalars.at("train/loss"), 2.5F);
   EXPECT_EQ(scalars.at("step_seconds/exchange"), 0.25F);
   EXPECT_EQ(scalars.at("layers.1/load_max_over_mean"), 3.0F);

@@ -88,12 +88,15 @@ RunEnd train(Config config, Layout layout,
   return end;
 }
 
-std::vector<Json> metrics_of(const fs::path& run) {
+std::vector<Json> json_lines(const fs::path& path) {
   std::vector<Json> rows;
-  std::istringstream text(read_bytes(run / "metrics.jsonl"));
-  for (std::string line; std::getline(text, line);) rows.push_back(parse_json(line, "metrics"));
+  std::istringstream text(read_bytes(path));
+  for (std::string line; std::getline(text, line);)
+    rows.push_back(parse_json(line, path.filename().string()));
   return rows;
 }
+
+std::vector<Json> metrics_of(const fs::path& run) { return json_lines(run / "metrics.jsonl"); }
 
 std::string without_times(const Json& row) {
   Json kept = Json::object();

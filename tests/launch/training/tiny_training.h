@@ -36,6 +36,9 @@ RunEnd train(Config config, Layout layout,
 /// The rows of RUN/metrics.jsonl.
 std::vector<Json> metrics_of(const std::filesystem::path& run);
 
+/// The objects of a file with one a line.
+std::vector<Json> json_lines(const std::filesystem::path& path);
+
 /// A row without what depends on time.
 std::string without_times(const Json& row);
 

@@ -99,6 +99,72 @@ TEST_F(TrainerTest, LossFallsAndEveryKeyIsReported) {
   EXPECT_EQ(saved.train.valid_every, 25);
 }
 
+TEST_F(TrainerTest, ReportsEachValidationFileScoresOnTasksAndTokensOfExpertsUnderAnyLayout) {
+  test::write_bytes(path("easy.jsonl"), R"({"context":"ab","choices":["cd","x","yz"],"gold":0})"
+                                        "\n"
+                                        R"({"context":"abc","choices":["d","e"],"gold":1})"
+                                        "\n");
+  write_tokens(path("more"), 150, 64, 3);
+  Config settings = config("one");
+  settings.model.vocab = 300;
+  settings.train.steps = 7;
+  settings.train.valid_every = 4;
+  settings.data.valid = {{.path = path("valid").string(), .weight = 1.0},
+                         {.path = path("more").string(), .weight = 3.0}};
+  settings.eval.tasks = {path("easy.jsonl").string()};
+  settings.eval.every = 3;
+  settings.eval.tokenizer = "bytes";
+  settings.expert_report_every = 2;
+  ASSERT_EQ(train(settings, {.ranks = 1}), RunEnd::finished);
+  const auto rows = metrics_of(path("one"));
+  const Json& last = rows.at(6);
+  EXPECT_NEAR(number(last, "valid_loss"),
+              0.25 * number(last, "valid_loss/valid") + 0.75 * number(last, "valid_loss/more"),
+              1e-9);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(rows[i].find("eval/easy/acc") != nullptr, i == 2 || i == 5 || i == 6) << i;
+    EXPECT_EQ(rows[i].find("valid_loss/more") != nullptr, i == 3 || i == 6) << i;
+  }
+  EXPECT_GT(number(last, "eval/easy/bits_per_byte"), 0.0);
+
+  settings.run.dir = path("two").string();
+  ASSERT_EQ(train(settings, {.ranks = 2, .expert_parallel = 2}), RunEnd::finished);
+  const auto same = metrics_of(path("two"));
+  for (const char* key : {"eval/easy/acc", "eval/easy/acc_per_char", "valid_loss/valid",
+                          "valid_loss/more", "eval/easy/bits_per_byte"})
+    EXPECT_NEAR(number(same.at(6), key), number(last, key), 1e-5 * number(last, key)) << key;
+
+  const auto experts = test::json_lines(path("two") / "experts.jsonl");
+  ASSERT_EQ(experts.size(), 3U);
+  EXPECT_EQ(experts[1].at("step").as_integer(), 4);
+  EXPECT_EQ(experts[1].at("layers").items().size(), 2U);
+  std::int64_t slots = 0;
+  for (const Json& count : experts[1].at("expert_tokens").items().at(1).items())
+    slots += count.as_integer();
+  EXPECT_EQ(slots, 8 * 16 * settings.model.moe.top_k);
+
+  // A run that goes on has no step twice, in this file either.
+  settings.train.steps = 9;
+  settings.checkpoint.resume = "auto";
+  ASSERT_EQ(train(settings, {.ranks = 1}), RunEnd::finished);
+  EXPECT_EQ(test::json_lines(path("two") / "experts.jsonl").size(), 4U);
+}
+
+TEST_F(TrainerTest, RefusesTasksThatItCannotScoreBeforeTheFirstStep) {
+  Config settings = config("refused");
+  settings.eval.tasks = {path("missing.jsonl").string()};
+  EXPECT_THROW(train(settings, {.ranks = 2}), InputFileError);
+  test::write_bytes(path("a.jsonl"), R"({"context":"ab","choices":["cd"],"gold":0})");
+  settings.eval.tasks = {path("a.jsonl").string()};
+  EXPECT_NE(test::message_of<InvalidArgument>([&] {
+              train(settings, {.ranks = 2});
+            }).find("eval.tokenizer: must be given"),
+            std::string::npos);
+  settings.eval.tokenizer = "bytes";  // has more tokens than the model
+  EXPECT_THROW(train(settings, {.ranks = 2}), InputFileError);
+  EXPECT_FALSE(std::filesystem::exists(path("refused")));
+}
+
 TEST_F(TrainerTest, EveryLayoutTakesTheSameCourse) {
   ASSERT_EQ(train(config("reference"), {.ranks = 1}), RunEnd::finished);
   const auto reference = metrics_of(path("reference"));

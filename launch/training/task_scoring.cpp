@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "launch/training/task_scoring.h"
+
+#include <fmt/format.h>
+
+#include "launch/data/run_tokenizer.h"
+#include "launch/evaluation/task_run.h"
+#include "parallel/communication/agreement.h"
+#include "runtime/error.h"
+
+namespace polymoe {
+
+TaskScoring::TaskScoring(const Config& config, Communicator& world) : every_(config.eval.every) {
+  if (config.eval.tasks.empty()) return;
+  on_every_rank(world, [&] {
+    tasks_ = read_tasks({config.eval.tasks.begin(), config.eval.tasks.end()});
+    std::string name = config.eval.tokenizer;
+    if (name.empty()) name = remembered_tokenizer(config.run.dir).value_or("");
+    if (name.empty())
+      throw InvalidArgument(
+          "eval.tokenizer: must be given, no file of data.train has a tokenizer beside it");
+    tokenizer_ = load_run_tokenizer(name, config.run.dir, config.model.vocab);
+  });
+}
+
+bool TaskScoring::is_due(std::int64_t step, std::int64_t last_step) const {
+  return !tasks_.empty() && (step == last_step || (every_ > 0 && step % every_ == 0));
+}
+
+std::optional<TaskScoring::Scores> TaskScoring::score(const AnsweringModel& answering) const {
+  std::vector<TaskScores> scores;
+  for (const Task& task : tasks_) {
+    const auto answers = answer_task(answering, *tokenizer_, task, {});
+    if (!answers) return std::nullopt;
+    scores.push_back(polymoe::score(task, *answers));
+  }
+  Scores result{.values = {}, .table = scores_table(scores)};
+  for (const TaskScores& task : scores) {
+    for (const auto& [name, share] : task.shares())
+      result.values.emplace_back(task.name + "/" + name, share.value);
+    if (task.bits_per_byte)
+      result.values.emplace_back(task.name + "/bits_per_byte", *task.bits_per_byte);
+  }
+  if (scores.size() > 1)
+    for (const auto& [name, value] : macro_average(scores))
+      result.values.emplace_back("macro/" + name, value);
+  return result;
+}
+
+}  // namespace polymoe

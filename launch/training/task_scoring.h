@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "launch/config/config.h"
+#include "launch/data/tokenizer.h"
+#include "launch/evaluation/likelihood.h"
+#include "launch/evaluation/task_file.h"
+#include "parallel/communication/communicator.h"
+
+namespace polymoe {
+
+/// What a model in training scores on a run's eval.tasks.
+class TaskScoring {
+ public:
+  struct Scores {
+    std::vector<std::pair<std::string, double>> values;  // "NAME/acc", "macro/acc", ...
+    std::string table;                                   // for people, a line a task
+  };
+
+  /// Reads the tasks, which speak by eval.tokenizer or what the run in run.dir remembers by now.
+  /// What fails on one rank is thrown on every rank; collective over `world`. Throws
+  /// InputFileError, InvalidArgument.
+  TaskScoring(const Config& config, Communicator& world);
+
+  /// Whether they are due after `step` of `last_step`.
+  bool is_due(std::int64_t step, std::int64_t last_step) const;
+  /// The same on every rank; nothing where answering.leave said so. Collective over the mesh.
+  std::optional<Scores> score(const AnsweringModel& answering) const;
+
+ private:
+  std::int64_t every_;
+  std::vector<Task> tasks_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+}  // namespace polymoe
