@@ -5,9 +5,11 @@
 #include <cmath>
 #include <numeric>
 #include <span>
+#include <string>
 
 #include "kernels/dispatch_plan/rank_rows.h"
 #include "runtime/copy.h"
+#include "runtime/error.h"
 #include "runtime/rounding.h"
 
 namespace polymoe {
@@ -39,11 +41,40 @@ struct ExchangePlanner::HostCounts {
   std::int64_t leaving_slots = 0;  // of own tokens, with experts of other ranks
 };
 
-ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget)
+ExchangePlanner::ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget,
+                                 std::int64_t layer)
     : group_(group),
       experts_(experts),
       experts_per_rank_(experts / group.size()),
-      row_budget_(row_budget) {}
+      row_budget_(row_budget),
+      layer_(layer) {}
+
+/// What an exchange is known by: layer, experts and top-k in one number.
+std::int64_t ExchangePlanner::signature(std::int64_t top_k) const {
+  return (layer_ << 40) | (experts_ << 16) | top_k;
+}
+
+/// announced [2 + experts here]: the peer's signature, its rows, and its slots for each expert.
+void ExchangePlanner::check_announced(int peer, std::span<const std::int64_t> announced,
+                                      std::int64_t top_k) const {
+  const std::string who = "rank " + std::to_string(peer) + " of the expert group announces ";
+  if (announced[0] != signature(top_k)) {
+    const auto text = [](std::int64_t value) {
+      return "layer " + std::to_string(value >> 40) + " (" +
+             std::to_string((value >> 16) & 0xffffff) + " experts, top-" +
+             std::to_string(value & 0xffff) + ")";
+    };
+    throw CommunicationError(who + "the rows of " + text(announced[0]) + ", rank " +
+                             std::to_string(group_.rank()) + " is in " + text(signature(top_k)) +
+                             ": the ranks have lost step");
+  }
+  const std::int64_t rows = announced[1], slots = sum_of(announced.subspan(2));
+  const std::int64_t most = rows * std::min(top_k, experts_per_rank_);
+  if (rows < 0 || slots < rows || slots > most)
+    throw CommunicationError(who + std::to_string(rows) + " rows for " + std::to_string(slots) +
+                             " slots in layer " + std::to_string(layer_) + "; must be from " +
+                             std::to_string(rows) + " to " + std::to_string(most));
+}
 
 std::int64_t ExchangePlanner::most_rows_of_source(const ExchangePlan& plan) const {
   return std::min(plan.top_k, experts_per_rank_);
@@ -92,9 +123,11 @@ ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& count
     return result;
   }
   result.leaving_slots = sum_of(of_experts) - sum_of(here);
-  // To each rank: its rows, then those of each of its experts.
-  Counts send, received(own.size());
+  // To each rank: what this is, its rows, then the slots of each of its experts.
+  const std::size_t per_peer = 2 + per_rank;
+  Counts send, received(ranks * per_peer);
   for (std::size_t r = 0; r < ranks; ++r) {
+    send.push_back(signature(top_k));
     send.push_back(own[ranks * per_rank + r]);
     const auto part = of_experts.subspan(r * per_rank, per_rank);
     send.insert(send.end(), part.begin(), part.end());
@@ -103,9 +136,10 @@ ExchangePlanner::HostCounts ExchangePlanner::exchange_counts(const Tensor& count
   result.leaving.assign(own.end() - static_cast<std::ptrdiff_t>(ranks), own.end());
   result.expert_rows.assign(per_rank, 0);
   for (std::size_t r = 0; r < ranks; ++r) {
-    const std::size_t first = r * (per_rank + 1);
-    result.arriving.push_back(r == self ? 0 : received[first]);
-    for (std::size_t e = 0; e < per_rank; ++e) result.expert_rows[e] += received[first + 1 + e];
+    const auto announced = std::span<const std::int64_t>(received).subspan(r * per_peer, per_peer);
+    if (r != self) check_announced(static_cast<int>(r), announced, top_k);
+    result.arriving.push_back(r == self ? 0 : announced[1]);
+    for (std::size_t e = 0; e < per_rank; ++e) result.expert_rows[e] += announced[2 + e];
   }
   return result;
 }

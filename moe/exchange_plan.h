@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/dispatch_plan/dispatch_plan.h"
@@ -68,13 +69,14 @@ class ExchangePlanner {
   };
 
   /// `experts` of the whole group. `row_budget`: rows of a round, as a multiple of what a rank has
-  /// when all are spread evenly; at least 1.
-  ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget);
+  /// when all are spread evenly; at least 1. `layer` is what ranks know each other's exchange by.
+  ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget, std::int64_t layer);
 
   /// Counts, sizes and what leaves. All tensors of the plan are there afterwards, or have their
   /// place, and outlive the call in the arena. On the meta device every token goes to every rank
   /// and a rank's experts have a full budget: no routing takes more. Collective; waits for the
-  /// device.
+  /// device. Throws CommunicationError, before any row is posted, where a rank announces the rows of
+  /// another layer or model, or more or fewer than its experts' slots allow.
   void begin(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
              ExchangePlan& plan, ExecutionContext& context) const;
 
@@ -87,6 +89,8 @@ class ExchangePlanner {
   struct HostCounts;
   HostCounts exchange_counts(const Tensor& counts, std::int64_t tokens, std::int64_t top_k,
                              ExecutionContext& context) const;
+  void check_announced(int peer, std::span<const std::int64_t> announced, std::int64_t top_k) const;
+  std::int64_t signature(std::int64_t top_k) const;
   HostCounts planned_counts(std::int64_t tokens, std::int64_t top_k) const;
   std::int64_t budget_rows(std::int64_t tokens, std::int64_t top_k) const;
   std::int64_t most_rows_of_source(const ExchangePlan& plan) const;
@@ -97,6 +101,7 @@ class ExchangePlanner {
   std::int64_t experts_;
   std::int64_t experts_per_rank_;
   double row_budget_;
+  std::int64_t layer_;
 };
 
 }  // namespace polymoe

@@ -51,13 +51,14 @@ Tensor weights_of(const ExchangePlan& plan, const ExpertRound& round) {
 }  // namespace
 
 struct MoeLayer::Impl {
-  Impl(const ModelConfig& config, const std::string& name, const ProcessMesh& mesh,
+  Impl(const ModelConfig& config, std::int64_t layer, const ProcessMesh& mesh,
        ParameterStore& store)
-      : moe(config.moe),
+      : name("layers." + std::to_string(layer)),
+        moe(config.moe),
         hidden(config.hidden),
         experts(experts_settings(config, mesh)),
         router(store, name + ".router", config, mesh.world()),
-        exchange(mesh.expert(), config.moe.experts, config.moe.row_budget),
+        exchange(mesh.expert(), config.moe.experts, config.moe.row_budget, layer),
         routed(store, name + ".experts", experts) {
     if (config.moe.shared_experts > 0) {
       shared.emplace(
@@ -78,6 +79,7 @@ struct MoeLayer::Impl {
             .policy = moe.drop};
   }
 
+  std::string name;
   MoeConfig moe;
   std::int64_t hidden;
   Experts::Settings experts;
@@ -91,7 +93,7 @@ struct MoeLayer::Impl {
 
 MoeLayer::MoeLayer(const ModelConfig& config, std::int64_t layer, const ProcessMesh& mesh,
                    ParameterStore& store)
-    : impl_(std::make_unique<Impl>(config, "layers." + std::to_string(layer), mesh, store)) {}
+    : impl_(std::make_unique<Impl>(config, layer, mesh, store)) {}
 
 MoeLayer::~MoeLayer() = default;
 

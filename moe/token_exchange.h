@@ -36,8 +36,8 @@ class TokenExchange {
   };
 
   /// See ExchangePlanner.
-  TokenExchange(Communicator& group, std::int64_t experts, double row_budget)
-      : group_(group), planner_(group, experts, row_budget) {}
+  TokenExchange(Communicator& group, std::int64_t experts, double row_budget, std::int64_t layer)
+      : group_(group), planner_(group, experts, row_budget, layer) {}
 
   /// False in a group of one.
   bool sends() const { return group_.size() > 1; }

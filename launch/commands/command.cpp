@@ -110,9 +110,10 @@ const Command& take_command(std::vector<std::string>& args) {
 
 std::string serve_device(CommandContext& context, Device device, bool share_gpus,
                          double timeout_seconds) {
-  DeviceWorld world =
-      make_device_world(std::move(context.world), device,
-                        {.share_devices = share_gpus, .timeout_seconds = timeout_seconds});
+  DeviceWorld world = make_device_world(std::move(context.world), device,
+                                        {.share_devices = share_gpus,
+                                         .timeout_seconds = timeout_seconds,
+                                         .ledger = context.ledger.get()});
   context.world = std::move(world.communicator);
   return world.transport;
 }

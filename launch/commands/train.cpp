@@ -144,6 +144,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   std::optional<Elapsed> preparing(std::in_place,
                                    context.rank == 0 ? progress_on_stdout() : ProgressOutput{},
                                    "preparing data, checkpoint and kernels");
+  std::string work;  // between steps
   Trainer trainer(config, mesh,
                   {.device = device,
                    .device_sharers = device_sharers(device, node),
@@ -155,7 +156,16 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                          context.ledger->begin_step(step);
                          context.ledger->set_median_step_seconds(pace.step_begins());
                        },
-                   .phase_begins = [&](Phase phase) { context.ledger->set_doing(name_of(phase)); },
+                   .phase_begins =
+                       [&](Phase phase) {
+                         context.ledger->set_doing(work.empty() ? std::string(name_of(phase))
+                                                                : work + ", " + name_of(phase));
+                       },
+                   .work_begins =
+                       [&](std::string_view begun) {
+                         work = begun;
+                         context.ledger->set_doing(work.empty() ? "between steps" : work);
+                       },
                    .progress = progress_on_stdout(),
                    .saves = context.saves,
                    .ledger = context.ledger.get(),
@@ -179,14 +189,23 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   context.ledger->set_device(name_of(device));
   keep_ledger(context, config.run.dir, log);
   const RunEnd end = [&] {
-    const RunMonitor monitor(
-        *context.ledger, log,
-        {.run_directory = config.run.dir, .first_on_node = context.rank_on_node == 0});
+    const RunMonitor monitor(*context.ledger, log,
+                             {.run_directory = config.run.dir,
+                              .first_on_node = context.rank_on_node == 0,
+                              .ranks_on_node = context.ranks_on_node,
+                              .alarm = config.run.alarm});
     try {
       return trainer.run();
     } catch (const CommunicationError&) {
       const std::string why = last_explanation(*context.ledger, config.run.dir);
-      if (!why.empty()) log.error(why);
+      if (!why.empty()) {
+        log.error(why);
+        if (!config.run.alarm.empty()) start_alarm(config.run.alarm, why, config.run.dir);
+      }
+      context.ledger->set_doing(ending_by_error);
+      throw;
+    } catch (...) {
+      context.ledger->set_doing(ending_by_error);
       throw;
     }
   }();

@@ -122,6 +122,7 @@ struct RunConfig {
   std::string dir;              // of checkpoints, metrics, configuration
   std::string device = "auto";  // auto | cpu | cuda
   bool share_gpus = false;      // several ranks may work on one GPU
+  std::string alarm;            // a command for a run that stands still
   double timeout = 600.0;       // seconds that a rank waits for its peers
   int threads = 0;              // per rank; 0 = the node's cores shared by its ranks
   bool deterministic = true;

@@ -464,6 +464,10 @@ void add_run(std::vector<Option>& table) {
   add(real(
       "run.timeout", "[1, 1e6]", FIELD(run.timeout),
       "seconds that a rank waits for its peers in one operation, before all end with code 75"));
+  add(text(
+      "run.alarm", FIELD(run.alarm),
+      "a shell command for when the run stands still: it finds what is known in POLYMOE_ALARM and "
+      "run.dir in POLYMOE_RUN"));
   add(whole("run.threads", "[0, 4096]", FIELD(run.threads),
             "per rank; 0 = the node's cores shared out among its ranks"));
   add(whole("run.report_ranks", "[0, inf)", FIELD(run.report_ranks),

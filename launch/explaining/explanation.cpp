@@ -92,7 +92,7 @@ const char* class_of(const ExplainedRank& rank) {
     case ProcessState::in_system:
       return "a disk or a file system";
     default:
-      return rank.ledger.doing == "data" || rank.ledger.doing == "saving"
+      return rank.ledger.doing == "data" || rank.ledger.doing.starts_with("saving")
                  ? "data or disk on that host"
                  : "the host's own work: computing for long, or in an endless loop";
   }
@@ -116,8 +116,12 @@ Share share_of(const LedgerView& ledger, const Open& awaited) {
 }
 
 std::string operation_text(const Open& open) {
-  return fmt::format("`{}` number {} of group {}, {}", open.operation.name, open.operation.sequence,
-                     open.group, bytes_text(open.operation.bytes));
+  const LedgerOperation& operation = open.operation;
+  return fmt::format(
+      "`{}` number {} of group {}{}, {}", operation.name, operation.sequence, open.group,
+      operation.phase.empty() ? ""
+                              : fmt::format(" ({} of step {})", operation.phase, operation.step),
+      bytes_text(operation.bytes));
 }
 
 }  // namespace
@@ -195,6 +199,16 @@ std::string explain(const std::vector<ExplainedRank>& ranks, double now) {
   text += wait;
   while (!text.empty() && text.back() == ' ') text.pop_back();
   return text;
+}
+
+std::string loss_text(const ExplainedRank& rank, double now) {
+  const LedgerView& ledger = rank.ledger;
+  return fmt::format(
+      "{} is gone: its process was killed, by the memory killer perhaps, or crashed; it was in {} "
+      "of "
+      "step {} {}",
+      name_of(rank), ledger.doing.empty() ? "its start" : ledger.doing, ledger.step,
+      since_text(ledger.doing_since, now));
 }
 
 std::string rank_table(const std::vector<ExplainedRank>& ranks, double now) {

@@ -26,12 +26,21 @@ struct ExplainedRank {
 /// another size where sizes must agree), or in it as well: then it is what lies between them.
 std::string explain(const std::vector<ExplainedRank>& ranks, double now);
 
+/// A sentence about a rank whose process has ended without a word.
+std::string loss_text(const ExplainedRank& rank, double now);
+
+/// What a ledger says its rank is doing when it ends by an error, which it tells itself.
+inline constexpr const char* ending_by_error = "ending by an error";
+
 /// A line per rank: process, what it does, since when, its oldest open operation.
 std::string rank_table(const std::vector<ExplainedRank>& ranks, double now);
 
 /// The ledgers of a run that this node has, and those that were copied to RUN/ledger; of one rank
 /// the one on this node counts. Ordered by rank.
 std::vector<ExplainedRank> read_ranks(const std::filesystem::path& run_directory);
+
+/// Of a process of this machine.
+ProcessState state_of(int process);
 
 /// Where the threads of a rank's process are, as far as the system tells: a line each.
 std::string thread_lines(int process);

@@ -16,6 +16,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
+std::string first_line(const fs::path& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+}  // namespace
+
 /// The field behind the name in /proc/PID/stat, where the name may hold anything.
 ProcessState state_of(int process) {
   std::ifstream file(fmt::format("/proc/{}/stat", process));
@@ -37,15 +46,6 @@ ProcessState state_of(int process) {
       return ProcessState::sleeping;
   }
 }
-
-std::string first_line(const fs::path& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
-}  // namespace
 
 std::vector<ExplainedRank> read_ranks(const fs::path& run_directory) {
   std::map<int, ExplainedRank> ranks;

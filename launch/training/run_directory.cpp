@@ -33,6 +33,13 @@ std::string read_start(int descriptor) {
   return holder.empty() ? "an unnamed process" : holder;
 }
 
+/// Whether "process P on HOST" is of another machine than this.
+bool on_another_host(const std::string& holder) {
+  const std::size_t at = holder.rfind(" on ");
+  return holder.starts_with("process ") && at != std::string::npos &&
+         holder.substr(at + 4) != host_name();
+}
+
 /// Lustre without -o flock, DVS, some FUSE: every process sees it alike, so none can be kept out.
 bool has_no_locks(int error) {
   return error == ENOSYS || error == ENOTSUP || error == EOPNOTSUPP || error == ENOLCK;
@@ -54,6 +61,12 @@ RunDirectory::RunDirectory(const fs::path& path) : path_(path), made_here_(!fs::
     const std::string holder = read_start(lock_);
     close(lock_);
     lock_ = -1;
+    if (cause == EWOULDBLOCK && on_another_host(holder))
+      throw CommunicationError(fmt::format(
+          "run.dir = {}: in use by a run of another machine ({}), which goes on or is cut off: its "
+          "lock ends when that process does, or when the file system gives the machine up; try "
+          "again then",
+          path.string(), holder));
     if (cause == EWOULDBLOCK)
       throw InvalidArgument(fmt::format(
           "run.dir = {}: in use by another run ({}); wait for it or choose another directory",

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "launch/data/data_state.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/agreement.h"
 #include "parallel/communication/mpi/environment.h"
@@ -36,6 +37,7 @@ void add_files(const std::vector<WeightedFile>& files, int token_bytes, RankFact
     facts.emplace_back("tokens of " + file.path, std::to_string(opened.tokens()));
     facts.emplace_back("bytes of " + file.path,
                        std::to_string(std::filesystem::file_size(opened.path())));
+    facts.emplace_back("content of " + file.path, FileIdentity::of(opened, file.path).hash);
   }
 }
 
@@ -63,6 +65,8 @@ RankFacts facts_of_rank(const Config& config, Device device) {
   for (const auto& [name, number] : library_versions()) facts.emplace_back(name, number);
   add_configuration(config, facts);
   add_files(config.data.train, config.data.token_bytes, facts);
+  for (const DataStage& stage : config.data.stages)
+    add_files(stage.files, config.data.token_bytes, facts);
   add_files(config.data.valid, config.data.token_bytes, facts);
   return facts;
 }

@@ -15,7 +15,8 @@ namespace polymoe {
 using RankFacts = std::vector<std::pair<std::string, std::string>>;
 
 /// Of this rank: the program's revision, its libraries, the MPI, the kind of device, every key of the
-/// configuration but run.threads, tokens and bytes of every token file. Throws InputFileError.
+/// configuration but run.threads, tokens, bytes and a hash of some blocks of every token file,
+/// those of later stages too. Throws InputFileError.
 RankFacts facts_of_rank(const Config& config, Device device);
 
 /// Throws InvalidArgument on a rank whose facts are not those of rank 0, naming the first key that

@@ -302,6 +302,10 @@ void Trainer::tell_of_rounds(const StepMetrics& metrics) {
       metrics.step, config_.model.moe.row_budget, rounds, rounds == 1 ? "" : "s"));
 }
 
+void Trainer::begin_work(std::string_view work) {
+  if (options_.work_begins) options_.work_begins(work);
+}
+
 /// A validation is left where a rank is asked to stop meanwhile.
 void Trainer::validate(StepMetrics& metrics) {
   const TrainConfig& train = config_.train;
@@ -372,17 +376,27 @@ RunEnd Trainer::run() {
                            (done % train.valid_every == 0 || done == train.steps);
     const bool scores_due = scoring_->is_due(done, train.steps);
     // These may take long: the step before them is written meanwhile.
-    if (stopped_by_ == StopRequest::none && (valid_due || scores_due) && save_due)
+    if (stopped_by_ == StopRequest::none && (valid_due || scores_due) && save_due) {
+      begin_work("saving");
       checkpoints_->save(position_);
-    if (stopped_by_ == StopRequest::none && valid_due) validate(metrics);
-    if (stopped_by_ == StopRequest::none && scores_due) score_tasks(metrics);
+    }
+    if (stopped_by_ == StopRequest::none && valid_due) {
+      begin_work("validating");
+      validate(metrics);
+    }
+    if (stopped_by_ == StopRequest::none && scores_due) {
+      begin_work("scoring");
+      score_tasks(metrics);
+    }
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
     outputs_.report(metrics);
+    if (stopped_by_ != StopRequest::none || done == last || save_due) begin_work("saving");
     if (stopped_by_ != StopRequest::none || done == last) {
       checkpoints_->save_last(position_);
     } else if (save_due) {
       checkpoints_->save(position_);
     }
+    begin_work("");
     outputs_.step_done(metrics, seconds_since(begin));
     if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/config/config.h"
@@ -40,6 +41,9 @@ struct TrainerOptions {
   std::function<void(std::int64_t)> step_begins = {};
   /// Told what the host turns to within a step. May be empty.
   std::function<void(Phase)> phase_begins = {};
+  /// Told what it does between steps, "validating", "scoring" or "saving", and with an empty text that it goes
+  /// back to steps. May be empty.
+  std::function<void(std::string_view)> work_begins = {};
   ProgressOutput progress = {};   // of rank 0
   SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
   Ledger* ledger = nullptr;       // of this rank, for a trace; null = without its operations
@@ -109,6 +113,7 @@ class Trainer {
   bool asked_to_stop();
   void step(StepMetrics& metrics);
   void tell_of_rounds(const StepMetrics& metrics);
+  void begin_work(std::string_view work);
   bool save_is_due() const;
   void end_if_output_failed(const Sums& sums);
   void validate(StepMetrics& metrics);

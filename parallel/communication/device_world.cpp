@@ -118,7 +118,8 @@ DeviceWorld make_device_world(std::unique_ptr<Communicator> host, Device device,
     case DeviceTransport::host:
       return {std::move(host), "host memory"};
     case DeviceTransport::nccl:
-      return {nccl::make_communicator(std::move(host), device, group, options.timeout_seconds),
+      return {nccl::make_communicator(std::move(host), device, group, options.timeout_seconds,
+                                      options.ledger),
               "NCCL " + nccl::version()};
     case DeviceTransport::staged:
       break;

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
 #include "runtime/device.h"
 
 namespace polymoe {
@@ -39,6 +40,7 @@ struct DeviceWorld {
 struct DeviceWorldOptions {
   bool share_devices = false;      // whether several ranks may use one GPU
   double timeout_seconds = 600.0;  // of an operation among GPUs
+  Ledger* ledger = nullptr;        // where operations among GPUs are written down; null = nowhere
 };
 
 /// A communicator for tensors on `device` and on the host, from one of the same ranks for host

@@ -23,8 +23,8 @@
 namespace polymoe {
 namespace {
 
-constexpr std::uint64_t ledger_mark = 0x3172656764656c70;  // "pledger1", little-endian
-constexpr std::size_t columns = 12, records_per_column = 16;
+constexpr std::uint64_t ledger_mark = 0x3272656764656c70;  // "pledger2", little-endian
+constexpr std::size_t columns = 12, records_per_column = 32;
 
 /// A word that another process may read at any time.
 using Word = std::atomic<std::int64_t>;
@@ -39,6 +39,10 @@ struct Text {
     std::memcpy(padded.data(), text.data(), std::min(text.size(), 8 * Words - 1));
     for (std::size_t i = 0; i < Words; ++i) words[i].store(padded[i], std::memory_order_relaxed);
   }
+  void copy(const Text& other) {
+    for (std::size_t i = 0; i < Words; ++i)
+      words[i].store(other.words[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
   std::string load() const {
     std::array<std::int64_t, Words> copied{};
     for (std::size_t i = 0; i < Words; ++i) copied[i] = words[i].load(std::memory_order_relaxed);
@@ -49,8 +53,9 @@ struct Text {
 
 struct Record {
   Word sequence;  // written last: 0 while the rest changes
-  Word bytes, posted, started, done;
+  Word bytes, step, posted, started, done;
   Text<3> name;
+  Text<4> phase;
 };
 
 struct Column {
@@ -103,6 +108,8 @@ LedgerView Ledger::Page::view() const {
       LedgerOperation operation{.sequence = sequence,
                                 .name = record.name.load(),
                                 .bytes = record.bytes,
+                                .step = record.step,
+                                .phase = record.phase.load(),
                                 .posted = seconds(record.posted),
                                 .started = seconds(record.started),
                                 .done = seconds(record.done)};
@@ -195,6 +202,9 @@ std::int64_t Ledger::Group::post(const char* operation, std::size_t bytes) {
   std::atomic_thread_fence(std::memory_order_release);
   record.name.store(operation);
   record.bytes.store(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
+  const auto* page = ledger_->page_;
+  record.step.store(page->step.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  record.phase.copy(page->doing);
   record.started.store(0, std::memory_order_relaxed);
   record.done.store(0, std::memory_order_relaxed);
   record.posted.store(now(), std::memory_order_relaxed);
@@ -204,17 +214,22 @@ std::int64_t Ledger::Group::post(const char* operation, std::size_t bytes) {
 }
 
 void Ledger::Group::start(std::int64_t sequence) {
-  if (column_ != nullptr && sequence > 0) record_of(column_, sequence).started = now();
+  if (column_ == nullptr || sequence <= 0) return;
+  Record& record = record_of(column_, sequence);
+  if (record.sequence.load(std::memory_order_relaxed) == sequence) record.started = now();
 }
 
 void Ledger::Group::finish(std::int64_t sequence) {
-  if (column_ == nullptr || sequence == 0) return;
+  if (column_ == nullptr || sequence <= 0) return;
   Record& record = record_of(column_, sequence);
+  if (record.sequence.load(std::memory_order_relaxed) != sequence) return;
   record.done = now();
   if (!ledger_->recorded_.load(std::memory_order_relaxed)) return;
   const LedgerOperation operation{.sequence = sequence,
                                   .name = record.name.load(),
                                   .bytes = record.bytes,
+                                  .step = record.step,
+                                  .phase = record.phase.load(),
                                   .posted = seconds(record.posted),
                                   .started = seconds(record.started),
                                   .done = seconds(record.done)};

@@ -23,6 +23,8 @@ struct LedgerOperation {
   std::int64_t sequence = 0;  // from 1, in the order of posting; the same on all ranks of the group
   std::string name;           // "all_to_all"
   std::int64_t bytes = 0;     // of the tensors that this rank brought
+  std::int64_t step = 0;      // in which it was posted, and what the host did then
+  std::string phase = {};
   double posted = 0.0;
   double started = 0.0;
   double done = 0.0;
@@ -57,6 +59,7 @@ class Ledger {
    public:
     /// Returns the operation's number.
     std::int64_t post(const char* operation, std::size_t bytes);
+    /// Of one so old that it is no longer kept nothing is noted.
     void start(std::int64_t sequence);
     void finish(std::int64_t sequence);
 

@@ -16,6 +16,7 @@
 #include "parallel/communication/device_world.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/error.h"
 #include "runtime/random.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -64,7 +65,7 @@ struct Rank {
         dtype(placement.dtype),
         choice(routing.choice),
         group(make_device_world(std::move(host), device, {.share_devices = true}).communicator),
-        exchange(*group, experts, row_budget) {
+        exchange(*group, experts, row_budget, 0) {
     for (int r = 0; r < group->size(); ++r) {
       if (r == group->rank()) first = all_tokens;
       all_tokens += tokens_of_rank[r];
@@ -269,6 +270,59 @@ TEST(TokenExchangeRounds, TakeWhatOneRankHasTooMuchOf) {
       EXPECT_EQ(plan.received, 50);
       EXPECT_EQ(plan.rounds[0].rows(), 34);
       EXPECT_EQ(plan.rounds[1].rows(), 16);
+    }
+    rank.group->shutdown();
+  });
+}
+
+TEST(TokenExchangeCounts, OfAnotherLayerAreRefusedBeforeRowsArePosted) {
+  run_ranks(2, [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), {DeviceType::cpu, DType::f32}, {"spread", spread}, 100.0);
+    TokenExchange exchange(*rank.group, experts, 100.0, 3 + rank.group->rank());
+    ExchangePlan plan;
+    const Tensor ids = rank.filled({rank.tokens, top_k}, DType::i32,
+                                   [&](std::int64_t s) { return rank.chosen(s); });
+    const Tensor weights =
+        rank.filled({rank.tokens, top_k}, DType::f32, [](std::int64_t) { return 1.0; });
+    try {
+      exchange.begin_plan(ids, weights, {}, plan, rank.context);
+      ADD_FAILURE() << "rank " << rank.group->rank() << " went on";
+    } catch (const CommunicationError& error) {
+      const std::string message = error.what();
+      const std::string peer = rank.group->rank() == 0 ? "rank 1" : "rank 0";
+      EXPECT_NE(message.find(peer + " of the expert group announces the rows of layer " +
+                             std::to_string(4 - rank.group->rank())),
+                std::string::npos)
+          << message;
+    }
+    rank.group->shutdown();
+  });
+}
+
+TEST(TokenExchangeCounts, OfMoreSlotsThanRowsAllowAreRefused) {
+  run_ranks(2, [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), {DeviceType::cpu, DType::f32}, {"spread", spread}, 100.0);
+    if (rank.group->rank() == 0) {
+      // To rank 1: layer 0 of the same model, one row, three slots for the first expert.
+      constexpr std::size_t per_peer = 2 + experts / 2;
+      std::vector<std::int64_t> send(2 * per_peer, 0), receive(2 * per_peer);
+      send[per_peer] = (experts << 16) | top_k;
+      send[per_peer + 1] = 1;
+      send[per_peer + 2] = 3;
+      rank.group->all_to_all_counts(send, receive);
+      EXPECT_EQ(receive[per_peer], send[per_peer]);  // rank 1's to rank 0
+    } else {
+      ExchangePlan plan;
+      const Tensor ids = rank.filled({0, top_k}, DType::i32, [](std::int64_t) { return 0.0; });
+      const Tensor weights = rank.filled({0, top_k}, DType::f32, [](std::int64_t) { return 1.0; });
+      try {
+        rank.exchange.begin_plan(ids, weights, {}, plan, rank.context);
+        ADD_FAILURE() << "rank 1 went on";
+      } catch (const CommunicationError& error) {
+        EXPECT_NE(std::string(error.what()).find("announces 1 rows for 3 slots in layer 0"),
+                  std::string::npos)
+            << error.what();
+      }
     }
     rank.group->shutdown();
   });

@@ -135,6 +135,7 @@ class Channel::Operation final : public Pending::State {
   const char* const name;
   cudaEvent_t begun = nullptr;
   cudaEvent_t done = nullptr;
+  std::int64_t sequence = 0;         // in the ledger
   std::optional<Deadline> deadline;  // once it has begun; the watchdog's
 
  private:
@@ -150,6 +151,7 @@ class Channel::Operation final : public Pending::State {
 
 Channel::Channel(const ncclUniqueId& id, Options options)
     : options_(std::move(options)), events_(std::make_shared<EventPool>()) {
+  if (options_.ledger != nullptr) ledger_ = options_.ledger->add_group(options_.group + " (NCCL)");
   cuda::use_device(options_.device);
   stream_.reset(make_stream());
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
@@ -196,7 +198,7 @@ void Channel::check() const {
   check_locked();
 }
 
-Pending Channel::post(const char* name, Stream& caller, const Call& call) {
+Pending Channel::post(const char* name, std::size_t bytes, Stream& caller, const Call& call) {
   if (caller.device() != Device::cuda(options_.device)) {
     throw InvalidArgument(place(name) + "a stream of " + name_of(caller.device()) +
                           " for tensors on " + name_of(Device::cuda(options_.device)));
@@ -213,6 +215,7 @@ Pending Channel::post(const char* name, Stream& caller, const Call& call) {
     const std::lock_guard lock(mutex_);
     check_locked();
     if (communicator_ == nullptr) throw CommunicationError(place(name) + "used after its end");
+    if (ledger_) operation->sequence = ledger_->post(name, bytes);
     result = call(communicator_, stream_.get());
   }
   settle(name, result);
@@ -295,6 +298,7 @@ void Channel::fail(const std::string& failure, bool of_family) {
 
 void Channel::retire() {
   while (!in_flight_.empty() && state_of(in_flight_.front()->done) == cudaSuccess) {
+    if (ledger_) ledger_->finish(in_flight_.front()->sequence);
     in_flight_.pop_front();
   }
 }
@@ -314,6 +318,7 @@ void Channel::inspect() {
       fail(place(oldest) + "the device failed: " + cudaGetErrorString(device), true);
     } else if (!operation.deadline && state_of(operation.begun) == cudaSuccess) {
       operation.deadline.emplace(options_.timeout_seconds);
+      if (ledger_) ledger_->start(operation.sequence);
     } else if (operation.deadline && operation.deadline->passed()) {
       fail(place(oldest) + no_answer(), true);
     }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
 #include "parallel/communication/transport.h"
 
 namespace polymoe::nccl {
@@ -66,6 +67,8 @@ class Channel {
     std::string group;
     double timeout_seconds = 600.0;  // of an operation, from when it begins on the device
     std::shared_ptr<FamilyFailure> family;
+    Ledger* ledger = nullptr;  // as group "GROUP (NCCL)"; when operations begin and end there is
+                               // what the watchdog sees, some 50 ms later
     std::function<void()> on_failure;  // called by the watchdog
   };
   using Call = std::function<ncclResult_t(ncclComm_t, cudaStream_t)>;
@@ -76,9 +79,9 @@ class Channel {
   /// Aborts what is in flight; never waits for peers.
   ~Channel();
 
-  /// Puts `call` behind the work on `caller` and returns when it is enqueued, which takes peers
+  /// Of an operation whose tensors have so many bytes. Puts `call` behind the work on `caller` and returns when it is enqueued, which takes peers
   /// only where connections have to be made first.
-  Pending post(const char* name, Stream& caller, const Call& call);
+  Pending post(const char* name, std::size_t bytes, Stream& caller, const Call& call);
   /// Blocks until everything posted is done.
   void finish_posted();
   /// Throws the failure, where there is one.
@@ -114,6 +117,7 @@ class Channel {
   ncclComm_t communicator_ = nullptr;  // null once it failed or closed
   ncclComm_t doomed_ = nullptr;        // to be aborted by the watchdog
   std::deque<std::shared_ptr<Operation>> in_flight_;
+  std::optional<Ledger::Group> ledger_;
   std::optional<std::string> failure_;
   bool stopping_ = false;
 

@@ -95,6 +95,7 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> host, Device de
                                  .group = group(),
                                  .timeout_seconds = options_.timeout_seconds,
                                  .family = options_.family,
+                                 .ledger = options_.ledger,
                                  // A host exchange under way waits for the same lost peer.
                                  .on_failure = [by_host] { by_host->interrupt(); }});
 }
@@ -147,29 +148,32 @@ Pending NcclCommunicator::post(const Collective& operation, Stream& stream) {
 
 Pending NcclCommunicator::post_all_reduce(const Tensor& values, Reduction reduction,
                                           Stream& stream) {
-  return channel_->post("all_reduce", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
-    return ncclAllReduce(values.raw(), values.raw(), static_cast<std::size_t>(values.elements()),
-                         type_of(values.dtype()), reduction == Reduction::sum ? ncclSum : ncclMax,
-                         communicator, queue);
-  });
+  return channel_->post(
+      "all_reduce", values.bytes(), stream, [&](ncclComm_t communicator, cudaStream_t queue) {
+        return ncclAllReduce(values.raw(), values.raw(),
+                             static_cast<std::size_t>(values.elements()), type_of(values.dtype()),
+                             reduction == Reduction::sum ? ncclSum : ncclMax, communicator, queue);
+      });
 }
 
 Pending NcclCommunicator::post_reduce_scatter(const Tensor& values, Stream& stream) {
   const std::size_t bytes = values.bytes() / static_cast<std::size_t>(size());
   const std::size_t elements = bytes / size_of(values.dtype());
   std::byte* const own = bytes_of(values) + static_cast<std::size_t>(rank()) * bytes;
-  return channel_->post("reduce_scatter", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
-    return ncclReduceScatter(values.raw(), own, elements, type_of(values.dtype()), ncclSum,
-                             communicator, queue);
-  });
+  return channel_->post(
+      "reduce_scatter", values.bytes(), stream, [&](ncclComm_t communicator, cudaStream_t queue) {
+        return ncclReduceScatter(values.raw(), own, elements, type_of(values.dtype()), ncclSum,
+                                 communicator, queue);
+      });
 }
 
 Pending NcclCommunicator::post_all_gather(const Tensor& values, Stream& stream) {
   const std::size_t bytes = values.bytes() / static_cast<std::size_t>(size());
   const std::byte* const own = bytes_of(values) + static_cast<std::size_t>(rank()) * bytes;
-  return channel_->post("all_gather", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
-    return ncclAllGather(own, values.raw(), bytes, ncclInt8, communicator, queue);
-  });
+  return channel_->post(
+      "all_gather", values.bytes(), stream, [&](ncclComm_t communicator, cudaStream_t queue) {
+        return ncclAllGather(own, values.raw(), bytes, ncclInt8, communicator, queue);
+      });
 }
 
 Pending NcclCommunicator::post_all_to_all(const Collective& operation, Stream& stream) {
@@ -193,20 +197,24 @@ Pending NcclCommunicator::post_all_to_all(const Collective& operation, Stream& s
     from += outgoing;
     to += incoming;
   }
-  return channel_->post("all_to_all", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
-    if (own.outgoing > 0) {
-      cuda::check(cudaMemcpyAsync(own.to, own.from, own.outgoing, cudaMemcpyDeviceToDevice, queue),
-                  "cudaMemcpyAsync");
-    }
-    return exchanges.empty() ? ncclSuccess : exchange_all(exchanges, communicator, queue);
-  });
+  return channel_->post(
+      "all_to_all", send.bytes() + operation.receive.bytes(), stream,
+      [&](ncclComm_t communicator, cudaStream_t queue) {
+        if (own.outgoing > 0) {
+          cuda::check(
+              cudaMemcpyAsync(own.to, own.from, own.outgoing, cudaMemcpyDeviceToDevice, queue),
+              "cudaMemcpyAsync");
+        }
+        return exchanges.empty() ? ncclSuccess : exchange_all(exchanges, communicator, queue);
+      });
 }
 
 Pending NcclCommunicator::post_broadcast(const Tensor& values, int root, Stream& stream) {
-  return channel_->post("broadcast", stream, [&](ncclComm_t communicator, cudaStream_t queue) {
-    return ncclBroadcast(values.raw(), values.raw(), values.bytes(), ncclInt8, root, communicator,
-                         queue);
-  });
+  return channel_->post("broadcast", values.bytes(), stream,
+                        [&](ncclComm_t communicator, cudaStream_t queue) {
+                          return ncclBroadcast(values.raw(), values.raw(), values.bytes(), ncclInt8,
+                                               root, communicator, queue);
+                        });
 }
 
 namespace nccl {
@@ -221,10 +229,12 @@ std::string version() {
 }
 
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host, Device device,
-                                                const std::string& group, double timeout_seconds) {
+                                                const std::string& group, double timeout_seconds,
+                                                Ledger* ledger) {
   return std::make_unique<NcclCommunicator>(
       std::move(host), device,
-      NcclCommunicator::Options{.group = group, .timeout_seconds = timeout_seconds, .family = {}});
+      NcclCommunicator::Options{
+          .group = group, .timeout_seconds = timeout_seconds, .family = {}, .ledger = ledger});
 }
 
 }  // namespace nccl

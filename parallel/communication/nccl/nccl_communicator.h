@@ -5,6 +5,7 @@
 #include <string>
 
 #include "parallel/communication/device_communicator.h"
+#include "parallel/communication/ledger.h"
 
 namespace polymoe {
 
@@ -35,6 +36,7 @@ class NcclCommunicator final : public DeviceCommunicator {
     std::string group = "world";     // its name in error messages
     double timeout_seconds = 600.0;  // per operation, from when its turn comes on the device
     std::shared_ptr<nccl::FamilyFailure> family;  // made where there is none
+    Ledger* ledger = nullptr;  // where operations are written down; null = nowhere
   };
 
   /// Collective: rank 0 makes NCCL's id and sends it by `host`, a communicator of the same ranks.

@@ -12,7 +12,7 @@ namespace {
 bool available() { return false; }
 std::string version() { refuse(); }
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator>, Device,
-                                                const std::string&, double) {
+                                                const std::string&, double, Ledger*) {
   refuse();
 }
 

@@ -32,12 +32,16 @@ std::vector<ExplainedRank> waiting_ranks() {
                               .operations = {{.sequence = 1233,
                                               .name = "all_reduce",
                                               .bytes = 8,
+                                              .step = 12,
+                                              .phase = "optimizer",
                                               .posted = now - 32.0,
                                               .started = now - 32.0,
                                               .done = now - 31.5},
                                              {.sequence = 1234,
                                               .name = "all_to_all",
                                               .bytes = 12600000,
+                                              .step = 12,
+                                              .phase = "exchange",
                                               .posted = now - 31.0,
                                               .started = now - 31.0}}}}};
     one.state = ProcessState::sleeping;
@@ -60,7 +64,8 @@ TEST(ExplanationTest, NamesARankThatHasNotComeToTheOperation) {
   ranks[3].state = ProcessState::running;
   expect_in(
       explain(ranks, now),
-      {"rank 3 (n1, cpu, process 103) has not come to `all_to_all` number 1234 of group world, "
+      {"rank 3 (n1, cpu, process 103) has not come to `all_to_all` number 1234 of group world "
+       "(exchange of step 12), "
        "12.6 MB; it is in forward of step 12 since 31 s; its process is computing; class of cause: "
        "the "
        "host's own work",

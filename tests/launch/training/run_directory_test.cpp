@@ -33,6 +33,17 @@ TEST(RunDirectoryTest, IsCreatedAndHeldByOneRun) {
   EXPECT_EQ(again.path(), path);
 }
 
+TEST(RunDirectoryTest, ALockOfAnotherMachineMayEnd) {
+  const test::TemporaryDirectory temporary;
+  const auto path = temporary.path() / "run";
+  const RunDirectory first(path);
+  test::write_bytes(path / "lock", "process 12 on elsewhere\n");
+  const std::string message =
+      test::message_of<CommunicationError>([&] { const RunDirectory second(path); });
+  EXPECT_NE(message.find("of another machine (process 12 on elsewhere)"), std::string::npos)
+      << message;
+}
+
 TEST(RunDirectoryTest, NoticesThatItWasMovedAway) {
   const test::TemporaryDirectory temporary;
   const auto path = temporary.path() / "run";

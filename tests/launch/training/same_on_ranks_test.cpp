@@ -80,5 +80,21 @@ TEST_F(SameOnRanksTest, AnotherLengthOfTheSameFileIsNamed) {
       << message;
 }
 
+TEST_F(SameOnRanksTest, OtherTokensInAFileOfALaterStageAreNamed) {
+  config_.data.stages = {{.tokens = 64, .files = {{.path = path("b.npy"), .weight = 1.0}}}};
+  const RankFacts before = facts_of_rank(config_, Device::cpu());
+  std::ofstream(path("b.npy"), std::ios::binary) << std::string(200, '\2');
+  const RankFacts after = facts_of_rank(config_, Device::cpu());
+  std::string message;
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    try {
+      check_same_as_first(world->rank() == 1 ? after : before, *world);
+    } catch (const InvalidArgument& error) {
+      message = error.what();
+    }
+  });
+  EXPECT_NE(message.find("content of " + path("b.npy")), std::string::npos) << message;
+}
+
 }  // namespace
 }  // namespace polymoe

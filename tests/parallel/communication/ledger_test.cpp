@@ -36,8 +36,8 @@ TEST(LedgerTest, TellsTheLastOperationsOfEachGroup) {
   EXPECT_EQ(view.doing, "forward");
   ASSERT_EQ(view.groups.size(), 2U);
   EXPECT_EQ(view.groups[0].posted, 40);
-  ASSERT_EQ(view.groups[0].operations.size(), 16U);
-  EXPECT_EQ(view.groups[0].operations.front().sequence, 25);
+  ASSERT_EQ(view.groups[0].operations.size(), 32U);
+  EXPECT_EQ(view.groups[0].operations.front().sequence, 9);
   const LedgerOperation& last = view.groups[0].operations.back();
   EXPECT_EQ(last.sequence, 40);
   EXPECT_EQ(last.bytes, 40);
@@ -69,6 +69,32 @@ TEST(LedgerTest, ARecorderIsToldOfWhatIsDone) {
   ledger.set_recorder({});
   group.finish(group.post("behind", 1));
   EXPECT_EQ(told, std::vector<std::string>{"barrier2"});
+}
+
+TEST(LedgerTest, AnOperationIsOfTheStepAndPhaseInWhichItWasPosted) {
+  Ledger ledger(0, 2);
+  Ledger::Group world = ledger.add_group("world");
+  ledger.begin_step(3);
+  ledger.set_doing("backward");
+  world.post("reduce_scatter", 8);
+  ledger.begin_step(4);
+  ledger.set_doing("validating, forward");
+  world.post("all_reduce", 8);
+  const LedgerView view = ledger.view();
+  const auto& operations = view.groups.at(0).operations;
+  ASSERT_EQ(operations.size(), 2U);
+  EXPECT_EQ(operations[0].step, 3);
+  EXPECT_EQ(operations[0].phase, "backward");
+  EXPECT_EQ(operations[1].step, 4);
+  EXPECT_EQ(operations[1].phase, "validating, forward");
+}
+
+TEST(LedgerTest, AnOperationThatIsNoLongerKeptIsNotNoted) {
+  Ledger ledger(0, 2);
+  Ledger::Group world = ledger.add_group("world");
+  for (int i = 0; i < 33; ++i) world.post("all_reduce", 8);
+  world.finish(1);  // its place is number 33's by now
+  EXPECT_EQ(ledger.view().groups.at(0).operations.back().done, 0.0);
 }
 
 TEST(LedgerTest, OutlivesAProcessThatIsKilled) {
