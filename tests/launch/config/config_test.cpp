@@ -107,6 +107,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"run.device", "cpu"},
     {"run.share_gpus", "true"},
     {"run.timeout", "30"},
+    {"run.alarm", "mail -s stuck ops"},
     {"run.threads", "3"},
     {"run.report_ranks", "10"},
     {"run.trace", "20-22"},
