@@ -34,8 +34,7 @@ class FeedForward {
 
   /// What a forward pass shows to who looks inside a model.
   struct View {
-    Tensor x;           // [rows, hidden], what it was given; undefined where there are no experts
-    Tensor expert_ids;  // [rows, top_k] i32; likewise
+    Tensor expert_ids;  // [rows, top_k] i32; undefined where there are no experts
     Tensor pre;         // [rows that arrived, factor * width], of the routed experts
     Tensor activated;   // [rows that arrived, width], in the arena
   };

@@ -114,6 +114,10 @@ class LanguageModel {
     MoeLayer* layer;
   };
   struct Shared;
+  struct ForwardMemory;
+  /// Runs block l on the stream before it.
+  using RunBlock = std::function<ResidualStream(std::size_t l, const ResidualStream& before,
+                                                TransformerBlock::Saved& saved)>;
 
   /// Throws InvalidArgument unless the batch has the shapes of its sequences.
   void check(const TokenBatch& batch) const;
@@ -125,6 +129,9 @@ class LanguageModel {
                           ExecutionContext& context);
   void backward(const TokenBatch& batch, const Shared& shared,
                 const std::function<void(int)>& segment_done, ExecutionContext& context);
+  /// The embedding and all blocks without a backward pass.
+  ResidualStream run_blocks(const Tensor& tokens, const ForwardMemory& memory, const RunBlock& run,
+                            ExecutionContext& context);
   LossTerms loss_terms(const Shared& shared, Stream& stream);
 
   ModelConfig config_;

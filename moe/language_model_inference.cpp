@@ -6,10 +6,9 @@
 #include "moe/language_model.h"
 
 namespace polymoe {
-namespace {
 
 /// What a forward pass without a backward pass works in: every block the same memory.
-struct ForwardMemory {
+struct LanguageModel::ForwardMemory {
   ForwardMemory(const Shape& shape, DType dtype, Arena& arena)
       : x(arena.allocate(shape, dtype)),
         middle(arena.allocate(shape, dtype)),
@@ -19,7 +18,18 @@ struct ForwardMemory {
   TransformerBlock::Workspace workspace;
 };
 
-}  // namespace
+ResidualStream LanguageModel::run_blocks(const Tensor& tokens, const ForwardMemory& memory,
+                                         const RunBlock& run, ExecutionContext& context) {
+  embedding_->forward(tokens, memory.x, context);
+  ResidualStream stream{memory.x, Tensor()};
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    const Arena::Scope block(context.arena);
+    saved_[l].x = memory.x;
+    saved_[l].middle = memory.middle;
+    stream = run(l, stream, saved_[l]);
+  }
+  return stream;
+}
 
 Tensor LanguageModel::token_losses(const TokenBatch& batch, ExecutionContext& context) {
   return observe(batch, {}, context);
@@ -41,21 +51,22 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
   const ForwardMemory memory({layout.rows(), config_.hidden}, dtype, arena);
-  embedding_->forward(batch.tokens, memory.x, context);
-  ResidualStream stream{memory.x, Tensor()};
-  if (look) look({.layer = -1, .x = stream.x, .branch = stream.branch});
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    Arena::Scope block(arena);
-    TransformerBlock::Saved& saved = saved_[l];
-    saved.x = memory.x;
-    saved.middle = memory.middle;
-    stream = blocks_[l].forward(stream, layout, memory.workspace, saved, context);
-    if (look)
-      look({.layer = static_cast<std::int64_t>(l),
-            .x = stream.x,
-            .branch = stream.branch,
-            .feed_forward = [&] { return feed_forwards_[l]->view(*saved.feed_forward, context); }});
-  }
+  const ResidualStream stream = run_blocks(
+      batch.tokens, memory,
+      [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
+        if (look && l == 0) look({.layer = -1, .x = before.x, .branch = before.branch});
+        const ResidualStream after =
+            blocks_[l].forward(before, layout, memory.workspace, saved, context);
+        if (look)
+          look({.layer = static_cast<std::int64_t>(l),
+                .x = after.x,
+                .branch = after.branch,
+                .feed_forward = [&] {
+                  return feed_forwards_[l]->view(*saved.feed_forward, context);
+                }});
+        return after;
+      },
+      context);
   output_->loss(stream, batch.targets, losses, context);
   return losses;
 }
@@ -80,15 +91,12 @@ Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
   const ForwardMemory memory({rows, config.hidden}, dtype, arena);
-  embedding_->forward(batch.tokens, memory.x, context);
-  ResidualStream stream{memory.x, Tensor()};
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    Arena::Scope block(arena);
-    TransformerBlock::Saved& saved = saved_[l];
-    saved.x = memory.x;
-    saved.middle = memory.middle;
-    stream = blocks_[l].forward_shared(stream, shared, memory.workspace, saved, context);
-  }
+  const ResidualStream stream = run_blocks(
+      batch.tokens, memory,
+      [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
+        return blocks_[l].forward_shared(before, shared, memory.workspace, saved, context);
+      },
+      context);
   // Only what predicts something reaches the projection to the vocabulary.
   const Tensor x = arena.allocate({predictions, config.hidden}, dtype);
   const Tensor branch = arena.allocate({predictions, config.hidden}, dtype);
@@ -121,16 +129,13 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
   Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
   const ForwardMemory memory({rows, config_.hidden}, dtype, arena);
-  embedding_->forward(tokens, memory.x, context);
-  ResidualStream stream{memory.x, Tensor()};
-  for (std::size_t l = 0; l < blocks_.size(); ++l) {
-    Arena::Scope block(arena);
-    TransformerBlock::Saved& saved = saved_[l];
-    saved.x = memory.x;
-    saved.middle = memory.middle;
-    const KeyValueRows earlier{*cache.layers_[l].keys, *cache.layers_[l].values, cache.length_};
-    stream = blocks_[l].decode(stream, earlier, memory.workspace, saved, context);
-  }
+  const ResidualStream stream = run_blocks(
+      tokens, memory,
+      [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
+        const KeyValueRows earlier{*cache.layers_[l].keys, *cache.layers_[l].values, cache.length_};
+        return blocks_[l].decode(before, earlier, memory.workspace, saved, context);
+      },
+      context);
   cache.length_ += rows;
   output_->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
                   context);

@@ -173,8 +173,7 @@ FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) 
                           ": a rank's experts had more rows, of which no pre-activations are kept; "
                           "a larger one lets them be looked at");
   }
-  return {.x = kept.x,
-          .expert_ids = kept.routing.state.expert_ids,
+  return {.expert_ids = kept.routing.state.expert_ids,
           .pre = kept.pre,
           .activated = impl_->routed.activated(kept.pre, kept.plan.rounds[0].offsets, context)};
 }
