@@ -72,6 +72,17 @@ std::int64_t now() {
 
 double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
 
+LedgerOperation operation_of(const Record& record, std::int64_t sequence) {
+  return {.sequence = sequence,
+          .name = record.name.load(),
+          .bytes = record.bytes,
+          .step = record.step,
+          .phase = record.phase.load(),
+          .posted = seconds(record.posted),
+          .started = seconds(record.started),
+          .done = seconds(record.done)};
+}
+
 Record& record_of(void* column, std::int64_t sequence) {
   return static_cast<Column*>(column)
       ->records[static_cast<std::size_t>(sequence) % records_per_column];
@@ -105,14 +116,7 @@ LedgerView Ledger::Page::view() const {
     LedgerView::Group read{.name = column.name.load(), .posted = column.posted, .operations = {}};
     for (const Record& record : column.records) {
       const std::int64_t sequence = record.sequence.load(std::memory_order_acquire);
-      LedgerOperation operation{.sequence = sequence,
-                                .name = record.name.load(),
-                                .bytes = record.bytes,
-                                .step = record.step,
-                                .phase = record.phase.load(),
-                                .posted = seconds(record.posted),
-                                .started = seconds(record.started),
-                                .done = seconds(record.done)};
+      LedgerOperation operation = operation_of(record, sequence);
       std::atomic_thread_fence(std::memory_order_acquire);
       if (sequence > 0 && record.sequence.load(std::memory_order_relaxed) == sequence)
         read.operations.push_back(std::move(operation));
@@ -225,14 +229,7 @@ void Ledger::Group::finish(std::int64_t sequence) {
   if (record.sequence.load(std::memory_order_relaxed) != sequence) return;
   record.done = now();
   if (!ledger_->recorded_.load(std::memory_order_relaxed)) return;
-  const LedgerOperation operation{.sequence = sequence,
-                                  .name = record.name.load(),
-                                  .bytes = record.bytes,
-                                  .step = record.step,
-                                  .phase = record.phase.load(),
-                                  .posted = seconds(record.posted),
-                                  .started = seconds(record.started),
-                                  .done = seconds(record.done)};
+  const LedgerOperation operation = operation_of(record, sequence);
   const std::lock_guard lock(ledger_->mutex_);
   if (ledger_->recorder_)
     ledger_->recorder_(number_, static_cast<Column*>(column_)->name.load(), operation);
