@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <deque>
-#include <vector>
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/cuda/event_pool.h"
 
 namespace polymoe {
 
@@ -36,23 +36,18 @@ const char* name_of(Phase phase) {
 /// Events in a stream, one for each change of phase, until the time between them is read.
 class Timeline::StreamMarks {
  public:
-  explicit StreamMarks(Stream& stream) : stream_(stream) { add(Phase::other); }
+  explicit StreamMarks(Stream& stream) : stream_(stream), events_(stream.device().index) {
+    add(Phase::other);
+  }
   ~StreamMarks() {
     for (const Mark& mark : marks_) cuda::destroy_event(mark.event);
-    for (void* event : unused_) cuda::destroy_event(event);
   }
   StreamMarks(const StreamMarks&) = delete;
   StreamMarks& operator=(const StreamMarks&) = delete;
 
   /// `phase` begins here. Reads the older half when there are many: the stream is past it.
   void add(Phase phase, Seconds* read = nullptr) {
-    void* event = nullptr;
-    if (unused_.empty()) {
-      event = cuda::create_event(stream_.device().index);
-    } else {
-      event = unused_.back();
-      unused_.pop_back();
-    }
+    void* const event = events_.take();
     cuda::record_event(event, stream_.native());
     marks_.push_back({phase, event});
     if (read != nullptr && marks_.size() > most) settle(most / 2, *read);
@@ -64,7 +59,7 @@ class Timeline::StreamMarks {
       marks_.pop_front();
       seconds[static_cast<std::size_t>(begin.phase)] +=
           cuda::seconds_between(begin.event, marks_.front().event);
-      unused_.push_back(begin.event);
+      events_.give_back(begin.event);
     }
   }
 
@@ -77,7 +72,7 @@ class Timeline::StreamMarks {
 
   Stream& stream_;
   std::deque<Mark> marks_;
-  std::vector<void*> unused_;
+  cuda::EventPool events_;
 };
 
 Timeline::Timeline() : last_(Clock::now()) {}

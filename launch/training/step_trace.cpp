@@ -31,12 +31,12 @@ StepTrace::StepTrace(const Config& config, const ProcessMesh& mesh, Stream& stre
       stream_(stream),
       ledger_(ledger),
       on_gpu_(stream.device().type == DeviceType::cuda),
-      range_(StepRange::parse(config.run.trace)) {}
+      range_(StepRange::parse(config.run.trace)),
+      events_(stream.device().index) {}
 
 StepTrace::~StepTrace() {
   if (ledger_ != nullptr) ledger_->set_recorder({});
   for (const Mark& mark : marks_) cuda::destroy_event(mark.event);
-  for (void* event : unused_) cuda::destroy_event(event);
   if (base_ != nullptr) cuda::destroy_event(base_);
 }
 
@@ -96,13 +96,7 @@ void StepTrace::phase_begins(Phase phase) {
   end_phase(now());
   phase_ = phase;
   if (!on_gpu_) return;
-  void* event = nullptr;
-  if (unused_.empty()) {
-    event = cuda::create_event(stream_.device().index);
-  } else {
-    event = unused_.back();
-    unused_.pop_back();
-  }
+  void* const event = events_.take();
   cuda::record_event(event, stream_.native());
   marks_.push_back({phase, event});
 }
@@ -114,7 +108,7 @@ void StepTrace::settle_marks() {
     trace_.stream.push_back({.name = name_of(marks_[i].phase), .begin = begin, .end = end});
   }
   if (marks_.empty()) return;
-  for (std::size_t i = 0; i + 1 < marks_.size(); ++i) unused_.push_back(marks_[i].event);
+  for (std::size_t i = 0; i + 1 < marks_.size(); ++i) events_.give_back(marks_[i].event);
   marks_.erase(marks_.begin(), marks_.end() - 1);
 }
 

@@ -12,6 +12,7 @@
 #include "launch/training/trace_file.h"
 #include "parallel/communication/ledger.h"
 #include "parallel/communication/process_mesh.h"
+#include "runtime/cuda/event_pool.h"
 #include "runtime/stream.h"
 #include "runtime/timeline.h"
 
@@ -67,8 +68,8 @@ class StepTrace {
   std::int64_t last_step_ = 0;
   void* base_ = nullptr;  // event at time 0
   std::vector<Mark> marks_;
-  std::vector<void*> unused_;  // events
-  std::mutex mutex_;           // guards the operations of trace_
+  cuda::EventPool events_;
+  std::mutex mutex_;  // guards the operations of trace_
   RankTrace trace_;
 };
 
