@@ -142,7 +142,7 @@ std::string explain(const std::vector<ExplainedRank>& ranks, double now) {
     return "nobody waits for anybody: " + text;
   }
   std::vector<int> waiting;
-  std::vector<const ExplainedRank*> behind, other;
+  std::vector<const ExplainedRank*> behind, other, past;
   for (const ExplainedRank& rank : ranks) {
     switch (share_of(rank.ledger, *awaited)) {
       case Share::same:
@@ -159,6 +159,8 @@ std::string explain(const std::vector<ExplainedRank>& ranks, double now) {
         other.push_back(&rank);
         break;
       case Share::past:
+        past.push_back(&rank);
+        break;
       case Share::unknown:
         break;
     }
@@ -197,6 +199,15 @@ std::string explain(const std::vector<ExplainedRank>& ranks, double now) {
   else if (behind.empty() && other.empty())
     text += fmt::format("Awaited: {}. ", operation_text(*awaited));
   text += wait;
+  // Some operations end on one rank before they do on another: it waits in the next one.
+  for (const ExplainedRank* rank : past) {
+    const auto open = oldest_open(rank->ledger);
+    if (!open) continue;
+    const bool waits = rank->state != ProcessState::gone && rank->state != ProcessState::stopped;
+    text += fmt::format("{}rank {} {} {} {}", text.empty() || text.back() == ' ' ? "" : "; ",
+                        rank->ledger.rank, waits ? "waits in" : "is past it, in",
+                        operation_text(*open), since_text(open->operation.posted, now));
+  }
   while (!text.empty() && text.back() == ' ') text.pop_back();
   return text;
 }

@@ -84,6 +84,32 @@ TEST(ExplanationTest, NamesARankThatWasStoppedOrKilledInsideTheOperation) {
              "class of cause: a lost rank", "ranks 0, 2, 3 wait in it"});
 }
 
+TEST(ExplanationTest, SaysInWhatTheRanksWaitForWhomTheOperationHasEnded) {
+  auto ranks = waiting_ranks();
+  for (ExplainedRank& rank : ranks) {
+    if (rank.ledger.rank == 1) continue;
+    LedgerView::Group& world = rank.ledger.groups[0];
+    world.operations.back().done = now - 30.0;
+    world.posted = 1235;
+    world.operations.push_back({.sequence = 1235,
+                                .name = "reduce_scatter",
+                                .bytes = 33000,
+                                .step = 12,
+                                .phase = "gradient_reduction",
+                                .posted = now - 29.0,
+                                .started = now - 29.0});
+  }
+  ranks[1].state = ProcessState::stopped;
+  ranks[3].state = ProcessState::gone;
+  const std::string next =
+      "`reduce_scatter` number 1235 of group world (gradient_reduction of step 12), 33.0 kB since "
+      "29 s";
+  expect_in(
+      explain(ranks, now),
+      {"rank 1 (n1, cpu, process 101) does not go on in `all_to_all` number 1234",
+       "rank 0 waits in " + next, "rank 2 waits in " + next, "rank 3 is past it, in " + next});
+}
+
 TEST(ExplanationTest, NamesARankWithAnotherOperationOrSize) {
   auto ranks = waiting_ranks();
   ranks[2].ledger.groups[0].operations.back().name = "broadcast";
