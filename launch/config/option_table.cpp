@@ -13,13 +13,25 @@
 namespace polymoe {
 namespace {
 
-// Each maker takes `field`, a generic lambda that returns the member of a (const) Config.
+/// Where a value stands in a Config. Two functions instead of a type of its own for each key: a
+/// maker is then compiled once per type of value.
+template <class Value>
+class Member {
+ public:
+  Member(Value& (*of)(Config&), const Value& (*of_const)(const Config&))
+      : of_(of), of_const_(of_const) {}
+  Value& operator()(Config& config) const { return of_(config); }
+  const Value& operator()(const Config& config) const { return of_const_(config); }
 
-template <class Field>
-Option whole(std::string key, const char* range, Field field, std::string help) {
-  Option option{std::move(key), std::string("a whole number in ") + range, std::move(help), {}, {}};
+ private:
+  Value& (*of_)(Config&);
+  const Value& (*of_const_)(const Config&);
+};
+
+template <class Value>
+Option whole(const char* key, const char* range, Member<Value> field, const char* help) {
+  Option option{key, std::string("a whole number in ") + range, help, {}, {}};
   option.read = [interval = Interval(range), field](const std::string& text, Config& config) {
-    using Value = std::remove_reference_t<decltype(field(config))>;
     const auto value = parse_count(text);
     if (!value || !interval.contains(static_cast<double>(*value))) return false;
     field(config) = static_cast<Value>(*value);
@@ -29,9 +41,8 @@ Option whole(std::string key, const char* range, Field field, std::string help) 
   return option;
 }
 
-template <class Field>
-Option real(std::string key, const char* range, Field field, std::string help) {
-  Option option{std::move(key), std::string("a number in ") + range, std::move(help), {}, {}};
+Option real(const char* key, const char* range, Member<double> field, const char* help) {
+  Option option{key, std::string("a number in ") + range, help, {}, {}};
   option.read = [interval = Interval(range), field](const std::string& text, Config& config) {
     const auto value = parse_real(text);
     if (!value || !interval.contains(*value)) return false;
@@ -43,9 +54,8 @@ Option real(std::string key, const char* range, Field field, std::string help) {
 }
 
 /// A width, or "256 gated"; see GatedWidths.
-template <class Field, class Gated>
-Option width(std::string key, Field field, Gated gated, std::string help) {
-  Option option = whole(std::move(key), "[0, 16777216]", field, std::move(help));
+Option width(const char* key, Member<std::int64_t> field, Member<bool> gated, const char* help) {
+  Option option = whole(key, "[0, 16777216]", field, help);
   option.allowed += ", or an even one and `gated`";
   const auto read_number = option.read;
   option.read = [read_number, field, gated](const std::string& text, Config& config) {
@@ -58,10 +68,10 @@ Option width(std::string key, Field field, Gated gated, std::string help) {
   return option;
 }
 
-template <class Value, class Field>
-Option choice(std::string key, std::vector<std::pair<std::string, Value>> names, Field field,
-              std::string help) {
-  Option option{std::move(key), "one of ", std::move(help), {}, {}};
+template <class Value>
+Option choice(const char* key, const std::vector<std::pair<std::string, Value>>& names,
+              Member<Value> field, const char* help) {
+  Option option{key, "one of ", help, {}, {}};
   for (std::size_t i = 0; i < names.size(); ++i)
     option.allowed.append(i == 0 ? "" : ", ").append(names[i].first);
   option.read = [names, field](const std::string& text, Config& config) {
@@ -80,9 +90,8 @@ Option choice(std::string key, std::vector<std::pair<std::string, Value>> names,
   return option;
 }
 
-template <class Field>
-Option flag(std::string key, Field field, std::string help) {
-  return choice<bool>(std::move(key), {{"true", true}, {"false", false}}, field, std::move(help));
+Option flag(const char* key, Member<bool> field, const char* help) {
+  return choice<bool>(key, {{"true", true}, {"false", false}}, field, help);
 }
 
 // '#' starts a comment in the file that the resolved configuration is written to.
@@ -90,9 +99,8 @@ bool survives_in_a_file(const std::string& text) {
   return text.find_first_of("#\r\n") == std::string::npos;
 }
 
-template <class Field>
-Option text(std::string key, Field field, std::string help) {
-  Option option{std::move(key), "text without '#' and line breaks", std::move(help), {}, {}};
+Option text(const char* key, Member<std::string> field, const char* help) {
+  Option option{key, "text without '#' and line breaks", help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     field(config) = value;
     return survives_in_a_file(value);
@@ -101,9 +109,8 @@ Option text(std::string key, Field field, std::string help) {
   return option;
 }
 
-template <class Field>
-Option duration(std::string key, Field field, std::string help) {
-  Option option{std::move(key), Duration::allowed, std::move(help), {}, {}};
+Option duration(const char* key, Member<std::string> field, const char* help) {
+  Option option{key, Duration::allowed, help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     const auto parsed = Duration::parse(value);
     if (parsed) field(config) = parsed->text();
@@ -113,9 +120,8 @@ Option duration(std::string key, Field field, std::string help) {
   return option;
 }
 
-template <class Field>
-Option paths(std::string key, Field field, std::string help) {
-  Option option{std::move(key), "PATH ... without '#'", std::move(help), {}, {}};
+Option paths(const char* key, Member<std::vector<std::string>> field, const char* help) {
+  Option option{key, "PATH ... without '#'", help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     field(config) = split_words(value);
     return survives_in_a_file(value);
@@ -150,10 +156,8 @@ std::string print_files(const std::vector<WeightedFile>& files) {
   return line;
 }
 
-template <class Field>
-Option files(std::string key, Field field, std::string help) {
-  Option option{
-      std::move(key), "PATH[:WEIGHT] ... with weights > 0, no '#'", std::move(help), {}, {}};
+Option files(const char* key, Member<std::vector<WeightedFile>> field, const char* help) {
+  Option option{key, "PATH[:WEIGHT] ... with weights > 0, no '#'", help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     auto parsed = parse_files(value);
     if (parsed) field(config) = *std::move(parsed);
@@ -164,9 +168,8 @@ Option files(std::string key, Field field, std::string help) {
 }
 
 /// Every file must have a number.
-template <class Field>
-Option epochs(std::string key, Field field, std::string help) {
-  Option option = files(std::move(key), field, std::move(help));
+Option epochs(const char* key, Member<std::vector<WeightedFile>> field, const char* help) {
+  Option option = files(key, field, help);
   option.allowed = "PATH:EPOCHS ... with epochs > 0, no '#'";
   option.read = [read = option.read, field](const std::string& value, Config& config) {
     if (!read(value, config)) return false;
@@ -176,11 +179,10 @@ Option epochs(std::string key, Field field, std::string help) {
   return option;
 }
 
-template <class Field>
-Option stages(std::string key, Field field, std::string help) {
-  Option option{std::move(key),
+Option stages(const char* key, Member<std::vector<DataStage>> field, const char* help) {
+  Option option{key,
                 "TOKENS PATH[:WEIGHT] ...; TOKENS PATH[:WEIGHT] ... with ascending TOKENS > 0",
-                std::move(help),
+                help,
                 {},
                 {}};
   option.read = [field](const std::string& value, Config& config) {
@@ -209,10 +211,8 @@ Option stages(std::string key, Field field, std::string help) {
   return option;
 }
 
-template <class Field>
-Option layer_list(std::string key, Field field, std::string help) {
-  Option option{
-      std::move(key), "layer numbers from 0, separated by blanks", std::move(help), {}, {}};
+Option layer_list(const char* key, Member<std::vector<std::int64_t>> field, const char* help) {
+  Option option{key, "layer numbers from 0, separated by blanks", help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     std::vector<std::int64_t> layers;
     for (const std::string& word : split_words(value)) {
@@ -234,8 +234,10 @@ Option layer_list(std::string key, Field field, std::string help) {
   return option;
 }
 
-#define FIELD(member) \
-  [](auto& config) -> auto& { return config.member; }
+#define FIELD(member)                                          \
+  Member(                                                      \
+      +[](Config & config) -> auto& { return config.member; }, \
+      +[](const Config& config) -> auto& { return config.member; })
 
 void add_model(std::vector<Option>& table) {
   std::vector<std::pair<std::string, ActivationKind>> activations;
