@@ -21,7 +21,7 @@ struct ProcessResult {
 };
 
 /// Runs a program to its end, arguments taken literally, in the current directory. One that hangs
-/// is ended after a minute and a half; its exit code is then 124.
+/// is ended after five minutes; its exit code is then 124.
 inline ProcessResult run_process(const std::vector<std::string>& arguments) {
   const TemporaryDirectory directory;
   const auto output = directory.path() / "out", error = directory.path() / "err";
@@ -30,7 +30,7 @@ inline ProcessResult run_process(const std::vector<std::string>& arguments) {
     for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
     return result + "'";
   };
-  std::string command = "timeout -k 5 90 ";
+  std::string command = "timeout -k 5 300 ";
   for (const std::string& argument : arguments) command += quoted(argument) + " ";
   command += "</dev/null >" + quoted(output.string()) + " 2>" + quoted(error.string());
   const int status = std::system(command.c_str());

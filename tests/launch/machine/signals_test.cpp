@@ -24,15 +24,15 @@ class SignalsTest : public ::testing::Test {
 
   static void send(int signal) { kill(getpid(), signal); }
   static bool comes(StopRequest request) {
-    for (int i = 0; i < 1000 && stop_request() != request; ++i) std::this_thread::sleep_for(10ms);
+    for (int i = 0; i < 6000 && stop_request() != request; ++i) std::this_thread::sleep_for(10ms);
     return stop_request() == request;
   }
-  /// Exits with 0 where the body returns true, else with 1; with 3 after ten seconds.
+  /// Exits with 0 where the body returns true, else with 1; with 3 after two minutes.
   [[noreturn]] static void run(const std::function<bool()>& body) {
     block_signals();
     start_signal_thread();
     std::thread([] {
-      std::this_thread::sleep_for(10s);
+      std::this_thread::sleep_for(120s);
       _exit(3);
     }).detach();
     _exit(body() ? 0 : 1);
@@ -76,7 +76,7 @@ TEST_F(SignalsTest, ASecondSignalEndsAtOnceButNoDuplicate) {
                 send(SIGHUP);
                 std::this_thread::sleep_for(700ms);
                 send(SIGINT);
-                std::this_thread::sleep_for(5s);
+                std::this_thread::sleep_for(60s);
                 return true;
               }),
               ::testing::KilledBySignal(SIGINT), "SIGUSR1");
@@ -93,7 +93,7 @@ TEST_F(SignalsTest, OtherWorkEndsByTheSignal) {
   EXPECT_EXIT(run([] {
                 let_signals_end_the_process();
                 send(SIGUSR1);
-                std::this_thread::sleep_for(5s);
+                std::this_thread::sleep_for(60s);
                 return true;
               }),
               ::testing::KilledBySignal(SIGUSR1), "");

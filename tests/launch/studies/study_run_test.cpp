@@ -105,7 +105,7 @@ TEST_F(StudyRunTest, StoppingLeavesCellsThatGoOn) {
   CellProcess runner(
       {.arguments = {POLYMOE_PROGRAM, "study", "run", file}, .environment = {}, .output = output});
   const auto wait_for = [&](auto condition) {
-    for (int i = 0; i < 1500 && !condition(); ++i)
+    for (int i = 0; i < 4500 && !condition(); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(40));
     return condition();
   };
