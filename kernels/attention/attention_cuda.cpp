@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cuda_cudnn.h"
+#include "kernels/attention/attention_cuda_fragments.h"
 #include "kernels/attention/attention_cuda_scratch.h"
 #include "kernels/attention/attention_cuda_tiles.h"
 
@@ -12,6 +13,8 @@ void attention_forward(CudaBackend, const AttentionShape& shape, const Tensor& q
   if (out.elements() == 0) return;
   if (cuda::cudnn_serves(shape, q.dtype())) {
     stream.resources<cuda::CudnnAttention>().forward(shape, q, k, v, out, log_sum_exp, workspace);
+  } else if (cuda::fragments_serve(shape, q.dtype())) {
+    cuda::attention_fragments_forward(shape, q, k, v, out, log_sum_exp, stream);
   } else {
     cuda::attention_tiles_forward(shape, q, k, v, out, log_sum_exp, stream);
   }
@@ -23,6 +26,8 @@ void attention_backward(CudaBackend, const AttentionShape& shape,
   if (gradients.d_k.elements() == 0) return;
   if (cuda::cudnn_serves(shape, inputs.q.dtype())) {
     stream.resources<cuda::CudnnAttention>().backward(shape, inputs, gradients, scratch.tiles);
+  } else if (cuda::fragments_serve(shape, inputs.q.dtype())) {
+    cuda::attention_fragments_backward(shape, inputs, gradients, scratch.output_dots, stream);
   } else {
     // Without queries too: the gradients of the keys are zero then.
     cuda::attention_tiles_backward(shape, inputs, gradients, scratch.output_dots, stream);

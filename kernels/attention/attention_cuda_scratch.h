@@ -14,13 +14,21 @@ namespace polymoe::cuda {
 /// Widest head of the kernels in attention_cuda_tiles_*.cu.
 constexpr std::int64_t most_head_dim = 256;
 
-/// Whether cuDNN computes a call; attention_cuda_tiles_*.cu computes the others. cuDNN takes bf16 heads
-/// of a multiple of 8 up to 128 on every GPU it knows. Single queries are not its: a decoding step
-/// has a new key_length each time, and every shape costs cuDNN a plan of its own. Nor are documents,
-/// whose number and lengths are other ones in every batch.
+/// Heads of bf16 that tensor cores take, cuDNN's and ours.
+inline bool on_tensor_cores(const AttentionShape& shape, DType dtype) {
+  return dtype == DType::bf16 && shape.head_dim % 8 == 0 && shape.head_dim <= 128;
+}
+/// Whether cuDNN computes a call. Single queries are not its: a decoding step has a new key_length
+/// each time, and every shape costs cuDNN a plan of its own. Nor are documents, whose number and
+/// lengths are other ones in every batch.
 inline bool cudnn_serves(const AttentionShape& shape, DType dtype) {
-  return dtype == DType::bf16 && shape.head_dim % 8 == 0 && shape.head_dim <= 128 &&
-         shape.query_length > 1 && !shape.document_starts.defined();
+  return on_tensor_cores(shape, dtype) && shape.query_length > 1 &&
+         !shape.document_starts.defined();
+}
+/// Whether attention_cuda_fragments_*.cu compute a call; attention_cuda_tiles_*.cu compute all that
+/// neither takes.
+inline bool fragments_serve(const AttentionShape& shape, DType dtype) {
+  return on_tensor_cores(shape, dtype) && shape.document_starts.defined();
 }
 
 /// The part of a backward call that cuDNN is given at once.

@@ -21,9 +21,8 @@ constexpr int backward_rows = backward_side<dim>* tile_side;
 
 template <class T>
 struct BackwardTensors {
-  const T *d_out, *q, *k, *v, *out;
-  const float* log_sum_exp;
-  float* output_dots;
+  const T *d_out, *q, *k, *v;
+  const float *log_sum_exp, *output_dots;
   T *d_q, *d_k, *d_v;
 };
 
@@ -36,10 +35,11 @@ constexpr std::size_t backward_shared_bytes(int weight_tiles) {
 
 constexpr int dot_warps = 8;
 
-// output_dots = <d_out, out>, a warp per query of a head.
+// A warp per query of a head.
 template <class T>
 __global__ void __launch_bounds__(dot_warps* warp_size)
-    dot_outputs(AttentionSizes sizes, BackwardTensors<T> t, std::int64_t count) {
+    dot_outputs(AttentionSizes sizes, const T* d_out, const T* out, float* dots,
+                std::int64_t count) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const std::int64_t stride = std::int64_t{gridDim.x} * dot_warps;
   for (std::int64_t n = std::int64_t{blockIdx.x} * dot_warps + threadIdx.x / warp_size; n < count;
@@ -47,13 +47,13 @@ __global__ void __launch_bounds__(dot_warps* warp_size)
     const std::int64_t at = n * sizes.head_dim;  // row n / heads, head n % heads
     float dot = 0.0f;
     for (int c = lane; c < sizes.head_dim; c += warp_size) {
-      dot = fmaf(to_float(t.d_out[at + c]), to_float(t.out[at + c]), dot);
+      dot = fmaf(to_float(d_out[at + c]), to_float(out[at + c]), dot);
     }
     dot = sum_over_warp(dot);
     const std::int64_t row = n / sizes.heads;
     if (lane == 0) {
-      t.output_dots[sizes.row(row / sizes.query_length, static_cast<int>(n % sizes.heads),
-                              row % sizes.query_length)] = dot;
+      dots[sizes.row(row / sizes.query_length, static_cast<int>(n % sizes.heads),
+                     row % sizes.query_length)] = dot;
     }
   }
 }
@@ -182,10 +182,23 @@ __global__ void __launch_bounds__(tile_threads)
 
 }  // namespace
 
+void attention_output_dots(const AttentionShape& shape, const Tensor& d_out, const Tensor& out,
+                           const Tensor& output_dots, Stream& stream) {
+  const std::int64_t dots = shape.batch * shape.heads * shape.query_length;
+  if (dots == 0) return;
+  with_real(out.dtype(), [&]<class T>(T) {
+    dot_outputs<T><<<blocks_for(dots, dot_warps), dot_warps * warp_size, 0, native(stream)>>>(
+        AttentionSizes(shape), static_cast<const T*>(d_out.raw()), static_cast<const T*>(out.raw()),
+        output_dots.data<float>(), dots);
+    check_launch("attention_backward output_dots");
+  });
+}
+
 void attention_tiles_backward(const AttentionShape& shape,
                               const detail::AttentionBackwardInputs& inputs,
                               const detail::AttentionGradients& gradients,
                               const Tensor& output_dots, Stream& stream) {
+  attention_output_dots(shape, inputs.d_out, inputs.out, output_dots, stream);
   const AttentionSizes sizes(shape);
   const cudaStream_t native_stream = native(stream);
   const std::int64_t heads = shape.batch * shape.heads;
@@ -197,18 +210,11 @@ void attention_tiles_backward(const AttentionShape& shape,
                                      in(inputs.q),
                                      in(inputs.k),
                                      in(inputs.v),
-                                     in(inputs.out),
                                      inputs.log_sum_exp.data<float>(),
                                      output_dots.data<float>(),
                                      out(gradients.d_q),
                                      out(gradients.d_k),
                                      out(gradients.d_v)};
-    const std::int64_t dots = heads * shape.query_length;
-    if (dots > 0) {
-      dot_outputs<T><<<blocks_for(dots, dot_warps), dot_warps * warp_size, 0, native_stream>>>(
-          sizes, tensors, dots);
-      check_launch("attention_backward output_dots");
-    }
     with_padded_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
       constexpr int tile = backward_rows<dim>;
       const auto tiles_of = [](std::int64_t length) { return divide_up(length, tile); };

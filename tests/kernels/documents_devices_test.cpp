@@ -111,6 +111,8 @@ TEST_P(DocumentsDevices, AttentionKeepsToThem) {
   for (const std::int64_t length : {1, 2, 63, 64, 65, 200, 333})
     compare_attention(length, 2, 2, 64);
   compare_attention(257, 4, 2, 128);
+  compare_attention(257, 3, 3, 96);
+  compare_attention(130, 4, 1, 8);
   compare_attention(130, 6, 2, 20);
   compare_attention(130, 2, 1, 256);
 }
