@@ -13,19 +13,6 @@ namespace {
 constexpr std::int64_t max_extent = std::int64_t{1} << 24;  // products of two fit far into 64 bits
 constexpr std::int64_t max_count = std::int64_t{1} << 16;
 
-bool has_order(ActivationKind kind) {
-  switch (kind) {
-    case ActivationKind::polyrelu:
-    case ActivationKind::polyprelu:
-    case ActivationKind::polynorm:
-    case ActivationKind::polyrelunorm:
-    case ActivationKind::polynomial:
-      return true;
-    default:
-      return false;
-  }
-}
-
 void check_heads(const ModelConfig& config, Violations& check) {
   check.in_range("model.heads", config.heads, 1, max_count);
   check.in_range("model.kv_heads", config.kv_heads, 0, max_count);
@@ -69,8 +56,7 @@ void check_moe(const ModelConfig& config, Violations& check) {
 
 std::int64_t width_of_equal_parameters(std::int64_t width_of_three_matrices,
                                        ActivationKind activation) {
-  return activation == ActivationKind::swiglu ? width_of_three_matrices
-                                              : width_of_three_matrices * 3 / 2;
+  return is_gated(activation) ? width_of_three_matrices : width_of_three_matrices * 3 / 2;
 }
 
 std::int64_t ModelConfig::dense_width() const {

@@ -42,7 +42,13 @@ const std::vector<ActivationKind>& all_activations();
 /// Inverse of name_of. Throws InvalidArgument that lists the allowed names.
 ActivationKind parse_activation(std::string_view name);
 
-/// Pre-activation columns per output column: 2 for swiglu, else 1.
+/// Whether a pre-activation row is [gate, up], of two projections.
+bool is_gated(ActivationKind kind);
+/// Whether it norms over a row (PolyNorm), and so does not act on one element.
+bool norms_rows(ActivationKind kind);
+/// Whether `order` means something to it.
+bool has_order(ActivationKind kind);
+/// Pre-activation columns per output column: 2 where gated, else 1.
 int pre_activation_factor(ActivationKind kind);
 /// Number of learned coefficients: 0, 1 (prelu: the slope a_0), order + 1 (a_0 first), or order + 2
 /// (polyprelu: a_0 .. a_r, then the slope).
@@ -60,7 +66,7 @@ std::vector<double> initial_coefficients(const Activation& activation);
 /// row_weights   [rows], undefined = 1
 /// y             [rows, width]
 ///
-/// y may alias x, except for swiglu. f32 or f64 on the CPU, f32 or bf16 on CUDA, where
+/// y may alias x, except where gated. f32 or f64 on the CPU, f32 or bf16 on CUDA, where
 /// coefficients and row_weights are f32; row statistics in f32 at least. Asynchronous on `stream`.
 /// Throws InvalidArgument on a mismatch.
 void activation_forward(const Activation& activation, const Tensor& x, const Tensor& coefficients,
@@ -69,7 +75,7 @@ void activation_forward(const Activation& activation, const Tensor& x, const Ten
 
 /// What activation_backward writes, at no further pass over memory.
 struct ActivationGradients {
-  Tensor d_x;             // as x; may alias x, and d_y except for swiglu
+  Tensor d_x;             // as x; may alias x, and d_y except where gated
   Tensor d_coefficients;  // as coefficients; added to, in a fixed order
   Tensor y;  // [rows, width] forward's output again; may alias d_y; undefined = unwanted
   Tensor d_row_weights;  // [rows] <d_y[r], activation(x[r])>; undefined = unwanted

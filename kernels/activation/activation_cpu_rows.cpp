@@ -105,16 +105,11 @@ namespace {
 POLYMOE_DISPATCH_REAL(elements_forward)
 POLYMOE_DISPATCH_REAL(elements_backward)
 
-bool is_row_norm(const Activation& activation) {
-  return activation.kind == ActivationKind::polynorm ||
-         activation.kind == ActivationKind::polyrelunorm;
-}
-
 }  // namespace
 
 template <class T>
 void activation_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a) {
-  if (is_row_norm(activation)) return poly_norm_rows_forward(activation, a);
+  if (norms_rows(activation.kind)) return poly_norm_rows_forward(activation, a);
   elements_forward<T>(activation, a);
 }
 template void activation_rows_forward(const Activation&, const ActivationForwardRows<float>&);
@@ -122,7 +117,7 @@ template void activation_rows_forward(const Activation&, const ActivationForward
 
 template <class T>
 void activation_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a) {
-  if (is_row_norm(activation)) return poly_norm_rows_backward(activation, a);
+  if (norms_rows(activation.kind)) return poly_norm_rows_backward(activation, a);
   elements_backward<T>(activation, a);
 }
 template void activation_rows_backward(const Activation&, const ActivationBackwardRows<float>&);

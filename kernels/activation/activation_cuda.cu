@@ -177,11 +177,6 @@ __global__ void __launch_bounds__(block_threads)
   }
 }
 
-bool is_poly_norm(const Activation& activation) {
-  return activation.kind == ActivationKind::polynorm ||
-         activation.kind == ActivationKind::polyrelunorm;
-}
-
 // Rows of a block, as many for each of its warps, and in the backward pass few enough blocks.
 std::int64_t rows_per_block(std::int64_t rows, std::int64_t width, std::int64_t most_blocks) {
   const std::int64_t wanted = std::max(block_elements / width, divide_up(rows, most_blocks));
@@ -197,7 +192,7 @@ void activation_forward(CudaBackend, const Activation& activation, const Tensor&
                         const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
                         const Tensor& row_weights, Tensor y, Stream& stream) {
   if (x.elements() == 0) return;
-  if (cuda::is_poly_norm(activation)) {
+  if (norms_rows(activation.kind)) {
     cuda::poly_norm_forward(activation, x, coefficients, group_offsets, row_weights, y, stream);
     return;
   }
@@ -221,7 +216,7 @@ void activation_backward(CudaBackend, const Activation& activation, const Tensor
                          const ActivationGradients& gradients, const Tensor& partial_sums,
                          Stream& stream) {
   if (x.elements() == 0) return;
-  if (cuda::is_poly_norm(activation)) {
+  if (norms_rows(activation.kind)) {
     cuda::poly_norm_backward(activation, d_y, x, coefficients, group_offsets, row_weights,
                              gradients, partial_sums, stream);
     return;

@@ -91,7 +91,7 @@ std::vector<MatrixSpectrum> matrix_spectra(const CheckpointReader& checkpoint,
     const std::vector<float> values = values_of(checkpoint, *tensor, 0, rows * columns);
     const std::span<const float> all(values);
     // The rows of swiglu's gate lie before those of its up projection.
-    if (place.part == "up" && pre_activation_factor(model.activation.kind) == 2) {
+    if (place.part == "up" && is_gated(model.activation.kind)) {
       const auto half = static_cast<std::size_t>(rows / 2 * columns);
       add_spectrum(spectra, place, "gate", all.first(half), rows / 2, columns);
       add_spectrum(spectra, place, "up", all.subspan(half), rows / 2, columns);

@@ -6,7 +6,7 @@ from transformers import PretrainedConfig
 class PolymoeConfig(PretrainedConfig):
     """Fields as in config.json:
 
-    hidden_act            the feed-forward's activation, one of modeling_polymoe.ACTIVATIONS
+    hidden_act            the feed-forward's activation, one of modeling_polymoe.ACTIVATIONS and GATES
     activation_order      r of the polynomial ones
     intermediate_size     width of the dense feed-forwards
     qk_norm               RMSNorm of the whole q and k vectors before the split into heads

@@ -53,13 +53,14 @@ ACTIVATIONS = {
     "relu2": lambda x, a, epsilon: F.relu(x).pow(2),
     "gelu": lambda x, a, epsilon: F.gelu(x),
     "silu": lambda x, a, epsilon: F.silu(x),
-    "swiglu": None,  # a gate of its own: FeedForward
     "polyrelu": lambda x, a, epsilon: power_sum(F.relu(x), a),
     "polyprelu": lambda x, a, epsilon: power_sum(prelu(x, a[-1]), a[:-1]),
     "polynorm": norm_sum,
     "polyrelunorm": lambda x, a, epsilon: norm_sum(F.relu(x), a, epsilon),
     "polynomial": lambda x, a, epsilon: power_sum(x, a),
 }
+# Of the gated ones what is taken of the gate.
+GATES = {"swiglu": F.silu}
 
 
 def coefficient_count(config):
@@ -84,13 +85,13 @@ class RmsNorm(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """down(activation(up x)); with swiglu down(silu(gate x) * up x)."""
+    """down(activation(up x)); where gated down(GATES[activation](gate x) * up x)."""
 
     def __init__(self, config, width, own_coefficients):
         super().__init__()
         self.activation = config.hidden_act
         self.epsilon = config.activation_epsilon
-        if self.activation == "swiglu":
+        if self.activation in GATES:
             self.gate_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, width, bias=False)
         self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
@@ -98,8 +99,8 @@ class FeedForward(nn.Module):
         self.coefficients = nn.Parameter(torch.zeros(count)) if own_coefficients and count else None
 
     def forward(self, x, coefficients=None):
-        if self.activation == "swiglu":
-            return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self.activation in GATES:
+            return self.down_proj(GATES[self.activation](self.gate_proj(x)) * self.up_proj(x))
         a = self.coefficients if coefficients is None else coefficients
         a = None if a is None else accurate(a)
         y = ACTIVATIONS[self.activation](accurate(self.up_proj(x)), a, self.epsilon)

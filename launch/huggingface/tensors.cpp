@@ -20,7 +20,7 @@ struct FeedForwardNames {
 };
 
 void visit_matrices(const ModelConfig& model, const FeedForwardNames& names, const Visit& visit) {
-  const bool gated = model.activation.kind == ActivationKind::swiglu;
+  const bool gated = is_gated(model.activation.kind);
   const bool stacks = gated && !names.stacked.empty();
   const std::string up = names.there + ".up_proj.weight";
   visit({.name = ours(names.name + ".up.weight"),

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from fixture import write_fixture
 
 ROWS, WIDTH, EPSILON = 6, 19, 1e-6
-PLAIN = ["relu", "leaky_relu", "prelu", "relu2", "gelu", "silu", "swiglu"]
+GATED = ["swiglu"]
+PLAIN = ["relu", "leaky_relu", "prelu", "relu2", "gelu", "silu", *GATED]
 WITH_ORDER = ["polyrelu", "polyprelu", "polynorm", "polyrelunorm", "polynomial"]
 
 
@@ -68,7 +69,7 @@ def main():
     for kind in PLAIN + WITH_ORDER:
         for order in (2, 3, 4) if kind in WITH_ORDER else (3,):
             name = f"{kind}.{order}"
-            inputs = (x if kind == "swiglu" else x[:, :WIDTH]).clone().requires_grad_()
+            inputs = (x if kind in GATED else x[:, :WIDTH]).clone().requires_grad_()
             a = torch.randn(coefficient_count(kind, order), dtype=torch.float64, requires_grad=True)
             y = activation(kind, order, inputs, a)
             y.backward(d_y)

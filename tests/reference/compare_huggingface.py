@@ -21,15 +21,16 @@ import numpy
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "launch"))
+from huggingface.modeling_polymoe import ACTIVATIONS, GATES
+
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "huggingface"
 PROGRAM = pathlib.Path(sys.argv[1]).resolve()
 CONTEXT, VOCAB = 12, 61
 TOKENS = FIXTURES / "tokens.npy"
 MOE = {"model.qk_norm": "true", "moe.experts": 6, "moe.top_k": 2, "moe.expert_ffn": 10}
 TRAINED = {
-    **{kind: {"model.activation": kind} for kind in (
-        "relu", "leaky_relu", "prelu", "relu2", "gelu", "silu", "polyrelu", "polyprelu", "polynorm",
-        "polyrelunorm", "polynomial")},
+    **{kind: {"model.activation": kind} for kind in (*ACTIVATIONS, *GATES)},
     "llama": {"model.activation": "swiglu", "model.kv_heads": 2},
     "llama tied": {"model.activation": "swiglu", "model.tied": "true"},
     "swiglu with q/k norm": {"model.activation": "swiglu", "model.qk_norm": "true"},
