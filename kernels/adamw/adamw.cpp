@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/adamw/adamw.h"
 
+#include <string>
+
 #include "kernels/adamw/adamw_backends.h"
 #include "kernels/check.h"
 
 namespace polymoe {
 
-void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m, Tensor v,
-           Stream& stream) {
-  adamw(step, gradient, parameter, m, v, Tensor{}, stream);
-}
-
-void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m, Tensor v,
+void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, OptimizerState state,
            Tensor rounded, Stream& stream) {
   if (step.step < 1) {
     throw InvalidArgument("adamw: step is " + std::to_string(step.step) + ", expected at least 1");
@@ -19,11 +16,12 @@ void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tens
   check_real("adamw", "parameter", parameter, parameter.shape().rank());
   // Equal element counts are enough: the operation is element by element.
   const Shape flat{parameter.elements()};
-  const auto flatten = [](const Tensor& tensor) {
-    return tensor.defined() ? tensor.view({tensor.elements()}) : tensor;
+  const auto flatten = [](Tensor& tensor) {
+    if (tensor.defined()) tensor = tensor.view({tensor.elements()});
   };
-  const Tensor p = flatten(parameter), g = flatten(gradient), m1 = flatten(m), v1 = flatten(v),
-               copy = flatten(rounded);
+  Tensor own_gradient = gradient;
+  for (Tensor* tensor : {&own_gradient, &parameter, &rounded}) flatten(*tensor);
+  for (Tensor& tensor : state) flatten(tensor);
   const DType dtype = parameter.dtype();
   if (dtype == DType::bf16) {
     throw InvalidArgument("adamw: parameter is bf16, expected the f32 master copy");
@@ -33,16 +31,21 @@ void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tens
   };
   const bool on_cpu = stream.device().type == DeviceType::cpu;
   check_tensors("adamw", stream.device(),
-                {{"parameter", p, flat, dtype},
-                 {"gradient", g, flat, on_cpu ? dtype : may_be_narrow(g)},
-                 {"m", m1, flat, may_be_narrow(m1)},
-                 {"v", v1, flat, may_be_narrow(m1)}});
-  if (copy.defined()) {
+                {{"parameter", parameter, flat, dtype},
+                 {"gradient", own_gradient, flat, on_cpu ? dtype : may_be_narrow(own_gradient)}});
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const std::string name(optimizer_state_kinds[i].substr(0, optimizer_state_kinds[i].find('/')));
     check_tensors("adamw", stream.device(),
-                  {{"parameter", p, flat, DType::f32}, {"rounded", copy, flat, DType::bf16}});
+                  {{name.c_str(), state[i], flat, may_be_narrow(state[0])}});
   }
-  dispatch(stream.device(),
-           [&](auto backend) { detail::adamw(backend, step, g, p, m1, v1, copy, stream); });
+  if (rounded.defined()) {
+    check_tensors(
+        "adamw", stream.device(),
+        {{"parameter", parameter, flat, DType::f32}, {"rounded", rounded, flat, DType::bf16}});
+  }
+  dispatch(stream.device(), [&](auto backend) {
+    detail::adamw(backend, step, own_gradient, parameter, state, rounded, stream);
+  });
 }
 
 }  // namespace polymoe

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <string_view>
 
 #include "kernels/backend.h"
 #include "runtime/tensor.h"
@@ -18,24 +20,26 @@ struct AdamWStep {
   std::int64_t step = 1;        // from 1, of the bias corrections
 };
 
+/// The tensors that are kept of every parameter from step to step, by the kind that begins their
+/// names in a checkpoint: m, then v. Everything that allocates, saves, loads, converts or counts
+/// the state walks this table.
+inline constexpr std::array<std::string_view, 2> optimizer_state_kinds = {"moment1/", "moment2/"};
+/// One of each, {m, v}.
+using OptimizerState = std::array<Tensor, optimizer_state_kinds.size()>;
+
 /// One pass over memory:
 ///   g = gradient_scale * gradient;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 ///   p -= learning_rate * (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon)
 ///                         + weight_decay * p)
+///   rounded = p, to the nearest bf16, ties to even
 ///
 /// parameter, gradient, m, v: equal element counts; f32, or f64 on the CPU, one dtype. Beside an
-/// f32 parameter m and v together may be bf16, and on CUDA the gradient; they are rounded to
-/// nearest even, and this step's update uses the values before that. Asynchronous on `stream`.
+/// f32 parameter the state may be bf16, and on CUDA the gradient; it is rounded to nearest even,
+/// and this step's update uses the values before that. rounded: bf16, of the parameter's element
+/// count, beside an f32 parameter, the master copy; undefined = unwanted. Asynchronous on `stream`.
+/// Throws InvalidArgument on a mismatch.
 /// Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
-void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m, Tensor v,
-           Stream& stream);
-
-/// The same, and in the same pass rounded = parameter after the update, to the nearest bf16, ties
-/// to even.
-///
-/// rounded  bf16, of the parameter's element count; the parameter is f32, the master copy. May be
-///          left undefined: then nothing is written.
-void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m, Tensor v,
+void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, OptimizerState state,
            Tensor rounded, Stream& stream);
 
 }  // namespace polymoe

@@ -6,10 +6,10 @@
 
 namespace polymoe::detail {
 
-void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Tensor rounded, Stream& stream);
+void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
+           const OptimizerState& state, Tensor rounded, Stream& stream);
 
-void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Tensor rounded, Stream& stream);
+void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
+           const OptimizerState& state, Tensor rounded, Stream& stream);
 
 }  // namespace polymoe::detail

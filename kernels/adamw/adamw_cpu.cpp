@@ -34,16 +34,17 @@ void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end
   const auto root_scale = set(1.0 / std::sqrt(correction2));
   const auto epsilon = set(s.epsilon);
   const auto decay = set(s.learning_rate * s.weight_decay);
+  const auto& [first, second] = a.state;
   for (std::int64_t i = begin; i < end; i += lanes(d)) {
     const std::int64_t left = end - i;
     const auto g = hn::Mul(scale, load(d, a.gradient + i, left));
-    const auto m = hn::MulAdd(rest1, g, hn::Mul(beta1, load(d, a.m + i, left)));
-    const auto v = hn::MulAdd(hn::Mul(rest2, g), g, hn::Mul(beta2, load(d, a.v + i, left)));
+    const auto m = hn::MulAdd(rest1, g, hn::Mul(beta1, load(d, first + i, left)));
+    const auto v = hn::MulAdd(hn::Mul(rest2, g), g, hn::Mul(beta2, load(d, second + i, left)));
     const auto p = load(d, a.parameter + i, left);
     const auto denominator = hn::MulAdd(hn::Sqrt(v), root_scale, epsilon);
     const auto change = hn::MulAdd(decay, p, hn::Div(hn::Mul(rate, m), denominator));
-    store(m, d, a.m + i, left);
-    store(v, d, a.v + i, left);
+    store(m, d, first + i, left);
+    store(v, d, second + i, left);
     const auto updated = hn::Sub(p, change);
     store(updated, d, a.parameter + i, left);
     if constexpr (std::is_same_v<T, float>) {
@@ -52,16 +53,9 @@ void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end
   }
 }
 
-void update_f32(const AdamWRange<float, float>& a, std::int64_t begin, std::int64_t end) {
-  update(a, begin, end);
-}
-void update_f32_bf16(const AdamWRange<float, std::uint16_t>& a, std::int64_t begin,
-                     std::int64_t end) {
-  update(a, begin, end);
-}
-void update_f64(const AdamWRange<double, double>& a, std::int64_t begin, std::int64_t end) {
-  update(a, begin, end);
-}
+constexpr auto& update_f32 = update<float, float>;
+constexpr auto& update_f32_bf16 = update<float, std::uint16_t>;
+constexpr auto& update_f64 = update<double, double>;
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -75,14 +69,15 @@ HWY_EXPORT(update_f32);
 HWY_EXPORT(update_f32_bf16);
 HWY_EXPORT(update_f64);
 
-void update(const AdamWRange<float, float>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(update_f32)(a, begin, end);
-}
-void update(const AdamWRange<float, std::uint16_t>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(update_f32_bf16)(a, begin, end);
-}
-void update(const AdamWRange<double, double>& a, std::int64_t begin, std::int64_t end) {
-  HWY_DYNAMIC_DISPATCH(update_f64)(a, begin, end);
+template <class T, class Moment>
+void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end) {
+  if constexpr (std::is_same_v<T, double>) {
+    HWY_DYNAMIC_DISPATCH(update_f64)(a, begin, end);
+  } else if constexpr (std::is_same_v<Moment, float>) {
+    HWY_DYNAMIC_DISPATCH(update_f32)(a, begin, end);
+  } else {
+    HWY_DYNAMIC_DISPATCH(update_f32_bf16)(a, begin, end);
+  }
 }
 
 constexpr std::int64_t elements_per_task = 16384;
@@ -100,18 +95,21 @@ void update_all(const AdamWRange<T, Moment>& range, std::int64_t count) {
 
 namespace polymoe::detail {
 
-void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Tensor rounded, Stream&) {
+void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
+           const OptimizerState& state, Tensor rounded, Stream&) {
   const auto run = [&]<class T, class Moment>(T, Moment) {
-    cpu::update_all(
-        cpu::AdamWRange<T, Moment>{step, gradient.data<T>(), parameter.data<T>(),
-                                   static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
-                                   static_cast<std::uint16_t*>(rounded.raw())},
-        parameter.elements());
+    cpu::AdamWRange<T, Moment> range{.step = step,
+                                     .gradient = gradient.data<T>(),
+                                     .parameter = parameter.data<T>(),
+                                     .state = {},
+                                     .rounded = static_cast<std::uint16_t*>(rounded.raw())};
+    std::transform(state.begin(), state.end(), range.state.begin(),
+                   [](const Tensor& tensor) { return static_cast<Moment*>(tensor.raw()); });
+    cpu::update_all(range, parameter.elements());
   };
   if (parameter.dtype() == DType::f64) {
     run(double{}, double{});
-  } else if (m.dtype() == DType::bf16) {
+  } else if (state[0].dtype() == DType::bf16) {
     run(float{}, std::uint16_t{});
   } else {
     run(float{}, float{});

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/adamw/adamw.h"
@@ -14,8 +15,7 @@ struct AdamWRange {
   AdamWStep step;
   const T* gradient;
   T* parameter;
-  Moment* m;
-  Moment* v;
+  std::array<Moment*, optimizer_state_kinds.size()> state;
   std::uint16_t* rounded;
 };
 

@@ -73,8 +73,9 @@ __global__ void __launch_bounds__(element_threads)
 
 namespace polymoe::detail {
 
-void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter, Tensor m,
-           Tensor v, Tensor rounded, Stream& stream) {
+void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
+           const OptimizerState& state, Tensor rounded, Stream& stream) {
+  const Tensor &m = state[0], &v = state[1];
   const std::int64_t count = parameter.elements();
   if (count == 0) return;
   const bool aligned = cuda::in_vectors<float>(

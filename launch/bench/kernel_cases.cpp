@@ -257,19 +257,20 @@ void KernelCases::optimizer() {
   constexpr std::int64_t enough = std::int64_t{1} << 25;  // to be out of every cache
   const std::int64_t count = std::min(owned_, enough);
   const DType dtype = dtype_, wide = wide_, moments = moments_;
-  // The gradient is read; master and moments are read and written; the rounded copy is written.
+  // The gradient is read; master and state are read and written; the rounded copy is written.
   const bool rounds = dtype != wide;
-  const double bytes = 3.0 * wide_bytes_ + 4.0 * static_cast<double>(size_of(moments)) +
+  const double bytes = 3.0 * wide_bytes_ +
+                       2.0 * static_cast<double>(optimizer_state_kinds.size() * size_of(moments)) +
                        (rounds ? value_bytes_ : 0.0);
   add("adamw", fmt::format("{} of {} parameters", count, owned_),
       {.bytes = bytes * static_cast<double>(count)}, [=](ExecutionContext& context) {
         const Tensor gradient = varied({count}, wide, 0.01, context);
         const Tensor parameter = varied({count}, wide, 1.0, context);
-        const Tensor m = constant({count}, moments, 0.0, context);
-        const Tensor v = constant({count}, moments, 0.0, context);
+        OptimizerState state;
+        for (Tensor& one : state) one = constant({count}, moments, 0.0, context);
         const Tensor rounded = rounds ? constant({count}, dtype, 0.0, context) : Tensor();
         const AdamWStep step{.learning_rate = 1e-3, .weight_decay = 0.1, .step = 10};
-        return [=, &context] { adamw(step, gradient, parameter, m, v, rounded, context.stream); };
+        return [=, &context] { adamw(step, gradient, parameter, state, rounded, context.stream); };
       });
 }
 

@@ -126,10 +126,12 @@ void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const A
     const auto state = [&](const OwnedTensor& all) {
       return all->rows(begin + shift, end + shift);
     };
+    OptimizerState states;
+    std::transform(moments.state.begin(), moments.state.end(), states.begin(), state);
     const bool has_master = moments.master->defined();
     adamw(run_step, store_.gradients(scope).rows(begin, end),
-          has_master ? state(moments.master) : values, state(moments.state[0]),
-          state(moments.state[1]), has_master ? values : Tensor(), stream);
+          has_master ? state(moments.master) : values, states, has_master ? values : Tensor(),
+          stream);
   }
 }
 

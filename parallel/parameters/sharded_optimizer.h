@@ -22,11 +22,7 @@ struct AdamWOptions {
   DType moment_dtype = DType::f32;  // f32, or bf16: half the memory of the moments
 };
 
-/// The tensors that AdamW keeps of every parameter, by the kind that begins their names in a
-/// checkpoint. Everything that saves, loads, converts or counts the state walks this table.
-inline constexpr std::array<std::string_view, 2> optimizer_state_kinds = {"moment1/", "moment2/"};
-
-/// Whether a tensor of a checkpoint is of one of them.
+/// Whether a tensor of a checkpoint is of one of the optimizer_state_kinds (kernels/adamw/adamw.h).
 bool is_optimizer_state(std::string_view tensor);
 
 /// The values of a rank's parameters, to be read from a checkpoint: "parameter/NAME".

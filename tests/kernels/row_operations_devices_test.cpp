@@ -5,7 +5,6 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/adamw/adamw.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/reduction/reduction.h"
 #include "kernels/rms_norm/rms_norm.h"
@@ -124,24 +123,6 @@ TEST_P(RowOperations, Embedding) {
     embedding_backward(*on_tokens, *moved(*d_y), *on_d_table, arena(), stream());
     expect_near(y, y64, 0.0);
     expect_near(on_d_table, d_table64, 1e-5);
-  }
-}
-
-TEST_P(RowOperations, AdamW) {
-  for (const std::int64_t count : {4096, 1003}) {
-    const AdamWStep step{
-        .learning_rate = 0.01, .weight_decay = 0.1, .gradient_scale = 0.5, .step = 3};
-    const OwnedTensor p = draw_wide({count}, "p"), g = draw({count}, "g"), m = draw({count}, "m");
-    OwnedTensor v = random_tensor({count}, DType::f64, "v");
-    for (std::int64_t i = 0; i < count; ++i) v->data<double>()[i] *= v->data<double>()[i];
-    v = converted(*v, dtype());
-    const OwnedTensor p64 = f64(p), m64 = f64(m), v64 = f64(v);
-    adamw(step, *f64(g), *p64, *m64, *v64, cpu_);
-    const OwnedTensor on_p = moved(*p), on_m = moved(*m), on_v = moved(*v);
-    adamw(step, *moved(*g), *on_p, *on_m, *on_v, stream());
-    expect_near(on_p, p64, 1e-5);
-    expect_near(on_m, m64, tolerance());
-    expect_near(on_v, v64, tolerance());
   }
 }
 

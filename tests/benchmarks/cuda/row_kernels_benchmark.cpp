@@ -2,6 +2,7 @@
 // The memory-bound kernels on a GPU: time, the bytes that each has to move, and the share of the
 // copy bandwidth measured in the same run.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -121,19 +122,32 @@ void elements(Bench& bench) {
   const Shape flat{std::int64_t{1} << 28};
   const OwnedTensor p = normal_values(flat, DType::f32, 1.0, bench.stream),
                     g = normal_values(flat, DType::bf16, 1.0, bench.stream);
-  const OwnedTensor m(flat, DType::f32, gpu), v(flat, DType::f32, gpu), m16(flat, DType::bf16, gpu),
-      v16(flat, DType::bf16, gpu), copy16(flat, DType::bf16, gpu), total({1}, DType::f64, gpu);
+  const OwnedTensor wide(flat, DType::f32, gpu), copy16(flat, DType::bf16, gpu),
+      total({1}, DType::f64, gpu);
   const auto n = static_cast<double>(flat[0]);
-  bench.row(title("adamw, f32 moments,", flat, DType::bf16), 26.0 * n,
-            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m, *v, bench.stream); });
-  bench.row(title("adamw, bf16 moments,", flat, DType::bf16), 18.0 * n,
-            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m16, *v16, bench.stream); });
-  bench.row(title("adamw, bf16 moments and copy,", flat, DType::bf16), 20.0 * n,
-            [&] { adamw({.learning_rate = 1e-4}, *g, *p, *m16, *v16, *copy16, bench.stream); });
+  for (const DType kept : {DType::f32, DType::bf16}) {
+    std::array<OwnedTensor, optimizer_state_kinds.size()> owned;
+    OptimizerState state;
+    for (std::size_t i = 0; i < state.size(); ++i) {
+      owned[i] = OwnedTensor(flat, kept, gpu);
+      state[i] = *owned[i];
+    }
+    const double bytes = 10.0 + 2.0 * static_cast<double>(state.size() * size_of(kept));
+    for (const bool rounds : {false, true}) {
+      if (rounds && kept == DType::f32) continue;
+      bench.row(
+          title(std::string("adamw, ") + name_of(kept) + " moments" + (rounds ? " and copy," : ","),
+                flat, DType::bf16),
+          (bytes + (rounds ? 2.0 : 0.0)) * n, [&] {
+            adamw({.learning_rate = 1e-4}, *g, *p, state, rounds ? *copy16 : Tensor(),
+                  bench.stream);
+          });
+    }
+  }
   bench.row(title("convert, f32 to", flat, DType::bf16), 6.0 * n,
             [&] { convert(*p, *copy16, bench.stream); });
   bench.row(title("convert, bf16 to", flat, DType::f32), 6.0 * n,
-            [&] { convert(*g, *m, bench.stream); });
+            [&] { convert(*g, *wide, bench.stream); });
   bench.row(title("sum_of_squares", flat, DType::f32), 4.0 * n,
             [&] { sum_of_squares(*p, *total, bench.scratch, bench.stream); });
   bench.row(title("sum_of_squares", flat, DType::bf16), 2.0 * n,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Moments in bf16 and the bf16 copy of the parameters, on every device.
+// The update, moments in bf16 and the bf16 copy of the parameters, on every device.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -46,12 +46,26 @@ class AdamWDevices : public test::OnDevice {
   // From element `begin` on.
   void update(const State& s, std::int64_t begin = 0) {
     const auto rest = [begin](const OwnedTensor& t) { return t->rows(begin, t->elements()); };
-    adamw(settings, rest(s.gradient), rest(s.parameter), rest(s.m), rest(s.v), rest(s.rounded),
+    adamw(settings, rest(s.gradient), rest(s.parameter), {rest(s.m), rest(s.v)}, rest(s.rounded),
           stream());
   }
 };
 INSTANTIATE_TEST_SUITE_P(All, AdamWDevices, ::testing::ValuesIn(test::placements()),
                          test::name_of_placement);
+
+TEST_P(AdamWDevices, EqualsTheCpuInF64) {
+  Stream cpu(Device::cpu());
+  for (const std::int64_t count : {4096, 1003}) {
+    const State s = start(count, dtype());
+    const OwnedTensor gradient = fetched(*s.gradient), parameter = fetched(*s.parameter),
+                      m = fetched(*s.m), v = fetched(*s.v);
+    adamw(settings, *gradient, *parameter, {*m, *v}, {}, cpu);
+    update(s);
+    EXPECT_LE(test::relative_error(*fetched(*s.parameter), *parameter), 1e-5);
+    EXPECT_LE(test::relative_error(*fetched(*s.m), *m), test::norm_tolerance(dtype()));
+    EXPECT_LE(test::relative_error(*fetched(*s.v), *v), test::norm_tolerance(dtype()));
+  }
+}
 
 TEST_P(AdamWDevices, RoundedIsTheUpdatedParameterToTheNearest) {
   for (const DType moments : {DType::f32, DType::bf16}) {
@@ -62,7 +76,7 @@ TEST_P(AdamWDevices, RoundedIsTheUpdatedParameterToTheNearest) {
         const State with = start(count, moments), without = start(count, moments);
         update(with, begin);
         adamw(settings, without.gradient->rows(begin, count), without.parameter->rows(begin, count),
-              without.m->rows(begin, count), without.v->rows(begin, count), stream());
+              {without.m->rows(begin, count), without.v->rows(begin, count)}, {}, stream());
         const OwnedTensor parameter = fetched(*with.parameter), rounded = fetched(*with.rounded);
         EXPECT_TRUE(bitwise_equal(*parameter, *fetched(*without.parameter)));
         EXPECT_TRUE(bitwise_equal(*fetched(*with.m), *fetched(*without.m)));
@@ -101,7 +115,7 @@ TEST_P(AdamWDevices, SeveralStepsInBf16MomentsStayNearThoseInDouble) {
                     m = fetched(*s.m), v = fetched(*s.v);
   for (int step = 0; step < 5; ++step) {
     update(s);
-    adamw(settings, *gradient, *parameter, *m, *v, cpu);
+    adamw(settings, *gradient, *parameter, {*m, *v}, {}, cpu);
   }
   EXPECT_LE(test::relative_error(*fetched(*s.m), *m), 1e-2);
   EXPECT_LE(test::relative_error(*fetched(*s.v), *v), 1e-2);
@@ -127,36 +141,40 @@ TEST_P(AdamWDevices, NamesWhatDoesNotFit) {
   const State s = start(8, DType::bf16), wide = start(8, DType::f32);
   const OwnedTensor shorter({7}, DType::bf16, device());
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, *s.m, *s.v, *wide.parameter, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*s.m, *s.v}, *wide.parameter, stream());
             }),
             "adamw: rounded is f32, expected bf16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, *s.m, *s.v, *shorter, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*s.m, *s.v}, *shorter, stream());
             }),
             "adamw: rounded has shape [7], expected [8]");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, *s.m, *wide.v, *s.rounded, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*s.m, *wide.v}, *s.rounded, stream());
             }),
-            "adamw: v is f32, expected bf16");
+            "adamw: moment2 is f32, expected bf16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, *wide.m, *s.v, *s.rounded, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*wide.m, *s.v}, *s.rounded, stream());
             }),
-            "adamw: v is bf16, expected f32");
-  EXPECT_THROW(adamw(settings, *s.gradient, *s.rounded, *s.m, *s.v, stream()), InvalidArgument);
+            "adamw: moment2 is bf16, expected f32");
+  EXPECT_THROW(adamw(settings, *s.gradient, *s.rounded, {*s.m, *s.v}, {}, stream()),
+               InvalidArgument);
 }
 
 TEST(AdamWDouble, TakesNothingNarrow) {
   Stream stream(Device::cpu());
   const OwnedTensor x({4}, DType::f64, Device::cpu()), narrow({4}, DType::bf16, Device::cpu());
-  EXPECT_EQ(
-      test::message_of<InvalidArgument>([&] { adamw(settings, *x, *x, *x, *x, *narrow, stream); }),
-      "adamw: parameter is f64, expected f32");
-  EXPECT_EQ(
-      test::message_of<InvalidArgument>([&] { adamw(settings, *x, *x, *narrow, *narrow, stream); }),
-      "adamw: m is bf16, expected f64");
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings, *x, *x, {*x, *x}, *narrow, stream);
+            }),
+            "adamw: parameter is f64, expected f32");
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings, *x, *x, {*narrow, *narrow}, {}, stream);
+            }),
+            "adamw: moment1 is bf16, expected f64");
   const OwnedTensor single({4}, DType::f32, Device::cpu());
-  EXPECT_EQ(test::message_of<InvalidArgument>(
-                [&] { adamw(settings, *narrow, *single, *single, *single, stream); }),
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings, *narrow, *single, {*single, *single}, {}, stream);
+            }),
             "adamw: gradient is bf16, expected f32");
 }
 

@@ -41,7 +41,7 @@ TEST_P(AdamW, MatchesThreeStepsOfPyTorch) {
   OwnedTensor v(parameter->shape(), dtype, Device::cpu());
   for (const std::int64_t step : {1, 2, 3}) {
     const OwnedTensor gradient = fixture.tensor("gradient." + std::to_string(step), dtype);
-    adamw(settings(step), *gradient, *parameter, *m, *v, stream_);
+    adamw(settings(step), *gradient, *parameter, {*m, *v}, {}, stream_);
     EXPECT_TRUE(all_close(*parameter, *fixture.tensor("parameter." + std::to_string(step), dtype),
                           test::tolerance_of(dtype)))
         << "step " << step;
@@ -67,7 +67,7 @@ TEST_P(AdamW, DoesNotDependOnThreadsOrPlace) {
     const std::int64_t cut = run == 0 ? 0 : 777;
     for (const auto& [begin, end] : {std::pair{std::int64_t{0}, cut}, std::pair{cut, count}}) {
       adamw(settings(7), gradient->rows(begin, end), parameter[at]->rows(begin, end),
-            m[at]->rows(begin, end), v[at]->rows(begin, end), stream_);
+            {m[at]->rows(begin, end), v[at]->rows(begin, end)}, {}, stream_);
     }
   }
   omp_set_num_threads(threads);
@@ -84,17 +84,19 @@ TEST_P(AdamW, OnlyElementCountsMustAgree) {
   OwnedTensor vector = random_tensor({6}, dtype, "parameter");
   OwnedTensor m({6}, dtype, Device::cpu()), v({6}, dtype, Device::cpu());
   OwnedTensor m2({3, 2}, dtype, Device::cpu()), v2({6}, dtype, Device::cpu());
-  adamw(settings(1), *gradient, *vector, *m, *v, stream_);
-  adamw(settings(1), *gradient, *matrix, *m2, *v2, stream_);
+  adamw(settings(1), *gradient, *vector, {*m, *v}, {}, stream_);
+  adamw(settings(1), *gradient, *matrix, {*m2, *v2}, {}, stream_);
   EXPECT_TRUE(test::bitwise_equal(matrix->view({6}), *vector));
 
   const OwnedTensor none({0}, dtype, Device::cpu());
-  EXPECT_NO_THROW(adamw(settings(1), *none, *none, *none, *none, stream_));
-  EXPECT_EQ(test::message_of<InvalidArgument>(
-                [&] { adamw(settings(1), *gradient, *vector, *none, *v, stream_); }),
-            "adamw: m has shape [0], expected [6]");
-  EXPECT_EQ(test::message_of<InvalidArgument>(
-                [&] { adamw(settings(0), *gradient, *vector, *m, *v, stream_); }),
+  EXPECT_NO_THROW(adamw(settings(1), *none, *none, {*none, *none}, {}, stream_));
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings(1), *gradient, *vector, {*none, *v}, {}, stream_);
+            }),
+            "adamw: moment1 has shape [0], expected [6]");
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings(0), *gradient, *vector, {*m, *v}, {}, stream_);
+            }),
             "adamw: step is 0, expected at least 1");
 }
 
@@ -105,7 +107,7 @@ TEST_P(AdamW, ZeroGradientAndMomentsOnlyDecay) {
   OwnedTensor m({5}, dtype, Device::cpu()), v({5}, dtype, Device::cpu());
   std::vector<double> expected = test::values_of(*parameter);
   for (double& value : expected) value *= 1.0 - 0.01 * 0.1;
-  adamw(settings(1), *zero, *parameter, *m, *v, stream_);
+  adamw(settings(1), *zero, *parameter, {*m, *v}, {}, stream_);
   EXPECT_TRUE(
       all_close(test::values_of(*parameter), expected, {dtype == DType::f64 ? 1e-15 : 1e-7, 0.0}));
 }

@@ -66,18 +66,24 @@ Results run_all(DType dtype) {
 
   results.push_back({"adamw parameter", random_tensor(shape, dtype, "parameter")});
   const Tensor parameter = *results.back().tensor;
-  adamw({.learning_rate = 0.1, .weight_decay = 0.1}, *x, parameter, sums("adamw m", shape, dtype),
-        sums("adamw v", shape, dtype), stream);
+  OptimizerState state;
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    const std::string name = "adamw " + std::string(optimizer_state_kinds[i]);
+    state[i] = sums(name.c_str(), shape, dtype);
+  }
+  adamw({.learning_rate = 0.1, .weight_decay = 0.1}, *x, parameter, state, {}, stream);
   if (dtype == DType::f32) {
     // Every product and sum is exact in f32, so that roundings to bf16 are all that there is.
-    const auto narrow = [&](const char* name, double mean = 0.0) -> Tensor {
-      return *results.emplace_back(name, random_tensor(shape, DType::bf16, name, {mean, 1.0}))
+    const auto narrow = [&](const std::string& name) -> Tensor {
+      return *results.emplace_back(name, random_tensor(shape, DType::bf16, name, {10.0, 1.0}))
                   .tensor;
     };
+    for (std::size_t i = 0; i < state.size(); ++i)
+      state[i] = narrow("adamw bf16 " + std::string(optimizer_state_kinds[i]));
     const OwnedTensor gradient =
         test::converted(*random_tensor(shape, DType::bf16, "gradient"), DType::f32);
-    adamw({.learning_rate = 0.0, .beta1 = 0.5, .beta2 = 0.5}, *gradient, parameter,
-          narrow("adamw bf16 m"), narrow("adamw bf16 v", 10.0), narrow("adamw rounded"), stream);
+    adamw({.learning_rate = 0.0, .beta1 = 0.5, .beta2 = 0.5}, *gradient, parameter, state,
+          narrow("adamw rounded"), stream);
   }
   sum(*x, sums("sum", {1}, DType::f64), scratch, stream);
   sum_of_squares(*x, sums("sum of squares", {1}, DType::f64), scratch, stream);

@@ -3,14 +3,20 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "kernels/adamw/adamw.h"
+#include "parallel/checkpoint/names.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/parameters/gradient_reducer.h"
 #include "parallel/parameters/sharded_optimizer.h"
+#include "runtime/execution.h"
 #include "runtime/random.h"
 #include "tests/parallel/parameters/toy_parameters.h"
 
@@ -32,12 +38,13 @@ double token_gradient(const std::string& name, std::int64_t index, int token, in
   return random.normal(element * 1000 + draw) * (1.0 + static_cast<double>(name.size() % 5));
 }
 
-/// The same training in plain loops over one rank's parameters.
+/// The same training tensor by tensor, each of them whole.
 class Reference {
  public:
   struct State {
     bool decay;
-    std::vector<double> value, gradient, m, v;
+    std::vector<double> value, gradient;
+    std::array<std::vector<double>, optimizer_state_kinds.size()> kept;
   };
 
   explicit Reference(const ParameterStore& store) {
@@ -48,8 +55,8 @@ class Reference {
         states_[tensor.name] = {.decay = parameter.decay,
                                 .value = std::vector<double>(values, values + count),
                                 .gradient = std::vector<double>(count),
-                                .m = std::vector<double>(count),
-                                .v = std::vector<double>(count)};
+                                .kept = {}};
+        for (auto& kept : states_[tensor.name].kept) kept.resize(count);
         values += count;
       }
     }
@@ -68,19 +75,22 @@ class Reference {
       }
     }
     const double norm = std::sqrt(squares);
-    const double scale = std::min(1.0, clip / norm);
-    const double correction1 = 1.0 - std::pow(options.beta1, step + 1);
-    const double correction2 = 1.0 - std::pow(options.beta2, step + 1);
+    const auto tensor_over = [](std::vector<double>& values) {
+      return Tensor(values.data(), {static_cast<std::int64_t>(values.size())}, DType::f64,
+                    Device::cpu());
+    };
+    Stream stream(Device::cpu());
     for (auto& [name, state] : states_) {
-      const double decay = state.decay ? options.weight_decay : 0.0;
-      for (std::size_t i = 0; i < state.value.size(); ++i) {
-        const double g = scale * state.gradient[i];
-        state.m[i] = options.beta1 * state.m[i] + (1.0 - options.beta1) * g;
-        state.v[i] = options.beta2 * state.v[i] + (1.0 - options.beta2) * g * g;
-        const double direction =
-            state.m[i] / correction1 / (std::sqrt(state.v[i] / correction2) + options.epsilon);
-        state.value[i] -= learning_rate(step) * (direction + decay * state.value[i]);
-      }
+      OptimizerState kept;
+      std::transform(state.kept.begin(), state.kept.end(), kept.begin(), tensor_over);
+      adamw({.learning_rate = learning_rate(step),
+             .beta1 = options.beta1,
+             .beta2 = options.beta2,
+             .epsilon = options.epsilon,
+             .weight_decay = state.decay ? options.weight_decay : 0.0,
+             .gradient_scale = std::min(1.0, clip / norm),
+             .step = step + 1},
+            tensor_over(state.gradient), tensor_over(state.value), kept, {}, stream);
     }
     return norm;
   }
@@ -94,20 +104,16 @@ class Reference {
 /// A rank's toy model and what a step runs on.
 struct Rank {
   Rank(std::unique_ptr<Communicator> world, int expert_parallel)
-      : mesh(std::move(world), expert_parallel),
-        store(mesh),
-        arena({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}) {
+      : mesh(std::move(world), expert_parallel), store(mesh) {
     declare_toy_parameters(store, mesh);
     store.allocate(DType::f64, Device::cpu());
-    store.initialize(3, stream);
+    store.initialize(3, context.stream);
   }
 
   ProcessMesh mesh;
   ParameterStore store;
-  Stream stream{Device::cpu()};
-  Arena arena;
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
+  Execution execution{{.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}};
+  ExecutionContext& context = execution.context();
 };
 
 /// The sum over the tokens this rank sees: its own for dense parameters, those of its whole expert
@@ -133,9 +139,9 @@ void fill_gradients(Rank& rank, int step) {
 
 void reduce(Rank& rank, GradientReducer& reducer) {
   for (int segment = rank.store.segments() - 1; segment >= 0; --segment) {
-    reducer.start(segment, rank.stream);
+    reducer.start(segment, rank.context.stream);
   }
-  reducer.finish(rank.stream);
+  reducer.finish(rank.context.stream);
 }
 
 void expect_close(const Tensor& actual, const double* expected, const std::string& name) {
@@ -147,21 +153,23 @@ void expect_close(const Tensor& actual, const double* expected, const std::strin
 
 void expect_pieces(const std::vector<TensorPiece>& pieces, const Reference& reference) {
   for (const TensorPiece& piece : pieces) {
-    const std::size_t slash = piece.name.find('/');
-    const std::string kind = piece.name.substr(0, slash);
-    const Reference::State& state = reference.state(piece.name.substr(slash + 1));
-    const std::vector<double>& expected = kind == "parameter" ? state.value
-                                          : kind == "moment1" ? state.m
-                                                              : state.v;
+    const std::size_t name = piece.name.find('/') + 1;
+    const Reference::State& state = reference.state(piece.name.substr(name));
+    const auto kind = std::find(optimizer_state_kinds.begin(), optimizer_state_kinds.end(),
+                                piece.name.substr(0, name));
+    const std::vector<double>& expected =
+        kind == optimizer_state_kinds.end()
+            ? state.value
+            : state.kept[static_cast<std::size_t>(kind - optimizer_state_kinds.begin())];
     ASSERT_LE(piece.begin + piece.data.elements(), static_cast<std::int64_t>(expected.size()));
     expect_close(piece.data, expected.data() + piece.begin, piece.name);
   }
 }
 
-std::int64_t elements_of(const std::vector<TensorPiece>& pieces, const std::string& kind) {
+std::int64_t elements_of(const std::vector<TensorPiece>& pieces, std::string_view kind) {
   std::int64_t elements = 0;
   for (const TensorPiece& piece : pieces) {
-    if (piece.name.starts_with(kind + "/")) elements += piece.data.elements();
+    if (piece.name.starts_with(kind)) elements += piece.data.elements();
   }
   return elements;
 }
@@ -175,7 +183,7 @@ void check_sharded_training(std::unique_ptr<Communicator> world, int expert_para
   GradientReducer reducer(rank.store);
   ShardedOptimizer optimizer(rank.store, options);
   for (int step = 0; step < steps; ++step) {
-    rank.store.zero_gradients(rank.stream);
+    rank.store.zero_gradients(rank.context.stream);
     fill_gradients(rank, step);
     reduce(rank, reducer);
     const double norm = optimizer.gradient_norm(rank.mesh.world(), rank.context);
@@ -196,26 +204,30 @@ void check_sharded_training(std::unique_ptr<Communicator> world, int expert_para
     }
   }
   EXPECT_EQ(optimizer.steps_done(), steps);
-  EXPECT_EQ(rank.arena.mark(), 0u);
+  EXPECT_EQ(rank.context.arena.mark(), 0u);
 
   // What a checkpoint takes: over all ranks each element once, and what a rank reads back.
   const std::vector<TensorPiece> saved = optimizer.pieces_to_save();
   expect_pieces(saved, reference);
-  for (const char* kind : {"parameter", "moment1", "moment2"}) {
+  std::vector<std::string_view> kinds(optimizer_state_kinds.begin(), optimizer_state_kinds.end());
+  kinds.push_back(parameter_kind);
+  for (const std::string_view kind : kinds) {
     std::int64_t elements = elements_of(saved, kind);
     rank.mesh.world().all_reduce({&elements, {1}, DType::i64, Device::cpu()}, Reduction::sum,
-                                 rank.stream);
+                                 rank.context.stream);
     EXPECT_EQ(elements, rank.store.total_elements()) << kind;
   }
   std::int64_t local = 0;
   for (const Parameter& parameter : rank.store.parameters()) local += parameter.shape.elements();
   const std::vector<TensorPiece> all = optimizer.pieces_to_load(true);
   expect_pieces(all, reference);
-  EXPECT_EQ(elements_of(all, "parameter"), local);
-  EXPECT_EQ(elements_of(all, "moment1"), elements_of(saved, "moment1"));
-  EXPECT_EQ(elements_of(all, "moment2"), elements_of(saved, "moment2"));
-  EXPECT_EQ(elements_of(optimizer.pieces_to_load(false), "parameter"), local);
-  EXPECT_EQ(elements_of(optimizer.pieces_to_load(false), "moment1"), 0);
+  const std::vector<TensorPiece> values = optimizer.pieces_to_load(false);
+  EXPECT_EQ(elements_of(all, parameter_kind), local);
+  EXPECT_EQ(elements_of(values, parameter_kind), local);
+  for (const std::string_view kind : optimizer_state_kinds) {
+    EXPECT_EQ(elements_of(all, kind), elements_of(saved, kind)) << kind;
+    EXPECT_EQ(elements_of(values, kind), 0) << kind;
+  }
   rank.mesh.shutdown();
 }
 

@@ -9,6 +9,7 @@
 #include "parallel/parameters/gradient_reducer.h"
 #include "parallel/parameters/sharded_optimizer.h"
 #include "runtime/error.h"
+#include "runtime/execution.h"
 #include "tests/parallel/parameters/sharded_training_checks.h"
 #include "tests/parallel/parameters/toy_parameters.h"
 #include "tests/support/run_ranks.h"
@@ -69,14 +70,12 @@ TEST(ShardedOptimizer, RunsOnTheMetaDeviceWithTheSameMemory) {
     ParameterStore store(mesh);
     test::declare_toy_parameters(store, mesh);
     store.allocate(DType::f32, device);
-    Stream stream(device);
-    Arena arena({.device = device, .capacity = std::size_t{1} << 20});
-    Timeline timeline;
-    ExecutionContext context{stream, arena, timeline};
+    Execution execution({.device = device, .capacity = std::size_t{1} << 20});
+    ExecutionContext& context = execution.context();
     ShardedOptimizer optimizer(store, {});
     EXPECT_EQ(optimizer.gradient_norm(mesh.world(), context), 0.0);
     optimizer.step(0.1, 1.0, context);
-    high_water.push_back(arena.high_water());
+    high_water.push_back(context.arena.high_water());
   }
   EXPECT_GT(high_water[0], 0u);
   EXPECT_EQ(high_water[0], high_water[1]);
