@@ -54,6 +54,14 @@ class Reader {
     }
   }
 
+  /// What a configuration that was not read says, as if it had been read.
+  void reread(const Option& option) {
+    const std::string value = option.print(config_);
+    if (option.read(value, config_)) return;
+    lines_.push_back(option.key + " = " + value + ": must be " + option.allowed);
+    refused_.insert(option.key);
+  }
+
   /// Adds checks between keys; a line about a key that was refused already says nothing new.
   void add(const std::vector<std::string>& lines) {
     for (const std::string& line : lines)
@@ -67,6 +75,10 @@ class Reader {
   std::vector<std::string> lines_;
   std::set<std::string> refused_;
 };
+
+bool is_of_the_model(const Option& option) {
+  return option.key.starts_with("model.") || option.key.starts_with("moe.");
+}
 
 bool names_file(const DataConfig& data, const std::string& path) {
   const auto holds = [&](const std::vector<WeightedFile>& files) {
@@ -195,6 +207,16 @@ std::string to_ini(const Config& config) {
   return text;
 }
 
+std::vector<std::string> model_violations(const ModelConfig& model) {
+  Config config;
+  config.model = model;
+  Reader reader(config);
+  for (const Option& option : options())
+    if (is_of_the_model(option)) reader.reread(option);
+  reader.add(model.violations());
+  return reader.lines();
+}
+
 std::vector<std::string> layout_violations(const Config& config, int ranks) {
   Violations found;
   const TrainConfig& train = config.train;
@@ -242,8 +264,7 @@ std::vector<std::string> model_differences(const Config& here, const Config& the
       "moe.drop",         "moe.row_budget",    "moe.report_every"};
   std::vector<std::string> lines;
   for (const Option& option : options()) {
-    const bool of_the_model = option.key.starts_with("model.") || option.key.starts_with("moe.");
-    if (!of_the_model || free_keys.contains(option.key)) continue;
+    if (!is_of_the_model(option) || free_keys.contains(option.key)) continue;
     const std::string a_value = option.print(a), b_value = option.print(b);
     if (a_value != b_value)
       lines.push_back(option.key + ": " + a_value + " here, " + b_value + " there");

@@ -164,6 +164,10 @@ Config parse_config(const std::string& text, const std::string& origin,
 /// the automatic and the gated widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text holds them.
 std::string to_ini(const Config& config);
 
+/// What keys, their ranges and each other refuse in a model that was not read from a configuration:
+/// one line per violation. Empty if all is well.
+std::vector<std::string> model_violations(const ModelConfig& model);
+
 /// Why `ranks` ranks cannot share out the work: one line per violation. Empty if they can.
 std::vector<std::string> layout_violations(const Config& config, int ranks);
 

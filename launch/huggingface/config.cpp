@@ -5,6 +5,7 @@
 
 #include <limits>
 
+#include "launch/config/config.h"
 #include "runtime/error.h"
 #include "runtime/violations.h"
 
@@ -172,7 +173,7 @@ ModelConfig read_model(const Keys& keys) {
                                       fmt::join(model_types, ", ")));
   }
   read_widths(keys, defaults, model);
-  refuse_violations("its model", model.violations());
+  refuse_violations("its model", model_violations(model));
   return model;
 }
 

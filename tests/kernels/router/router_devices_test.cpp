@@ -7,6 +7,7 @@
 
 #include "kernels/router/router.h"
 #include "kernels/router/router_balance.h"
+#include "kernels/router/router_rules.h"
 #include "support/compare.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -90,17 +91,17 @@ INSTANTIATE_TEST_SUITE_P(Devices, RouterDevices, ::testing::ValuesIn(f32_placeme
                          test::name_of_placement);
 
 TEST_P(RouterDevices, EqualsTheCpuInF64) {
-  for (const RouterScores scores : {RouterScores::softmax, RouterScores::sigmoid}) {
-    for (const bool normalize : {false, true}) {
-      for (const std::int64_t experts : {8, 64, 100}) {
-        SCOPED_TRACE(std::to_string(experts) + (normalize ? " normalised" : ""));
+  for (const auto& [name, rule] : test::router_rules) {
+    for (const std::int64_t experts : {8, 64, 100}) {
+      for (const bool with_bias : {false, true}) {
+        SCOPED_TRACE(name + (with_bias ? ", biased, " : ", ") + std::to_string(experts));
         expect_routing({.tokens = 300,
                         .experts = experts,
                         .top_k = 6,
                         .segments = 3,
                         .segment_tokens = 100,
-                        .rule = {.scores = scores, .normalize = normalize}},
-                       normalize);
+                        .rule = rule},
+                       with_bias);
       }
     }
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/router/router_balance.h"
+#include "kernels/router/router_rules.h"
 #include "runtime/error.h"
 #include "support/compare.h"
 #include "support/fixture.h"
@@ -103,9 +104,11 @@ TEST_P(RouterCases, AreThoseOfPyTorch) {
   EXPECT_TRUE(test::bitwise_equal(*logits, d_logits));
 }
 
-// Thousands of small calls: threads would only wait for each other.
-class RouterGradients : public RouterCases {
+// In f64. Thousands of small calls: threads would only wait for each other.
+class RouterGradients : public ::testing::TestWithParam<std::tuple<test::NamedRule, bool>> {
  protected:
+  const RouterRule& rule() const { return std::get<0>(GetParam()).rule; }
+  bool biased() const { return std::get<1>(GetParam()); }
   void SetUp() override { omp_set_num_threads(1); }
   void TearDown() override { omp_set_num_threads(threads_); }
 
@@ -120,8 +123,8 @@ TEST_P(RouterGradients, AreCentralDifferences) {
                           .top_k = k,
                           .segments = segments,
                           .segment_tokens = length,
-                          .rule = {.scores = scores(), .normalize = normalize()}},
-                .dtype = dtype()};
+                          .rule = rule()},
+                .dtype = DType::f64};
   const OwnedTensor logits = random_tensor({tokens, experts}, DType::f64, "logits", {0.1, 1.5});
   const OwnedTensor bias = random_tensor({experts}, DType::f32, "bias", {0.0, 0.1});
   const Tensor used_bias = biased() ? *bias : Tensor{};
@@ -144,6 +147,33 @@ TEST_P(RouterGradients, AreCentralDifferences) {
   EXPECT_TRUE(
       test::gradient_matches("logits", *logits, *d_logits, loss, {.step = 1e-3, .samples = 60}));
   EXPECT_TRUE(same_choice) << "a step of the difference changed an expert: choose another seed";
+}
+
+TEST_P(RouterGradients, BelongToTheWeightsOfTheFormula) {
+  constexpr std::int64_t tokens = 9, experts = 7, k = 3;
+  Router router{.shape = {.tokens = tokens,
+                          .experts = experts,
+                          .top_k = k,
+                          .segments = 1,
+                          .segment_tokens = tokens,
+                          .rule = rule()},
+                .dtype = DType::f64};
+  const OwnedTensor logits = random_tensor({tokens, experts}, DType::f64, "logits", {0.1, 1.5});
+  const OwnedTensor bias = random_tensor({experts}, DType::f32, "bias", {0.0, 0.1});
+  router.forward(*logits, biased() ? *bias : Tensor{});
+  const std::vector<double> scores = values_of(router.state.scores),
+                            ids = values_of(router.state.expert_ids),
+                            weights = values_of(router.state.weights);
+  std::vector<double> expected;
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    std::vector<double> chosen;
+    for (std::int64_t j = 0; j < k; ++j) {
+      const auto expert = static_cast<std::int64_t>(ids[static_cast<std::size_t>(t * k + j)]);
+      chosen.push_back(scores[static_cast<std::size_t>(t * experts + expert)]);
+    }
+    for (const double weight : test::expected_weights(rule(), chosen)) expected.push_back(weight);
+  }
+  EXPECT_TRUE(all_close(weights, expected, {1e-14, 0.0}));
 }
 
 TEST_P(RouterCases, NoTokensOfNoSegmentOrOneAreFine) {
@@ -188,9 +218,12 @@ INSTANTIATE_TEST_SUITE_P(All, RouterCases,
                                             ::testing::Bool(), ::testing::Bool()),
                          case_name);
 INSTANTIATE_TEST_SUITE_P(All, RouterGradients,
-                         ::testing::Combine(::testing::Values(DType::f64), both_scores,
-                                            ::testing::Bool(), ::testing::Bool()),
-                         case_name);
+                         ::testing::Combine(::testing::ValuesIn(test::router_rules),
+                                            ::testing::Bool()),
+                         [](const auto& test) {
+                           return std::get<0>(test.param).name +
+                                  (std::get<1>(test.param) ? "_biased" : "");
+                         });
 
 TEST(Router, EqualScoresGoToTheLowerExpert) {
   Router router{

@@ -380,6 +380,8 @@ TEST(HuggingFace, RefusesWhatItWouldNotComputeAlike) {
       {"olmoe", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1",
        "holds tensor model.layers.1."},
       {"olmoe", "\"num_attention_heads\": 4,", "", "num_attention_heads is missing"},
+      {"olmoe", "\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 2.0",
+       "model.norm_epsilon = 2: must be a number in (0, 1]"},
   };
   for (const Case& c : cases) {
     const std::string message = refusal(c.name, c.from, c.to);
