@@ -8,6 +8,7 @@
 #include "machine_rates.h"
 #include "moe/model_size.h"
 #include "parallel/communication/local/local_communicator.h"
+#include "runtime/execution.h"
 
 namespace polymoe {
 namespace {
@@ -42,11 +43,9 @@ void forward_backward_f32(benchmark::State& state) {
   ParameterStore store(mesh);
   LanguageModel model(config, mesh, store);
   store.allocate(DType::f32, Device::cpu());
-  Arena arena({.device = Device::cpu(), .capacity = std::size_t{16} << 30});
-  Stream stream(Device::cpu());
-  store.initialize(1, stream);
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
+  Execution execution({.device = Device::cpu(), .capacity = std::size_t{16} << 30});
+  ExecutionContext& context = execution.context();
+  store.initialize(1, context.stream);
   OwnedTensor ids({tokens}, DType::i32, Device::cpu());
   for (std::int64_t t = 0; t < tokens; ++t) {
     ids->data<std::int32_t>()[t] = static_cast<std::int32_t>(t * 2654435761 % config.vocab);
@@ -61,7 +60,7 @@ void forward_backward_f32(benchmark::State& state) {
   state.counters["flop/s"] = {operations, benchmark::Counter::kIsRate};
   state.counters["of_sgemm"] = {operations / benchmarks::matrix_product_rate(),
                                 benchmark::Counter::kIsRate};
-  state.counters["arena_MB"] = static_cast<double>(arena.high_water()) * 1e-6;
+  state.counters["arena_MB"] = static_cast<double>(context.arena.high_water()) * 1e-6;
 }
 BENCHMARK(forward_backward_f32)
     ->ArgNames({"moe", "recompute"})

@@ -5,6 +5,7 @@
 
 #include "launch/machine/machine_rates.h"
 #include "parallel/communication/local/local_communicator.h"
+#include "runtime/execution.h"
 
 namespace polymoe::benchmarks {
 namespace {
@@ -12,11 +13,8 @@ namespace {
 /// One of the rates of launch/machine/machine_rates.h, of this process alone.
 template <class Measure, class Size>
 double of_this_process(const Measure& measure, const Size& size) {
-  Stream stream(Device::cpu());
-  Arena arena({.device = Device::cpu(), .capacity = std::size_t{1} << 30});
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
-  return measure(*make_local_communicators(1).front(), size, context);
+  Execution execution({.device = Device::cpu(), .capacity = std::size_t{1} << 30});
+  return measure(*make_local_communicators(1).front(), size, execution.context());
 }
 
 }  // namespace

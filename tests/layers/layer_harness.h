@@ -11,6 +11,7 @@
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
+#include "runtime/execution.h"
 #include "support/compare.h"
 #include "support/fixture.h"
 #include "support/gradient_check.h"
@@ -30,9 +31,7 @@ class LayerHarness {
         prefix_(std::move(fixture_prefix)),
         mesh_(std::move(make_local_communicators(1).front()), 1),
         store(mesh_),
-        arena_({.device = Device::cpu(), .capacity = std::size_t{64} << 20, .poison = true}),
-        stream_(Device::cpu()),
-        context{stream_, arena_, timeline_},
+        execution_({.device = Device::cpu(), .capacity = std::size_t{64} << 20, .poison = true}),
         fixture("layers.txt") {
     store.begin_segment();
   }
@@ -52,7 +51,9 @@ class LayerHarness {
     return hashed_tensor(shape, dtype_, prefix_ + "." + name);
   }
   /// Poisoned memory of the arena.
-  Tensor fresh(const Shape& shape = {rows, hidden}) { return arena_.allocate(shape, dtype_); }
+  Tensor fresh(const Shape& shape = {rows, hidden}) {
+    return context.arena.allocate(shape, dtype_);
+  }
 
   void expect_equal(const std::string& name, const Tensor& actual) const {
     const OwnedTensor expected = fixture.tensor(prefix_ + "." + name, dtype_);
@@ -82,12 +83,10 @@ class LayerHarness {
   ParameterStore store;
 
  private:
-  Arena arena_;
-  Stream stream_;
-  Timeline timeline_;
+  Execution execution_;
 
  public:
-  ExecutionContext context;
+  ExecutionContext& context = execution_.context();
   Fixture fixture;
 };
 

@@ -23,8 +23,8 @@ void fill_on_device(ModelRank& rank) {
   rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor& value, const Tensor&) {
     const OwnedTensor exact = hashed_tensor(tensor.shape, DType::f32, tensor.name,
                                             parameter_distribution(tensor.name, tensor.shape));
-    copy(*converted(*exact, value.dtype()), value, rank.stream);
-    rank.stream.synchronize();
+    copy(*converted(*exact, value.dtype()), value, rank.context.stream);
+    rank.context.stream.synchronize();
   });
 }
 
@@ -66,9 +66,10 @@ class WholeModelDevices : public OnDevice {
                                                 .micro_batches = micro_batches},
                                                recompute, {}, rank.context);
     for (const ParameterScope scope : all_parameter_scopes) {
-      rank.store.group(scope).all_reduce(rank.store.gradients(scope), Reduction::sum, rank.stream);
+      rank.store.group(scope).all_reduce(rank.store.gradients(scope), Reduction::sum,
+                                         rank.context.stream);
     }
-    rank.stream.synchronize();
+    rank.context.stream.synchronize();
     rank.for_each_tensor([&](const LogicalTensor& tensor, const Tensor&, const Tensor& gradient) {
       result.gradients[tensor.name] = values_of(*fetched(gradient));
     });
@@ -119,7 +120,7 @@ TEST_P(WholeModelDevices, DocumentsHaveTheLossAndEveryGradientOfPyTorch) {
                                                        .micro_batches = 1,
                                                        .padding = DocumentsBatch::padding},
                                                       Recompute::none, {}, rank.context);
-  rank.stream.synchronize();
+  rank.context.stream.synchronize();
   const auto near = [&](double actual, const char* entry) {
     const double expected = fixture.scalar(entry);
     EXPECT_NEAR(actual, expected, loss_tolerance(dtype()) * std::abs(expected)) << entry;
@@ -179,7 +180,7 @@ TEST_P(WholeModelDevices, RunsRepeatTheirBitsAndRecomputationKeepsThem) {
     EXPECT_EQ(first.terms.cross_entropy, second.terms.cross_entropy);
     EXPECT_EQ(first.terms.router.balance, second.terms.router.balance);
     EXPECT_EQ(first.gradients, second.gradients);
-    EXPECT_LT(recomputed.arena.high_water(), kept.arena.high_water());
+    EXPECT_LT(recomputed.context.arena.high_water(), kept.context.arena.high_water());
   }
 }
 

@@ -121,7 +121,7 @@ std::vector<std::map<std::string, std::vector<double>>> gradients_of(const Model
     }
     rank.reduce_gradients();
     rank.mesh.world().all_reduce(Tensor(&sum, {1}, DType::f64, Device::cpu()), Reduction::sum,
-                                 rank.stream);
+                                 rank.context.stream);
     if (self == 0) *loss = sum;
     gradients[static_cast<std::size_t>(self)] = rank.gradients();
     rank.mesh.shutdown();

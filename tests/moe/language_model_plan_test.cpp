@@ -66,8 +66,8 @@ TEST(ParameterCount, ActiveOnesWithAllExpertsChosenAreAll) {
 /// Bytes of the arena that a step needs, on either device.
 std::size_t high_water(const ModelConfig& config, ModelRank& rank, std::int64_t sequences,
                        std::int64_t length, Recompute recompute) {
-  const Device device = rank.arena.device();
-  if (device.type != DeviceType::meta) rank.store.initialize(5, rank.stream);
+  const Device device = rank.context.arena.device();
+  if (device.type != DeviceType::meta) rank.store.initialize(5, rank.context.stream);
   const bool meta = device.type == DeviceType::meta;
   const OwnedTensor tokens = meta ? OwnedTensor({sequences * length}, DType::i32, device)
                                   : hashed_integers("tokens", sequences * length, config.vocab);
@@ -76,7 +76,7 @@ std::size_t high_water(const ModelConfig& config, ModelRank& rank, std::int64_t 
       .tokens = sequences * length, .sequences = sequences, .micro_batches = 1};
   rank.model.forward_backward(batch, global, recompute, {}, rank.context);
   rank.model.finish_step(rank.context);
-  return rank.arena.high_water();
+  return rank.context.arena.high_water();
 }
 std::size_t high_water(const ModelConfig& config, Device device, std::int64_t sequences,
                        std::int64_t length, Recompute recompute) {
@@ -136,14 +136,14 @@ TEST(Plan, OfTheMoe7BModelRunsWithoutMemory) {
   const TokenBatch batch{*tokens, *tokens, 2, 4096};
   const GlobalBatch global{.tokens = 16 * 4096, .sequences = 16, .micro_batches = 8};
   rank.model.forward_backward(batch, global, Recompute::none, {}, rank.context);
-  const std::size_t kept = rank.arena.high_water();
-  rank.arena.reset_high_water();
+  const std::size_t kept = rank.context.arena.high_water();
+  rank.context.arena.reset_high_water();
   rank.model.forward_backward(batch, global, Recompute::activation, {}, rank.context);
   // All but one layer's pre-activations.
-  EXPECT_LE(rank.arena.high_water(), kept - std::size_t{15} * 2 * 4096 * 8 * 1536 * 4);
-  rank.arena.reset_high_water();
+  EXPECT_LE(rank.context.arena.high_water(), kept - std::size_t{15} * 2 * 4096 * 8 * 1536 * 4);
+  rank.context.arena.reset_high_water();
   rank.model.forward_backward(batch, global, Recompute::block, {}, rank.context);
-  const std::size_t recomputed = rank.arena.high_water();
+  const std::size_t recomputed = rank.context.arena.high_water();
   EXPECT_LT(recomputed, kept);
   // At least the pre-activations of every layer: 8 rows of 1536 per token.
   EXPECT_GT(kept, std::size_t{16} * 2 * 4096 * 8 * 1536 * 4);

@@ -47,7 +47,7 @@ StepResult step_of(ModelRank& rank, const ReferenceBatch& batch, std::int64_t be
   StepResult result;
   result.loss = terms.cross_entropy + terms.router.balance + terms.router.z;
   const Tensor sum(&result.loss, {1}, DType::f64, Device::cpu());
-  rank.mesh.world().all_reduce(sum, Reduction::sum, rank.stream);
+  rank.mesh.world().all_reduce(sum, Reduction::sum, rank.context.stream);
   result.gradients = rank.gradients();
   result.statistics = rank.model.finish_step(rank.context);
   for (const TensorPiece& piece : rank.model.router_bias_pieces()) {

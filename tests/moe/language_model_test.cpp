@@ -58,7 +58,7 @@ TEST_P(WholeModel, LossAndEveryGradientMatchPyTorch) {
     ++compared;
   });
   EXPECT_EQ(compared, static_cast<std::size_t>(fixture.scalar("tensors")));
-  EXPECT_EQ(rank.arena.mark(), 0u);
+  EXPECT_EQ(rank.context.arena.mark(), 0u);
 }
 
 TEST_P(WholeModel, TokenLossesMatchPyTorch) {
@@ -80,7 +80,7 @@ TEST_P(WholeModel, RecomputationGivesTheSameBits) {
   kept.fill_with_reference_values();
   const LossTerms a = kept.model.forward_backward(batch.slice(0, 4), global_of(batch, 1),
                                                   Recompute::none, {}, kept.context);
-  std::size_t high_water = kept.arena.high_water();
+  std::size_t high_water = kept.context.arena.high_water();
   for (const Recompute recompute : {Recompute::activation, Recompute::block}) {
     ModelRank recomputed(config, dtype);
     recomputed.fill_with_reference_values();
@@ -92,9 +92,10 @@ TEST_P(WholeModel, RecomputationGivesTheSameBits) {
     for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert}) {
       EXPECT_TRUE(bitwise_equal(kept.store.gradients(scope), recomputed.store.gradients(scope)));
     }
-    EXPECT_LT(recomputed.arena.high_water(), high_water);  // each keeps less than the one before
-    EXPECT_EQ(recomputed.arena.mark(), 0u);
-    high_water = recomputed.arena.high_water();
+    EXPECT_LT(recomputed.context.arena.high_water(),
+              high_water);  // each keeps less than the one before
+    EXPECT_EQ(recomputed.context.arena.mark(), 0u);
+    high_water = recomputed.context.arena.high_water();
   }
 }
 

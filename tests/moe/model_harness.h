@@ -15,6 +15,7 @@
 #include "moe/language_model.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/process_mesh.h"
+#include "runtime/execution.h"
 #include "support/compare.h"
 #include "support/fixture.h"
 #include "support/hashed_values.h"
@@ -129,9 +130,7 @@ class ModelRank {
       : mesh(std::move(world), expert_parallel),
         store(mesh),
         model(config, mesh, store),
-        arena({.device = device, .capacity = std::size_t{1} << 30, .poison = true}),
-        stream(device),
-        context{stream, arena, timeline} {
+        execution({.device = device, .capacity = std::size_t{1} << 30, .poison = true}) {
     store.allocate(dtype, device);
   }
   ModelRank(const ModelConfig& config, DType dtype, Device device = Device::cpu())
@@ -158,7 +157,7 @@ class ModelRank {
   /// Sums gradients over the ranks that hold them.
   void reduce_gradients() {
     for (const ParameterScope scope : {ParameterScope::dense, ParameterScope::expert}) {
-      store.group(scope).all_reduce(store.gradients(scope), Reduction::sum, stream);
+      store.group(scope).all_reduce(store.gradients(scope), Reduction::sum, context.stream);
     }
   }
   std::map<std::string, std::vector<double>> gradients() const {
@@ -172,10 +171,8 @@ class ModelRank {
   ProcessMesh mesh;
   ParameterStore store;
   LanguageModel model;
-  Arena arena;
-  Stream stream;
-  Timeline timeline;
-  ExecutionContext context;
+  Execution execution;
+  ExecutionContext& context = execution.context();
 };
 
 /// ||a - b|| / ||b||, and ||a|| where b is zero.

@@ -52,8 +52,7 @@ LayerRank::LayerRank(const LayerCase& layer_case, std::unique_ptr<Communicator> 
                      int expert_parallel, DType dtype, Device device)
     : mesh_(std::move(world), expert_parallel),
       store_(mesh_),
-      arena_({.device = device, .capacity = std::size_t{1} << 26, .poison = true}),
-      stream_(device) {
+      execution_({.device = device, .capacity = std::size_t{1} << 26, .poison = true}) {
   omp_set_num_threads(1);
   store_.begin_segment();
   layer_ = std::make_unique<MoeLayer>(layer_case.config, 0, mesh_, store_);
@@ -68,16 +67,16 @@ LayerRank::LayerRank(const LayerCase& layer_case, std::unique_ptr<Communicator> 
 
 void LayerRank::forward_backward(const Tensor& x, const Tensor& d_y, const BatchLayout& layout,
                                  Tensor y, Tensor d_x, bool recompute) {
-  ExecutionContext context{stream_, arena_, timeline_};
+  ExecutionContext& context = execution_.context();
   if (recompute) {
-    const Arena::Scope scope(arena_);
+    const Arena::Scope scope(context.arena);
     layer_->forward(x, layout, *saved_, y, context);
   }
-  const Arena::Scope scope(arena_);
+  const Arena::Scope scope(context.arena);
   layer_->forward(x, layout, *saved_, y, context);
-  const std::size_t kept = arena_.mark();
+  const std::size_t kept = context.arena.mark();
   layer_->backward(d_y, layout, *saved_, d_x, context);
-  if (arena_.mark() != kept) throw InvalidArgument("backward kept memory of the arena");
+  if (context.arena.mark() != kept) throw InvalidArgument("backward kept memory of the arena");
 }
 
 LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, const Tensor& x,

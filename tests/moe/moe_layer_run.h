@@ -10,6 +10,7 @@
 #include "moe/moe_layer.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
+#include "runtime/execution.h"
 
 namespace polymoe::test {
 
@@ -48,8 +49,8 @@ class LayerRank {
 
   MoeLayer& layer() { return *layer_; }
   ParameterStore& store() { return store_; }
-  Arena& arena() { return arena_; }
-  Stream& stream() { return stream_; }
+  Arena& arena() { return execution_.arena(); }
+  Stream& stream() { return execution_.stream(); }
 
   /// y = layer(x), d_x and gradients for d_y, as a training step does it; with `recompute`, forward
   /// runs a second time before backward.
@@ -63,9 +64,7 @@ class LayerRank {
   ParameterStore store_;
   std::unique_ptr<MoeLayer> layer_;
   std::unique_ptr<FeedForward::Saved> saved_;
-  Arena arena_;
-  Stream stream_;
-  Timeline timeline_;
+  Execution execution_;
 };
 
 /// Runs all ranks as threads. x, d_y [sequences * length, hidden] of one dtype.

@@ -17,6 +17,7 @@
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
+#include "runtime/execution.h"
 #include "runtime/random.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -65,7 +66,8 @@ struct Rank {
         dtype(placement.dtype),
         choice(routing.choice),
         group(make_device_world(std::move(host), device, {.share_devices = true}).communicator),
-        exchange(*group, experts, row_budget, 0) {
+        exchange(*group, experts, row_budget, 0),
+        execution({.device = device, .capacity = std::size_t{1} << 20, .poison = true}) {
     for (int r = 0; r < group->size(); ++r) {
       if (r == group->rank()) first = all_tokens;
       all_tokens += tokens_of_rank[r];
@@ -76,15 +78,15 @@ struct Rank {
   Tensor filled(const Shape& shape, DType of, const std::function<double(std::int64_t)>& element) {
     std::vector<double> values;
     for (std::int64_t i = 0; i < shape.elements(); ++i) values.push_back(element(i));
-    const Tensor tensor = arena.allocate(shape, of);
-    copy(*tensor_of(shape, of, values), tensor, stream);
-    stream.synchronize();
+    const Tensor tensor = context.arena.allocate(shape, of);
+    copy(*tensor_of(shape, of, values), tensor, context.stream);
+    context.stream.synchronize();
     return tensor;
   }
   std::vector<double> fetched(const Tensor& tensor) {
     const OwnedTensor host(tensor.shape(), tensor.dtype(), Device::cpu());
-    copy(tensor, *host, stream);
-    stream.synchronize();
+    copy(tensor, *host, context.stream);
+    context.stream.synchronize();
     return values_of(*host);
   }
 
@@ -133,10 +135,8 @@ struct Rank {
   Choice (*choice)(std::int64_t);
   std::unique_ptr<Communicator> group;
   TokenExchange exchange;
-  Stream stream{device};
-  Arena arena{{.device = device, .capacity = std::size_t{1} << 20, .poison = true}};
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
+  Execution execution;
+  ExecutionContext& context = execution.context();
   std::int64_t first = 0, tokens = 0, all_tokens = 0;
 };
 
@@ -173,7 +173,7 @@ void expect_round_trip(Rank& rank, bool at_once) {
   ASSERT_EQ(plan.received, static_cast<std::int64_t>(rows.size()));
   EXPECT_EQ(plan.leaving, rank.expected_leaving());
   EXPECT_EQ(plan.leaving_rows[static_cast<std::size_t>(rank.group->rank())], 0);
-  const Tensor arrived = rank.arena.allocate({plan.arriving, width}, rank.dtype);
+  const Tensor arrived = rank.context.arena.allocate({plan.arriving, width}, rank.dtype);
   auto sent_ids = exchange.send_ids(plan, weights, rank.context);
   auto arriving = exchange.start_dispatch(plan, x, arrived, rank.context);
   exchange.finish_plan(plan, sent_ids, rank.context);
@@ -181,8 +181,8 @@ void expect_round_trip(Rank& rank, bool at_once) {
   EXPECT_TRUE(plan.at_once || !at_once);
   EXPECT_EQ(plan.at_once, plan.rounds.size() == 1);
 
-  auto home = exchange.allocate_home(plan, width, false, rank.dtype, rank.arena);
-  auto slots_home = exchange.allocate_home(plan, top_k, true, wide, rank.arena);
+  auto home = exchange.allocate_home(plan, width, false, rank.dtype, rank.context.arena);
+  auto slots_home = exchange.allocate_home(plan, top_k, true, wide, rank.context.arena);
   std::size_t rows_seen = 0;
   for (const ExpertRound& round : plan.rounds) {
     EXPECT_LE(round.rows(), plan.round_rows);
@@ -199,18 +199,18 @@ void expect_round_trip(Rank& rank, bool at_once) {
     }
     const auto count = static_cast<std::size_t>(round.rows());
     ASSERT_EQ(expected_weights.size(), count);
-    const Tensor read = rank.arena.allocate({round.rows(), width}, rank.dtype);
+    const Tensor read = rank.context.arena.allocate({round.rows(), width}, rank.dtype);
     exchange.gather(plan, round, x, arrived, Gathered::of_second, read, rank.context);
     exchange.gather(plan, round, x, arrived, Gathered::of_first, read, rank.context);
     EXPECT_EQ(rank.fetched(read), expected_x);
     EXPECT_EQ(part_of(rank.fetched(plan.row_weights), rows_seen, count), expected_weights);
     rows_seen += count;
 
-    const Tensor results = rank.arena.allocate({round.rows(), width}, rank.dtype);
-    const Tensor values = rank.arena.allocate({round.rows(), 1}, wide);
-    copy(*tensor_of({round.rows(), width}, rank.dtype, made), results, rank.stream);
-    copy(*tensor_of({round.rows(), 1}, wide, slots_made), values, rank.stream);
-    rank.stream.synchronize();
+    const Tensor results = rank.context.arena.allocate({round.rows(), width}, rank.dtype);
+    const Tensor values = rank.context.arena.allocate({round.rows(), 1}, wide);
+    copy(*tensor_of({round.rows(), width}, rank.dtype, made), results, rank.context.stream);
+    copy(*tensor_of({round.rows(), 1}, wide, slots_made), values, rank.context.stream);
+    rank.context.stream.synchronize();
     exchange.sum_arrived(plan, round, values, slots_home, rank.context);
     exchange.sum_arrived(plan, round, results, home, rank.context);
     exchange.sum_own(plan, round, values, slots_home, rank.context);

@@ -14,6 +14,7 @@
 #include "launch/bench/kernel_cases.h"
 #include "launch/layouts/measured_step.h"
 #include "launch/machine/machine_rates.h"
+#include "runtime/execution.h"
 #include "runtime/files/json.h"
 #include "tests/support/process.h"
 #include "tests/support/run_ranks.h"
@@ -47,12 +48,9 @@ Config tiny_config(const std::vector<std::string>& more) {
   return read_config("", tiny_with(more));
 }
 
-struct Context {
-  Stream stream{Device::cpu()};
-  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 28}};
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
-};
+Execution small_execution() {
+  return Execution({.device = Device::cpu(), .capacity = std::size_t{1} << 28});
+}
 
 TEST(BenchTest, FloorIsTheLongerOfBytesAndOperations) {
   const MachineRates rates{.copy = 10.0, .read = 20.0, .product = 100.0, .all_to_all = 0.0};
@@ -90,12 +88,12 @@ TEST(BenchTest, ARunTakesAsLongAsTheSlowestRank) {
 }
 
 TEST(BenchTest, QuartilesOfSeveralRuns) {
-  Context c;
+  Execution c = small_execution();
   int runs = 0;
   const Timing timing = time_runs(
       *make_local_communicators(1).front(),
       [&] { std::this_thread::sleep_for(std::chrono::milliseconds(++runs == 5 ? 30 : 1)); },
-      {.fewest = 5, .most = 5, .seconds = 0.0}, c.stream);
+      {.fewest = 5, .most = 5, .seconds = 0.0}, c.stream());
   EXPECT_EQ(timing.runs, 5);
   EXPECT_GE(timing.fastest, 1e-3);
   EXPECT_LT(timing.fastest, 30e-3);
@@ -103,22 +101,22 @@ TEST(BenchTest, QuartilesOfSeveralRuns) {
 
 TEST(BenchTest, RatesOfTheMachine) {
   run_ranks(2, [&](std::unique_ptr<Communicator> world) {
-    Context c;
-    EXPECT_GT(measure_copy_bandwidth(*world, (1 << 20) + 3, c.context), 0.0);
-    EXPECT_GT(measure_read_bandwidth(*world, 1 << 20, c.context), 0.0);
-    EXPECT_GT(measure_product_rate(*world, {.extent = 64}, c.context), 0.0);
-    EXPECT_GT(measure_all_to_all_bandwidth(*world, 1 << 16, c.context), 0.0);
-    EXPECT_EQ(c.arena.mark(), 0U);
+    Execution c = small_execution();
+    EXPECT_GT(measure_copy_bandwidth(*world, (1 << 20) + 3, c.context()), 0.0);
+    EXPECT_GT(measure_read_bandwidth(*world, 1 << 20, c.context()), 0.0);
+    EXPECT_GT(measure_product_rate(*world, {.extent = 64}, c.context()), 0.0);
+    EXPECT_GT(measure_all_to_all_bandwidth(*world, 1 << 16, c.context()), 0.0);
+    EXPECT_EQ(c.arena().mark(), 0U);
   });
-  Context c;
+  Execution c = small_execution();
   const auto alone = make_local_communicators(1);
-  EXPECT_EQ(measure_all_to_all_bandwidth(*alone.front(), 1 << 16, c.context), 0.0);
+  EXPECT_EQ(measure_all_to_all_bandwidth(*alone.front(), 1 << 16, c.context()), 0.0);
 }
 
 TEST(BenchTest, ExchangeCostAddsUpWhatRanksSent) {
   const Config config = tiny_config({"--parallel.expert=2"});
   run_ranks(2, [&](std::unique_ptr<Communicator> world) {
-    Context c;
+    Execution c = small_execution();
     const std::int64_t self = world->rank();
     ProcessMesh mesh(std::move(world), 2);
     // Of 2 steps with 3 passes each. The fuller rank is another in each layer.
@@ -128,7 +126,7 @@ TEST(BenchTest, ExchangeCostAddsUpWhatRanksSent) {
          .leaving_rows = 20 + 40 * self,
          .leaving_slots = 90,
          .expert_rows = 120 - 40 * self}};
-    const ExchangeCost cost = exchange_cost(traffic, 2, 0.5, config, mesh, c.context);
+    const ExchangeCost cost = exchange_cost(traffic, 2, 0.5, config, mesh, c.context());
     EXPECT_EQ(cost.transfers, 4 * 2 * 3);
     EXPECT_DOUBLE_EQ(cost.rows, 4 * (60 + 40) / 2.0);
     EXPECT_DOUBLE_EQ(cost.slots, 4 * (90 + 90) / 2.0);
@@ -136,7 +134,7 @@ TEST(BenchTest, ExchangeCostAddsUpWhatRanksSent) {
     EXPECT_DOUBLE_EQ(cost.bytes, 200 * 16 * 4 + 50 * 2 * 12.0);
     EXPECT_DOUBLE_EQ(cost.fullest_over_mean, (120.0 + 120.0) / (110.0 + 100.0));
     EXPECT_GT(cost.bytes_per_second, 0.0);
-    EXPECT_EQ(c.arena.mark(), 0U);
+    EXPECT_EQ(c.arena().mark(), 0U);
     mesh.shutdown();
   });
   ExchangeCost cost{.bytes = 20.0, .bytes_per_second = 10.0, .seconds_waited = 0.5};
@@ -184,11 +182,11 @@ TEST(BenchTest, EveryKernelRunsForEveryKindOfModel) {
     for (const KernelCase& kernel : kernel_cases(tiny_config(model), {})) {
       EXPECT_TRUE(names.insert(kernel.name).second) << kernel.name;
       EXPECT_GT(kernel.floor.bytes, 0.0) << kernel.name;
-      Context c;
-      const std::function<void()> run = kernel.prepare(c.context);
-      const std::size_t held = c.arena.mark();
+      Execution c = small_execution();
+      const std::function<void()> run = kernel.prepare(c.context());
+      const std::size_t held = c.arena().mark();
       for (int i = 0; i < 2; ++i) EXPECT_NO_THROW(run()) << kernel.name;
-      EXPECT_EQ(c.arena.mark(), held) << kernel.name;
+      EXPECT_EQ(c.arena().mark(), held) << kernel.name;
     }
     EXPECT_TRUE(names.contains("adamw"));
     EXPECT_EQ(names.contains("router forward"), tiny_config(model).model.moe.experts > 0);

@@ -2,11 +2,11 @@
 #include "launch/evaluation/task_run.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 
 #include "runtime/error.h"
+#include "tests/launch/random_model.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
@@ -14,31 +14,13 @@
 namespace polymoe {
 namespace {
 
-/// A model with random parameters on the ranks of this process.
-class RandomModel {
- public:
-  RandomModel(const ModelConfig& config, std::unique_ptr<Communicator> world, int expert_parallel)
-      : mesh(std::move(world), expert_parallel), store(mesh), model(config, mesh, store) {
-    omp_set_num_threads(1);  // of this rank
-    store.allocate(DType::f32, Device::cpu());
-    store.initialize(5, stream);
-  }
-  AnsweringModel answering(std::int64_t tokens_per_batch) {
-    return {.model = model,
-            .mesh = mesh,
-            .context = context,
-            .dtype = DType::f32,
-            .tokens_per_batch = tokens_per_batch};
-  }
-
-  ProcessMesh mesh;
-  ParameterStore store;
-  LanguageModel model;
-  Stream stream{Device::cpu()};
-  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 30, .poison = true}};
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
-};
+AnsweringModel answering(test::RandomModel& random, std::int64_t tokens_per_batch) {
+  return {.model = random.model,
+          .mesh = random.mesh,
+          .context = random.context,
+          .dtype = DType::f32,
+          .tokens_per_batch = tokens_per_batch};
+}
 
 class TaskRunTest : public testing::Test {
  protected:
@@ -51,9 +33,9 @@ class TaskRunTest : public testing::Test {
     std::vector<std::vector<TaskAnswer>> answers(static_cast<std::size_t>(ranks));
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       const auto rank = static_cast<std::size_t>(world->rank());
-      RandomModel random(config_, std::move(world), expert_parallel);
+      test::RandomModel random(config_, std::move(world), expert_parallel);
       answers[rank] =
-          answer_task(random.answering(tokens_per_batch), *tokenizer_, task, {}).value();
+          answer_task(answering(random, tokens_per_batch), *tokenizer_, task, {}).value();
       random.mesh.shutdown();
     });
     for (const auto& other : answers)
@@ -65,7 +47,7 @@ class TaskRunTest : public testing::Test {
   }
   /// log p of `text` after `context`, token by token from the logits of generation.
   double expected(const std::string& context, const std::string& text) {
-    RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+    test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
     std::vector<std::int32_t> ids, next;
     tokenizer_->encode(context, ids);
     if (ids.empty()) ids.push_back(tokenizer_->end_of_document());
@@ -77,7 +59,7 @@ class TaskRunTest : public testing::Test {
     DecodingCache cache(config_, config_.context, DType::f32, Device::cpu());
     double sum = 0.0;
     for (const std::int32_t id : next) {
-      const Arena::Scope scope(random.arena);
+      const Arena::Scope scope(random.context.arena);
       const Tensor tokens(ids.data(), {static_cast<std::int64_t>(ids.size())}, DType::i32,
                           Device::cpu());
       const Tensor logits = random.model.next_token_logits(tokens, cache, random.context);
@@ -148,7 +130,7 @@ TEST_F(TaskRunTest, GeneratesUntilAnEndAlikeOnAllRanks) {
   const std::string free = run(task, 1, 1)[0].generated;
   EXPECT_EQ(run(task, 2, 2)[0].generated, free);
   // What is generated ends before the first of the ends.
-  RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+  test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
   std::vector<std::int32_t> bytes;
   tokenizer_->encode(free, bytes);
   ASSERT_GT(bytes.size(), 1U);

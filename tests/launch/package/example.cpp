@@ -7,6 +7,7 @@
 #include <polymoe/launch/step/training_model.h>
 #include <polymoe/parallel/communication/local/local_communicator.h>
 #include <polymoe/parallel/communication/process_mesh.h>
+#include <polymoe/runtime/execution.h>
 
 using namespace polymoe;
 
@@ -20,11 +21,9 @@ int main() {
   const ProcessMesh mesh(std::move(make_local_communicators(1).front()), config.parallel.expert);
   TrainingModel training(config, mesh, device);
 
-  Stream stream(device);
-  Arena arena({.device = device, .capacity = std::size_t{1} << 30});
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
-  training.optimizer().initialize(config.train.seed, stream);
+  Execution execution({.device = device, .capacity = std::size_t{1} << 30});
+  ExecutionContext& context = execution.context();
+  training.optimizer().initialize(config.train.seed, context.stream);
 
   // Each token is the one before it plus 3.
   const auto fill = [&](std::int64_t, const TokenRows& rows) {

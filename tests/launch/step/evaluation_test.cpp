@@ -2,12 +2,12 @@
 #include "launch/step/evaluation.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
 
 #include "runtime/error.h"
 #include "runtime/system.h"
+#include "tests/launch/random_model.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/recorded_progress.h"
 #include "tests/support/run_ranks.h"
@@ -15,25 +15,6 @@
 
 namespace polymoe {
 namespace {
-
-/// A model with random parameters on the ranks of this process.
-class RandomModel {
- public:
-  RandomModel(const Config& config, std::unique_ptr<Communicator> world, int expert_parallel)
-      : mesh(std::move(world), expert_parallel), store(mesh), model(config.model, mesh, store) {
-    omp_set_num_threads(1);  // of this rank
-    store.allocate(DType::f32, Device::cpu());
-    store.initialize(5, stream);
-  }
-
-  ProcessMesh mesh;
-  ParameterStore store;
-  LanguageModel model;
-  Stream stream{Device::cpu()};
-  Arena arena{{.device = Device::cpu(), .capacity = std::size_t{1} << 30, .poison = true}};
-  Timeline timeline;
-  ExecutionContext context{stream, arena, timeline};
-};
 
 class ValidationTest : public testing::Test {
  protected:
@@ -50,7 +31,7 @@ class ValidationTest : public testing::Test {
     std::vector<Evaluation> results(static_cast<std::size_t>(ranks));
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       const auto rank = static_cast<std::size_t>(world->rank());
-      RandomModel random(config_, std::move(world), expert_parallel);
+      test::RandomModel random(config_.model, std::move(world), expert_parallel);
       results[rank] = evaluate(random.model, tokens, windows, random.mesh, random.context);
       random.mesh.shutdown();
     });
@@ -62,13 +43,13 @@ class ValidationTest : public testing::Test {
   }
   /// Window after window on one rank, the first `predictions` of them.
   double expected(const TokenFile& tokens, std::int64_t predictions) {
-    RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+    test::RandomModel random(config_.model, std::move(make_local_communicators(1)[0]), 1);
     double sum = 0.0;
     for (std::int64_t begin = 0; begin < predictions; begin += config_.model.context) {
-      const Arena::Scope scope(random.arena);
+      const Arena::Scope scope(random.context.arena);
       const std::int64_t length = std::min(config_.model.context, predictions - begin);
-      const TokenBatch batch{.tokens = random.arena.allocate({length}, DType::i32),
-                             .targets = random.arena.allocate({length}, DType::i32),
+      const TokenBatch batch{.tokens = random.context.arena.allocate({length}, DType::i32),
+                             .targets = random.context.arena.allocate({length}, DType::i32),
                              .sequences = 1,
                              .length = length};
       tokens.read(begin, length, batch.tokens.data<std::int32_t>());

@@ -9,6 +9,7 @@
 #include "launch/training/trainer.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/random.h"
+#include "tests/launch/random_model.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/temporary_directory.h"
@@ -115,38 +116,31 @@ TEST_F(DocumentsTraining, ValidationKeepsThemApartToo) {
   settings.model.init_std = 0.3;
   const TokenFile valid = TokenFile::open(path("valid"), 2);
   run_ranks(2, [&](std::unique_ptr<Communicator> world) {
-    ProcessMesh mesh(std::move(world), 2);
-    ParameterStore store(mesh);
-    LanguageModel model(settings.model, mesh, store);
-    Stream stream(Device::cpu());
-    store.allocate(DType::f32, Device::cpu());
-    store.initialize(5, stream);
-    Arena arena({.device = Device::cpu(), .capacity = std::size_t{1} << 28, .poison = true});
-    Timeline timeline;
-    ExecutionContext execution{stream, arena, timeline};
+    test::RandomModel random(settings.model, std::move(world), 2);
     // One window holds the file, so that no document is cut.
     const DocumentEnds ends(valid, path("valid").string(), settings.data);
     const Evaluation together =
-        evaluate(model, valid, {.context = valid.tokens(), .documents = &ends}, mesh, execution);
+        evaluate(random.model, valid, {.context = valid.tokens(), .documents = &ends}, random.mesh,
+                 random.context);
     double sum = 0.0;
     std::int64_t tokens = 0;
     for (std::int64_t i = 0; i < valid.documents(); ++i) {
-      const Arena::Scope scope(arena);
+      const Arena::Scope scope(random.context.arena);
       const TokenFile::Range document = valid.document(i);
       const std::int64_t length = document.size() - 1;
-      const TokenBatch batch{.tokens = arena.allocate({length}, DType::i32),
-                             .targets = arena.allocate({length}, DType::i32),
+      const TokenBatch batch{.tokens = random.context.arena.allocate({length}, DType::i32),
+                             .targets = random.context.arena.allocate({length}, DType::i32),
                              .sequences = 1,
                              .length = length};
       valid.read(document.begin, length, batch.tokens.data<std::int32_t>());
       valid.read(document.begin + 1, length, batch.targets.data<std::int32_t>());
-      const Tensor losses = model.token_losses(batch, execution);
+      const Tensor losses = random.model.token_losses(batch, random.context);
       for (std::int64_t t = 0; t < length; ++t) sum += static_cast<double>(losses.data<float>()[t]);
       tokens += length;
     }
     EXPECT_EQ(together.tokens, tokens);
     EXPECT_NEAR(together.loss_sum, sum, 1e-5 * sum);
-    mesh.shutdown();
+    random.mesh.shutdown();
   });
 }
 

@@ -10,6 +10,7 @@
 #include "kernels/random_normal/random_normal.h"
 #include "parallel/parameters/gradient_reducer.h"
 #include "parallel/parameters/sharded_optimizer.h"
+#include "runtime/execution.h"
 #include "support/compare.h"
 #include "support/random_tensor.h"
 #include "tests/parallel/parameters/toy_parameters.h"
@@ -68,10 +69,10 @@ OwnedTensor rounded(const Tensor& exact, Stream& stream) {
 TEST_P(RoundedValues, AreTheCopyOfAnF32Run) {
   run_ranks(GetParam().ranks, [](std::unique_ptr<Communicator> world) {
     ProcessMesh mesh(std::move(world), GetParam().expert_parallel);
-    Stream stream(Device::cpu());
-    Arena arena({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true});
-    Timeline timeline;
-    ExecutionContext context{stream, arena, timeline};
+    Execution execution(
+        {.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true});
+    ExecutionContext& context = execution.context();
+    Stream& stream = context.stream;
     Replica exact(mesh, DType::f32, {}, stream), narrow(mesh, DType::bf16, {}, stream);
     for (int step = 0; step < 4; ++step) {
       auto other = exact.store.parameters().begin();

@@ -104,7 +104,9 @@ class Reference {
 /// A rank's toy model and what a step runs on.
 struct Rank {
   Rank(std::unique_ptr<Communicator> world, int expert_parallel)
-      : mesh(std::move(world), expert_parallel), store(mesh) {
+      : mesh(std::move(world), expert_parallel),
+        store(mesh),
+        execution({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}) {
     declare_toy_parameters(store, mesh);
     store.allocate(DType::f64, Device::cpu());
     store.initialize(3, context.stream);
@@ -112,7 +114,7 @@ struct Rank {
 
   ProcessMesh mesh;
   ParameterStore store;
-  Execution execution{{.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true}};
+  Execution execution;
   ExecutionContext& context = execution.context();
 };
 
