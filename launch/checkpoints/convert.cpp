@@ -8,7 +8,6 @@
 #include <sstream>
 #include <string>
 #include <string_view>
-#include <system_error>
 
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/config/config.h"
@@ -19,33 +18,12 @@
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/writer.h"
 #include "runtime/error.h"
-#include "runtime/files/file.h"
+#include "runtime/files/new_directory.h"
 
 namespace polymoe {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The checkpoint under construction lies in TO.partial/, which goes whatever happens.
-class Workplace {
- public:
-  explicit Workplace(const fs::path& to) : path_(to.string() + ".partial") {
-    std::error_code ignored;  // what cannot be removed fails in the next line
-    fs::remove_all(path_, ignored);
-    make_directories(path_);
-  }
-  ~Workplace() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Workplace(const Workplace&) = delete;
-  Workplace& operator=(const Workplace&) = delete;
-
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 /// INI text with another parallel.expert; everything else stays as it was written, by whatever
 /// version.
@@ -113,9 +91,7 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
     throw InvalidArgument(
         fmt::format("--expert-parallel {}: must be a divisor of the number of ranks ({})",
                     expert_parallel, ranks));
-  std::error_code error;
-  if (fs::exists(to) && !fs::is_empty(to, error))
-    throw InvalidArgument(to.string() + ": exists; name a new directory");
+  NewDirectory directory(to, "OUT");
   check_all_known(reader, from, config.model, expert_parallel);
   info.ranks = ranks;
   info.expert_parallel = expert_parallel;
@@ -124,9 +100,8 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
   for (const auto& tensor : reader.manifest().tensors)
     bytes += tensor.shape.elements() * static_cast<std::int64_t>(size_of(tensor.dtype));
   Progress progress(output, {.what = "converting", .total = bytes, .unit = "bytes"});
-  const Workplace workplace(to);
   write_checkpoint(
-      workplace.path(), info,
+      directory.partial(), info,
       [&](int rank) {
         return pieces_of(reader, config.model,
                          {.rank = rank, .ranks = ranks, .expert_parallel = expert_parallel},
@@ -137,8 +112,7 @@ void convert_checkpoint(const fs::path& from, const fs::path& to, int ranks, int
         const DType stored = reader.manifest().find(piece.name)->dtype;
         progress.advance(piece.data.elements() * static_cast<std::int64_t>(size_of(stored)));
       });
-  rename_path(workplace.path() / checkpoint_name(info.step), to);
-  sync_directory(fs::absolute(to).parent_path());
+  directory.complete(directory.partial() / checkpoint_name(info.step));
 }
 
 }  // namespace polymoe

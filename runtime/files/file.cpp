@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "runtime/error.h"
+#include "runtime/files/new_file.h"
 #include "runtime/rounding.h"
 
 namespace polymoe {
@@ -218,19 +219,10 @@ std::int64_t size_of_file(const std::filesystem::path& path) {
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view content) {
-  std::filesystem::path partial = path;
-  partial += ".partial";
-  try {
-    OutputFile file(partial);
-    file.write(content);
-    file.sync();
-    file.close();
-    rename_path(partial, path);
-  } catch (...) {
-    std::error_code ignored;  // the first failure is the one to report
-    std::filesystem::remove(partial, ignored);
-    throw;
-  }
+  NewFile file(path);
+  file.write(content);
+  file.finish();
+  file.complete();
   sync_directory(path.has_parent_path() ? path.parent_path() : ".");
 }
 

@@ -19,7 +19,7 @@ std::filesystem::path with_suffix(std::filesystem::path path, const char* suffix
 }
 
 template <class T>
-void write_value(OutputFile& file, T value) {
+void write_value(NewFile& file, T value) {
   file.write(&value, sizeof value);
 }
 
@@ -39,15 +39,8 @@ MegatronWriter::MegatronWriter(const std::filesystem::path& prefix, std::int64_t
       idx_(with_suffix(prefix, ".idx")),
       mask_path_(with_suffix(prefix, ".mask.bin")),
       vocab_(checked_vocabulary(vocab)),
-      data_(with_suffix(bin_, ".partial")) {
-  if (with_mask) mask_.emplace(with_suffix(mask_path_, ".partial"));
-}
-
-MegatronWriter::~MegatronWriter() {
-  std::error_code ignored;  // after finish() there is nothing to remove
-  std::filesystem::remove(with_suffix(bin_, ".partial"), ignored);
-  std::filesystem::remove(with_suffix(idx_, ".partial"), ignored);
-  std::filesystem::remove(with_suffix(mask_path_, ".partial"), ignored);
+      data_(bin_) {
+  if (with_mask) mask_.emplace(mask_path_);
 }
 
 void MegatronWriter::add(std::span<const std::int32_t> document) {
@@ -89,12 +82,10 @@ void MegatronWriter::end_document() {
 }
 
 void MegatronWriter::finish() {
-  data_.sync();
-  data_.close();
-
+  data_.finish();
   const bool narrow = vocab_ < first_wide_vocabulary;
   const std::int64_t token_bytes = narrow ? 2 : 4;
-  OutputFile index(with_suffix(idx_, ".partial"));
+  NewFile index(idx_);
   index.write(std::string_view("MMIDIDX\0\0", 9));
   write_value(index, std::uint64_t{1});
   write_value(index, static_cast<std::uint8_t>(narrow ? 8 : 4));
@@ -107,19 +98,16 @@ void MegatronWriter::finish() {
     offset += length * token_bytes;
   }
   for (std::int64_t i = 0; i <= documents(); ++i) write_value(index, i);
-  index.sync();
-  index.close();
-
-  std::error_code ignored;
+  index.finish();
   if (mask_) {
-    mask_->sync();
-    mask_->close();
-    rename_path(mask_->path(), mask_path_);
+    mask_->finish();
+    mask_->complete();
   } else {
+    std::error_code ignored;
     std::filesystem::remove(mask_path_, ignored);
   }
-  rename_path(data_.path(), bin_);
-  rename_path(index.path(), idx_);
+  data_.complete();
+  index.complete();
   sync_directory(bin_.has_parent_path() ? bin_.parent_path() : ".");
 }
 

@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "runtime/files/file.h"
+#include "runtime/files/new_file.h"
 
 namespace polymoe {
 
@@ -20,7 +20,6 @@ namespace polymoe {
 class MegatronWriter {
  public:
   MegatronWriter(const std::filesystem::path& prefix, std::int64_t vocab, bool with_mask = false);
-  ~MegatronWriter();
   MegatronWriter(const MegatronWriter&) = delete;
   MegatronWriter& operator=(const MegatronWriter&) = delete;
 
@@ -39,8 +38,8 @@ class MegatronWriter {
  private:
   std::filesystem::path bin_, idx_, mask_path_;
   std::int64_t vocab_;
-  OutputFile data_;
-  std::optional<OutputFile> mask_;
+  NewFile data_;
+  std::optional<NewFile> mask_;
   std::vector<std::int32_t> lengths_;
   std::vector<std::uint16_t> narrow_;
   std::int64_t tokens_ = 0;

@@ -11,12 +11,12 @@ namespace polymoe {
 
 namespace fs = std::filesystem;
 
-NewDirectory::NewDirectory(const fs::path& path, const char* option)
+NewDirectory::NewDirectory(const fs::path& path, const char* argument)
     : path_(fs::absolute(path).lexically_normal()) {
   if (!path_.has_filename()) path_ = path_.parent_path();  // "DIR/"
   std::error_code error;
   if (fs::exists(path_, error) && !(fs::is_directory(path_, error) && fs::is_empty(path_, error)))
-    throw InvalidArgument(std::string(option) + " " + path.string() +
+    throw InvalidArgument(std::string(argument) + " " + path.string() +
                           ": exists already; must be a new or an empty directory");
   partial_ = path_;
   partial_ += ".partial";
@@ -29,10 +29,10 @@ NewDirectory::~NewDirectory() {
   if (!partial_.empty()) fs::remove_all(partial_, ignored);
 }
 
-void NewDirectory::complete() {
-  sync_directory(partial_);
-  rename_path(partial_, path_);
-  partial_.clear();
+void NewDirectory::complete(const fs::path& whole) {
+  sync_directory(whole);
+  rename_path(whole, path_);
+  if (whole == partial_) partial_.clear();
   sync_directory(path_.parent_path());
 }
 

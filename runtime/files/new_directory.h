@@ -9,17 +9,18 @@ namespace polymoe {
 /// which the destructor removes.
 class NewDirectory {
  public:
-  /// Throws InvalidArgument naming `option` when `path` exists and is not an empty directory,
+  /// Throws InvalidArgument naming the `argument` that gave the path, when `path` exists and is not an empty directory,
   /// OutputFileError when it cannot be made.
-  NewDirectory(const std::filesystem::path& path, const char* option);
+  NewDirectory(const std::filesystem::path& path, const char* argument);
   ~NewDirectory();
   NewDirectory(const NewDirectory&) = delete;
   NewDirectory& operator=(const NewDirectory&) = delete;
 
   /// Where to write.
   const std::filesystem::path& partial() const { return partial_; }
-  /// Gives it its name. Throws OutputFileError.
-  void complete();
+  /// Gives its name to it, or to a directory in it. Throws OutputFileError.
+  void complete() { complete(partial_); }
+  void complete(const std::filesystem::path& whole);
 
  private:
   std::filesystem::path path_, partial_;
