@@ -97,11 +97,10 @@ std::string read_text(const std::string& path, Communicator& world) {
 
 /// A line of standard input, on every rank; nothing at its end.
 std::optional<std::string> read_line(Communicator& world) {
-  const std::string answer = on_first_rank(world, [&] {
+  return on_first_rank(world, [] {
     std::string line;
-    return std::getline(std::cin, line) ? "+" + line : std::string();
+    return std::getline(std::cin, line) ? std::optional(line) : std::nullopt;
   });
-  return answer.empty() ? std::nullopt : std::optional(answer.substr(1));
 }
 
 /// How many tokens are drawn: what was asked for, else 128 or what fits.

@@ -55,16 +55,20 @@ std::vector<std::string> gather_text(const std::string& text, Communicator& rank
 }
 
 std::string broadcast_text(const std::string& text, int root, Communicator& ranks) {
+  return broadcast_text(std::optional(text), root, ranks).value();
+}
+
+std::optional<std::string> broadcast_text(const std::optional<std::string>& text, int root,
+                                          Communicator& ranks) {
   Stream stream(Device::cpu());
-  const OwnedTensor length({1}, DType::i64, Device::cpu());
-  *length->data<std::int64_t>() = static_cast<std::int64_t>(text.size());
-  ranks.broadcast(*length, root, stream);
-  const std::int64_t count = *length->data<std::int64_t>();
-  if (count == 0) return "";
-  const OwnedTensor bytes({count}, DType::u8, Device::cpu());
-  if (ranks.rank() == root) std::memcpy(bytes->raw(), text.data(), text.size());
+  std::int64_t length = text ? static_cast<std::int64_t>(text->size()) : -1;
+  ranks.broadcast(Tensor(&length, {1}, DType::i64, Device::cpu()), root, stream);
+  if (length < 0) return std::nullopt;
+  if (length == 0) return "";
+  const OwnedTensor bytes({length}, DType::u8, Device::cpu());
+  if (ranks.rank() == root) std::memcpy(bytes->raw(), text->data(), text->size());
   ranks.broadcast(*bytes, root, stream);
-  return {static_cast<const char*>(bytes->raw()), static_cast<std::size_t>(count)};
+  return std::string(static_cast<const char*>(bytes->raw()), static_cast<std::size_t>(length));
 }
 
 bool same_on_all_ranks(std::int64_t number, Communicator& ranks) {

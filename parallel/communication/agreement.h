@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -35,6 +36,9 @@ std::vector<std::string> gather_text(const std::string& text, Communicator& rank
 
 /// The text of `root`, on every rank. Collective.
 std::string broadcast_text(const std::string& text, int root, Communicator& ranks);
+/// Likewise, or nothing where it has none.
+std::optional<std::string> broadcast_text(const std::optional<std::string>& text, int root,
+                                          Communicator& ranks);
 
 /// Whether every rank brings the same number. Collective.
 bool same_on_all_ranks(std::int64_t number, Communicator& ranks);
@@ -47,14 +51,14 @@ void on_every_rank(Communicator& ranks, Body&& body) {
 }
 
 /// Runs `body` on rank 0 alone. What it throws there is thrown on every rank; what it returns,
-/// nothing or a text, is returned on every rank. Collective.
+/// nothing, a text, or a text where there is one, is returned on every rank. Collective.
 template <class Body>
 std::invoke_result_t<Body> on_first_rank(Communicator& ranks, Body&& body) {
   const bool first = ranks.rank() == 0;
   if constexpr (std::is_void_v<std::invoke_result_t<Body>>) {
     throw_alike(first ? failure_of(std::forward<Body>(body)) : nullptr, ranks);
   } else {
-    std::string text;
+    std::invoke_result_t<Body> text;
     throw_alike(first ? failure_of([&] { text = std::forward<Body>(body)(); }) : nullptr, ranks);
     return broadcast_text(text, 0, ranks);
   }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 
 #include "runtime/error.h"
@@ -39,6 +40,17 @@ TEST(AgreementTest, TextOfTheFirstRankReachesEveryRank) {
       });
     });
     for (const std::string& own : seen) EXPECT_EQ(own, text);
+  }
+}
+
+TEST(AgreementTest, AnEmptyTextIsNotNone) {
+  const std::optional<std::string> lines[] = {"", "a line", std::nullopt};
+  for (const std::optional<std::string>& line : lines) {
+    std::array<std::optional<std::string>, ranks> seen{"?", "?", "?"};
+    run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
+      seen[static_cast<std::size_t>(world->rank())] = on_first_rank(*world, [&] { return line; });
+    });
+    for (const std::optional<std::string>& own : seen) EXPECT_EQ(own, line);
   }
 }
 
