@@ -143,22 +143,16 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
     const Tensor expert_x = read.rows(0, round.rows()), expert_y = made.rows(0, round.rows());
     const Tensor pre =
         kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(round.rows(), dtype, arena);
-    const auto gather = [&](Gathered rows) {
-      exchange.gather(plan, round, x, kept.arrived, rows, expert_x, context);
+    const auto arrive = [&] {
+      exchange.wait(arriving, context);
+      exchange.gather(plan, round, x, kept.arrived, Gathered::of_second, expert_x, context);
     };
-    const LateRows late{.early = round.early,
-                        .arrive =
-                            [&] {
-                              exchange.wait(arriving, context);
-                              gather(Gathered::of_second);
-                            },
-                        .leave =
-                            [&] {
-                              exchange.sum_arrived(plan, round, expert_y, home, context);
-                              if (round.end == plan.sources())
-                                exchange.send_home(plan, home, context);
-                            }};
-    gather(Gathered::of_first);
+    const auto leave = [&] {
+      exchange.sum_arrived(plan, round, expert_y, home, context);
+      if (round.end == plan.sources()) exchange.send_home(plan, home, context);
+    };
+    const LateRows late{.early = round.early, .arrive = arrive, .leave = leave};
+    exchange.gather(plan, round, x, kept.arrived, Gathered::of_first, expert_x, context);
     layer.routed.forward(expert_x, round.offsets, weights_of(plan, round), pre, expert_y, &late,
                          context);
     exchange.sum_own(plan, round, expert_y, home, context);
@@ -221,26 +215,20 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
       pre = layer.routed.allocate_pre(round.rows(), dtype, arena);
       layer.routed.pre_activations(expert_x, round.offsets, pre, context);
     }
-    const auto gather = [&](Gathered rows) {
-      exchange.gather(plan, round, d_y, arrived, rows, d_expert_y, context);
+    const auto arrive = [&] {
+      exchange.wait(arriving, context);
+      exchange.gather(plan, round, d_y, arrived, Gathered::of_second, d_expert_y, context);
     };
-    const LateRows late{.early = round.early,
-                        .arrive =
-                            [&] {
-                              exchange.wait(arriving, context);
-                              gather(Gathered::of_second);
-                            },
-                        .leave =
-                            [&] {
-                              exchange.sum_arrived(plan, round, d_row_weights, weights_home,
-                                                   context);
-                              exchange.sum_arrived(plan, round, d_expert_x, home, context);
-                              if (round.end != plan.sources()) return;
-                              // The weights' gradients first: the router's backward pass hides the rows' way.
-                              exchange.send_home(plan, weights_home, context);
-                              exchange.send_home(plan, home, context);
-                            }};
-    gather(Gathered::of_first);
+    const auto leave = [&] {
+      exchange.sum_arrived(plan, round, d_row_weights, weights_home, context);
+      exchange.sum_arrived(plan, round, d_expert_x, home, context);
+      if (round.end != plan.sources()) return;
+      // The weights' gradients first: the router's backward pass hides the rows' way.
+      exchange.send_home(plan, weights_home, context);
+      exchange.send_home(plan, home, context);
+    };
+    const LateRows late{.early = round.early, .arrive = arrive, .leave = leave};
+    exchange.gather(plan, round, d_y, arrived, Gathered::of_first, d_expert_y, context);
     layer.routed.backward(d_expert_y, expert_x, round.offsets, weights_of(plan, round), pre,
                           d_expert_x, flat(d_row_weights), &late, context);
     exchange.sum_own(plan, round, d_row_weights, weights_home, context);

@@ -7,12 +7,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cmath>
 #include <utility>
 
 #include "launch/machine/machine_rates.h"
 #include "launch/step/arena_size.h"
-#include "launch/step/evaluation.h"
 #include "launch/training/not_finite.h"
 #include "launch/training/replica_check.h"
 #include "moe/model_size.h"
@@ -66,7 +64,9 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
                        execution_.stream(), options_.saves);
   position_ = checkpoints_->start();
   outputs_.open(options_.environment, position_.step, mesh_.world());
-  scoring_.emplace(config_, mesh_.world());
+  evaluation_.emplace(
+      RunEvaluation::Run{config_, mesh_, data_, model_, execution_.context(), outputs_, log_},
+      [this] { return asked_to_stop(); });
   product_rate_ =
       measure_product_rate(mesh_.world(),
                            {.extent = options_.rate_extent > 0 ? options_.rate_extent
@@ -306,52 +306,6 @@ void Trainer::begin_work(std::string_view work) {
   if (options_.work_begins) options_.work_begins(work);
 }
 
-/// A validation is left where a rank is asked to stop meanwhile.
-void Trainer::validate(StepMetrics& metrics) {
-  const TrainConfig& train = config_.train;
-  const std::vector<std::string> names = data_.valid_names();
-  double loss = 0.0;
-  std::vector<std::pair<std::string, double>> losses;
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    const double share = data_.valid_shares()[i];
-    const auto windows = static_cast<double>(train.valid_batches * train.global_batch) * share;
-    const Evaluation result =
-        evaluate(model_.model(), data_.valid()[i],
-                 {.context = config_.model.context,
-                  .per_batch = model_.shares().largest(),
-                  .max_windows = static_cast<std::int64_t>(std::ceil(windows)),
-                  .documents = data_.valid_documents(i),
-                  .leave = [&] { return asked_to_stop(); }},
-                 mesh_, execution_.context());
-    if (!result.complete) {
-      log_.info(fmt::format("the validation of step {} is left", position_.step));
-      return;
-    }
-    loss += share * result.loss();
-    losses.emplace_back(names[i], result.loss());
-  }
-  metrics.valid_loss = valid_loss_ = loss;
-  metrics.valid_losses = std::move(losses);
-  outputs_.validated(position_.step, loss);
-}
-
-/// Likewise.
-void Trainer::score_tasks(StepMetrics& metrics) {
-  const auto scores = scoring_->score(
-      {.model = model_.model(),
-       .mesh = mesh_,
-       .context = execution_.context(),
-       .dtype = model_.parameters().dtype(),
-       .tokens_per_batch = scoring_tokens(config_, mesh_.world().size(), options_.device),
-       .leave = [&] { return asked_to_stop(); }});
-  if (!scores) {
-    log_.info(fmt::format("the scoring of step {} is left", position_.step));
-    return;
-  }
-  metrics.scores = scores->values;
-  outputs_.scored(position_.step, scores->table);
-}
-
 RunEnd Trainer::run() {
   const TrainConfig& train = config_.train;
   const std::int64_t& done = position_.step;
@@ -372,9 +326,8 @@ RunEnd Trainer::run() {
     // What a step that is not finite leaves is not worth an older checkpoint.
     const bool save_due = save_put_off_ && guard_.not_finite_in_a_row() == 0;
     if (save_due) save_put_off_ = false;
-    const bool valid_due = !data_.valid().empty() && train.valid_every > 0 &&
-                           (done % train.valid_every == 0 || done == train.steps);
-    const bool scores_due = scoring_->is_due(done, train.steps);
+    const bool valid_due = evaluation_->validation_is_due(done);
+    const bool scores_due = evaluation_->scoring_is_due(done);
     // These may take long: the step before them is written meanwhile.
     if (stopped_by_ == StopRequest::none && (valid_due || scores_due) && save_due) {
       begin_work("saving");
@@ -382,11 +335,11 @@ RunEnd Trainer::run() {
     }
     if (stopped_by_ == StopRequest::none && valid_due) {
       begin_work("validating");
-      validate(metrics);
+      evaluation_->validate(metrics);
     }
     if (stopped_by_ == StopRequest::none && scores_due) {
       begin_work("scoring");
-      score_tasks(metrics);
+      evaluation_->score_tasks(metrics);
     }
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
     outputs_.report(metrics);

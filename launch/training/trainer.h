@@ -16,11 +16,11 @@
 #include "launch/step/training_model.h"
 #include "launch/training/rank_reports.h"
 #include "launch/training/run_checkpoints.h"
+#include "launch/training/run_evaluation.h"
 #include "launch/training/run_outputs.h"
 #include "launch/training/step_guard.h"
 #include "launch/training/step_metrics.h"
 #include "launch/training/step_trace.h"
-#include "launch/training/task_scoring.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/execution.h"
@@ -59,8 +59,8 @@ enum class RunEnd : std::uint8_t {
 };
 
 /// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
-/// the beginning: the loop over steps. What it starts from and saves is RunCheckpoints' matter,
-/// what it tells RunOutputs'.
+/// the beginning: the loop over steps. What it starts from and saves is RunCheckpoints' matter, how
+/// it is evaluated on the way RunEvaluation's, what it tells RunOutputs'.
 class Trainer {
  public:
   /// The configuration has no training_violations(). Everything else that can be refused is refused
@@ -85,7 +85,7 @@ class Trainer {
   const std::string& resumed_from() const { return checkpoints_->resumed_from(); }
   /// Of the last steps of run(), and of its last validation; nothing where there was none.
   double recent_loss() const { return recent_loss_; }
-  std::optional<double> valid_loss() const { return valid_loss_; }
+  std::optional<double> valid_loss() const { return evaluation_->valid_loss(); }
   /// What ended a preempted run, the same on every rank.
   StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }
@@ -116,8 +116,6 @@ class Trainer {
   void begin_work(std::string_view work);
   bool save_is_due() const;
   void end_if_output_failed(const Sums& sums);
-  void validate(StepMetrics& metrics);
-  void score_tasks(StepMetrics& metrics);
 
   const Config config_;
   const ProcessMesh& mesh_;
@@ -133,7 +131,7 @@ class Trainer {
   RankReports rank_reports_;
   StepGuard guard_;
   std::optional<RunCheckpoints> checkpoints_;
-  std::optional<TaskScoring> scoring_;
+  std::optional<RunEvaluation> evaluation_;
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
   bool save_due_ = false;  // by time, in the step that was done last
@@ -142,7 +140,6 @@ class Trainer {
   std::string where_not_finite_;  // in the first of the last steps that were not finite
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
-  std::optional<double> valid_loss_;
   std::unique_ptr<ReadAhead> samples_;  // from the first step on
   std::int64_t padding_ = 0;            // rows of the step under way that hold no token
   bool told_of_rounds_ = false;
