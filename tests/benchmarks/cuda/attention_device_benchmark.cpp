@@ -3,7 +3,6 @@
 // products of it forward, five backward. The floor is the time of one dense bf16 product of as many
 // operations at the rate measured in the same run.
 #include <cstdio>
-#include <exception>
 #include <functional>
 #include <string>
 
@@ -62,11 +61,7 @@ void attention(const AttentionShape& s, DType dtype, double rate, Stream& stream
   print_row("attention_backward " + name, backward, 5.0 * product, rate);
 }
 
-int run() {
-  if (cuda::device_count() == 0) {
-    std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
-    return 1;
-  }
+void run() {
   Stream stream(gpu);
   const double rate = product_rate(stream);
   std::printf("%s, bf16 product %.1f TFLOP/s\n", cuda::describe_device(0).c_str(), rate * 1e-12);
@@ -78,17 +73,9 @@ int run() {
   attention({1, 4096, 4096, 16, 16, 128}, DType::f32, rate, stream);
   attention({1, 4096, 4096, 16, 16, 100}, DType::bf16, rate, stream);
   attention({1, 1, 4096, 16, 16, 128}, DType::bf16, rate, stream);
-  return 0;
 }
 
 }  // namespace
 }  // namespace polymoe::benchmarks
 
-int main() {
-  try {
-    return polymoe::benchmarks::run();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main() { return polymoe::benchmarks::run_on_gpu(polymoe::benchmarks::run); }

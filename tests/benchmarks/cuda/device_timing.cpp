@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <vector>
 
 #include "runtime/copy.h"
@@ -32,6 +33,20 @@ class Event {
 };
 
 }  // namespace
+
+int run_on_gpu(const std::function<void()>& body) {
+  try {
+    if (cuda::device_count() == 0) {
+      std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
+      return 1;
+    }
+    body();
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}
 
 double median_seconds(Stream& stream, const std::function<void()>& work) {
   const auto native = static_cast<cudaStream_t>(stream.native());

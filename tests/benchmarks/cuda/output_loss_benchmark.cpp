@@ -4,7 +4,6 @@
 #include "kernels/output_loss/output_loss.h"
 
 #include <cstdio>
-#include <exception>
 #include <string>
 
 #include "cuda/device_timing.h"
@@ -88,27 +87,15 @@ void output_loss(Stream& stream, std::int64_t vocab, double copy_bandwidth) {
               6.0 * static_cast<double>(rows) * static_cast<double>(vocab), copy_bandwidth);
 }
 
-int run() {
-  if (cuda::device_count() == 0) {
-    std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
-    return 1;
-  }
+void run() {
   Stream stream(gpu);
   const double copy_bandwidth = device_copy_bandwidth(stream);
   std::printf("%s, device copy %.2f TB/s\n", cuda::describe_device(0).c_str(),
               copy_bandwidth * 1e-12);
   for (const std::int64_t vocab : {50304, 32000}) output_loss(stream, vocab, copy_bandwidth);
-  return 0;
 }
 
 }  // namespace
 }  // namespace polymoe::benchmarks
 
-int main() {
-  try {
-    return polymoe::benchmarks::run();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main() { return polymoe::benchmarks::run_on_gpu(polymoe::benchmarks::run); }

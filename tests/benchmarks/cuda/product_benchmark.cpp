@@ -4,7 +4,6 @@
 // MoE layer, against the bytes that it has to move.
 #include <cmath>
 #include <cstdio>
-#include <exception>
 #include <functional>
 #include <string>
 #include <vector>
@@ -186,11 +185,7 @@ void routing(Stream& stream, double copy_bandwidth) {
       [&] { sum_rows(*dispatched, *slot_rows, Write::overwrite, *x, stream); });
 }
 
-int run() {
-  if (cuda::device_count() == 0) {
-    std::fprintf(stderr, "%s\n", cuda::unavailable_reason().c_str());
-    return 1;
-  }
+void run() {
   Stream stream(gpu);
   const double copy_bandwidth = device_copy_bandwidth(stream);
   std::printf("%s, device copy %.2f TB/s\n", cuda::describe_device(0).c_str(),
@@ -211,17 +206,9 @@ int run() {
     feed_forward(stream, spread(deviation), name, rate);
   }
   routing(stream, copy_bandwidth);
-  return 0;
 }
 
 }  // namespace
 }  // namespace polymoe::benchmarks
 
-int main() {
-  try {
-    return polymoe::benchmarks::run();
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main() { return polymoe::benchmarks::run_on_gpu(polymoe::benchmarks::run); }
