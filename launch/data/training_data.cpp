@@ -11,6 +11,7 @@
 #include "launch/config/values.h"
 #include "launch/data/names_apart.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/packed.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -44,6 +45,31 @@ std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int to
   std::vector<TokenFile> opened;
   for (const WeightedFile& file : files) opened.push_back(TokenFile::open(file.path, token_bytes));
   return opened;
+}
+
+/// Position and notes, as ranks send them to each other.
+std::string pack(const DataContinuation& next) {
+  Packer packer;
+  packer.number(next.position.sample).number(next.position.tokens);
+  packer.number(static_cast<std::int64_t>(next.position.files.size()));
+  for (const DataPosition::File& file : next.position.files)
+    packer.number(file.slot).number(file.start);
+  for (const std::string& note : next.notes) packer.text(note);
+  return packer.take();
+}
+
+DataContinuation unpack(const std::string& packed) {
+  Unpacker unpacker(packed);
+  DataContinuation next;
+  next.position.sample = unpacker.number();
+  next.position.tokens = unpacker.number();
+  next.position.files.resize(static_cast<std::size_t>(unpacker.number()));
+  for (DataPosition::File& file : next.position.files) {
+    file.slot = unpacker.number();
+    file.start = unpacker.number();
+  }
+  while (!unpacker.done()) next.notes.push_back(unpacker.text());
+  return next;
 }
 
 }  // namespace
@@ -118,24 +144,16 @@ void TrainingData::agree_on_tokenizer() {
 
 std::vector<std::string> TrainingData::go_on(const Json& state, std::int64_t sample,
                                              std::int64_t tokens, Communicator& world) {
-  const std::string text =
-      on_first_rank(world, [&] { return continuation(state, sample, tokens); });
-  const Json json = parse_json(text, "the data's position");
-  DataPosition position{.sample = json.at("sample").as_integer(),
-                        .tokens = json.at("tokens").as_integer(),
-                        .files = {}};
-  for (const Json& file : json.at("files").items())
-    position.files.push_back(
-        {.slot = file.at("slot").as_integer(), .start = file.at("start").as_integer()});
-  train_.begin(position);
-  std::vector<std::string> notes;
-  for (const Json& note : json.at("notes").items()) notes.push_back(note.as_string());
-  return notes;
+  const std::string packed =
+      on_first_rank(world, [&] { return pack(continuation(state, sample, tokens)); });
+  DataContinuation next = unpack(packed);
+  train_.begin(next.position);
+  return std::move(next.notes);
 }
 
-/// What all ranks must know, as text.
-std::string TrainingData::continuation(const Json& state, std::int64_t sample,
-                                       std::int64_t tokens) {
+/// On one rank. What is unused stays here, the rest all ranks must know.
+DataContinuation TrainingData::continuation(const Json& state, std::int64_t sample,
+                                            std::int64_t tokens) {
   DataContinuation next;
   if (state.is_null()) {
     // Of a version that kept no such state: it began at sample 0 with these files.
@@ -158,14 +176,7 @@ std::string TrainingData::continuation(const Json& state, std::int64_t sample,
     next = std::move(found);
   }
   unused_ = next.unused;
-  Json files = Json::array(), notes = Json::array();
-  for (const DataPosition::File& file : next.position.files)
-    files.add(Json::object().set("slot", file.slot).set("start", file.start));
-  for (const std::string& note : next.notes) notes.add(note);
-  Json json = Json::object();
-  json.set("sample", next.position.sample).set("tokens", next.position.tokens);
-  json.set("files", std::move(files)).set("notes", std::move(notes));
-  return json.dump();
+  return next;
 }
 
 Json TrainingData::state(std::int64_t sample) const {

@@ -52,7 +52,7 @@ class TrainingData {
   void look(const TokenFile& file, std::int64_t samples);
   void look_at_all();
   void agree_on_tokenizer();
-  std::string continuation(const Json& state, std::int64_t sample, std::int64_t tokens);
+  DataContinuation continuation(const Json& state, std::int64_t sample, std::int64_t tokens);
 
   const Config config_;
   TokenData train_;

@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <sstream>
+#include <string>
+#include <utility>
 
 #include "launch/data/data_state.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/agreement.h"
 #include "parallel/communication/mpi/environment.h"
+#include "parallel/communication/packed.h"
 #include "runtime/error.h"
 #include "runtime/files/token_file.h"
 
@@ -41,18 +44,19 @@ void add_files(const std::vector<WeightedFile>& files, int token_bytes, RankFact
   }
 }
 
-/// A record of keys and values; neither holds a line's end.
-std::string to_text(const RankFacts& facts) {
-  std::string text;
-  for (const auto& [key, value] : facts) text += fmt::format("{}\n{}\n", key, value);
-  return text;
+/// Keys and values, as ranks send them to each other.
+std::string pack(const RankFacts& facts) {
+  Packer packer;
+  for (const auto& [key, value] : facts) packer.text(key).text(value);
+  return packer.take();
 }
 
-RankFacts from_text(const std::string& text) {
+RankFacts unpack(const std::string& packed) {
   RankFacts facts;
-  std::istringstream lines(text);
-  for (std::string key, value; std::getline(lines, key) && std::getline(lines, value);)
-    facts.emplace_back(key, value);
+  for (Unpacker unpacker(packed); !unpacker.done();) {
+    std::string key = unpacker.text();
+    facts.emplace_back(std::move(key), unpacker.text());
+  }
   return facts;
 }
 
@@ -72,7 +76,7 @@ RankFacts facts_of_rank(const Config& config, Device device) {
 }
 
 void check_same_as_first(const RankFacts& own, Communicator& world) {
-  const RankFacts first = from_text(on_first_rank(world, [&] { return to_text(own); }));
+  const RankFacts first = unpack(on_first_rank(world, [&] { return pack(own); }));
   const auto [here, there] = std::ranges::mismatch(own, first);
   if (here == own.end() && there == first.end()) return;
   if (here != own.end() && there != first.end() && here->first == there->first)
