@@ -61,6 +61,20 @@ Shape output_shape(const char* operation, const Activation& activation, const Te
   return {x.dim(0), x.dim(1) / factor};
 }
 
+// What both passes are given: their activation, rows, groups and coefficients. Returns the shape of
+// the output rows.
+Shape check_rows(const char* operation, const Activation& activation, const Tensor& x,
+                 const Tensor& coefficients, const std::vector<std::int64_t>& group_offsets,
+                 Device device) {
+  check_activation(operation, activation);
+  const Shape shape = output_shape(operation, activation, x);
+  check_offsets(operation, group_offsets, x.dim(0));
+  check_coefficients(operation, "coefficients", activation, coefficients,
+                     static_cast<std::int64_t>(group_offsets.size()) - 1,
+                     accumulation_dtype(x.dtype()), device);
+  return shape;
+}
+
 // Of x's rows, where they are given.
 void check_row_weights(const char* operation, const char* name, const Tensor& weights,
                        const Tensor& x, Device device) {
@@ -75,12 +89,8 @@ void activation_forward(const Activation& activation, const Tensor& x, const Ten
                         const std::vector<std::int64_t>& group_offsets, const Tensor& row_weights,
                         Tensor y, Stream& stream) {
   constexpr const char* operation = "activation_forward";
-  check_activation(operation, activation);
-  const Shape shape = output_shape(operation, activation, x);
-  check_offsets(operation, group_offsets, x.dim(0));
-  const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
-  check_coefficients(operation, "coefficients", activation, coefficients, groups,
-                     accumulation_dtype(x.dtype()), stream.device());
+  const Shape shape =
+      check_rows(operation, activation, x, coefficients, group_offsets, stream.device());
   check_tensors(operation, stream.device(),
                 {{"x", x, x.shape(), x.dtype()}, {"y", y, shape, x.dtype()}});
   check_row_weights(operation, "row_weights", row_weights, x, stream.device());
@@ -95,12 +105,8 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
                          const Tensor& row_weights, const ActivationGradients& gradients,
                          Arena& scratch, Stream& stream) {
   constexpr const char* operation = "activation_backward";
-  check_activation(operation, activation);
-  const Shape shape = output_shape(operation, activation, x);
-  check_offsets(operation, group_offsets, x.dim(0));
-  const auto groups = static_cast<std::int64_t>(group_offsets.size()) - 1;
-  check_coefficients(operation, "coefficients", activation, coefficients, groups,
-                     accumulation_dtype(x.dtype()), stream.device());
+  const Shape shape =
+      check_rows(operation, activation, x, coefficients, group_offsets, stream.device());
   if (coefficient_count(activation) > 0) {
     check_tensors(operation, stream.device(),
                   {{"d_coefficients", gradients.d_coefficients, coefficients.shape(),
@@ -116,8 +122,10 @@ void activation_backward(const Activation& activation, const Tensor& d_y, const 
   check_row_weights(operation, "row_weights", row_weights, x, stream.device());
   check_row_weights(operation, "d_row_weights", gradients.d_row_weights, x, stream.device());
   const Arena::Scope scope(scratch);
-  const Tensor partial_sums =
-      scratch.allocate(detail::activation_partial_sums(activation, x.dim(0), groups), DType::f64);
+  const Tensor partial_sums = scratch.allocate(
+      detail::activation_partial_sums(activation, x.dim(0),
+                                      static_cast<std::int64_t>(group_offsets.size()) - 1),
+      DType::f64);
   dispatch(stream.device(), [&](auto backend) {
     detail::activation_backward(backend, activation, d_y, x, coefficients, group_offsets,
                                 row_weights, gradients, partial_sums, stream);
