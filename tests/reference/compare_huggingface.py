@@ -16,13 +16,16 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import types
 
 import numpy
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "launch"))
-from huggingface.modeling_polymoe import ACTIVATIONS, GATES
+exported = types.ModuleType("exported")  # the folder as a package
+exported.__path__ = [str(pathlib.Path(__file__).resolve().parents[2] / "launch" / "huggingface")]
+sys.modules["exported"] = exported
+from exported.modeling_polymoe import ACTIVATIONS, GATES
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures" / "huggingface"
 PROGRAM = pathlib.Path(sys.argv[1]).resolve()
