@@ -22,6 +22,9 @@ import tempfile
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, OlmoeConfig, OlmoeForCausalLM
+from transformers.utils import logging
+
+logging.disable_progress_bar()
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 FOLDER, TOKENIZER = FIXTURES / "tasks", FIXTURES / "tokenizers" / "qwen2.json"
@@ -124,12 +127,29 @@ def write_fixtures():
                 print(json.dumps({"task": task, **row}), file=out)
 
 
+MODELS = {
+    "MoE polynorm": ["--model.activation=polynorm", "--moe.experts=4", "--moe.top_k=2", "--moe.expert_ffn=24"],
+    "MoE polynorm, experts apart, shared, sigmoid, tied": [
+        "--model.activation=polynorm", "--moe.experts=6", "--moe.top_k=2", "--moe.expert_ffn=24",
+        "--moe.coefficients=expert", "--moe.shared_experts=1", "--moe.scores=sigmoid",
+        "--moe.normalize=true", "--model.tied=true", "--moe.dense_layers=0"],
+    "MoE swiglu, tied": ["--model.activation=swiglu", "--moe.experts=4", "--moe.top_k=2",
+                         "--moe.expert_ffn=16", "--model.tied=true"],
+    "MoE swiglu with norms of queries and keys": [
+        "--model.activation=swiglu", "--moe.experts=4", "--moe.top_k=2", "--moe.expert_ffn=16",
+        "--model.qk_norm=true"],
+    "dense swiglu": ["--model.activation=swiglu", "--model.ffn=64", "--model.kv_heads=2"],
+    "dense swiglu, tied": ["--model.activation=swiglu", "--model.ffn=64", "--model.tied=true"],
+    "dense polyrelu": ["--model.activation=polyrelu", "--model.ffn=64", "--model.qk_norm=true"],
+}
+
+
 def compare(program):
-    """Trained for a few steps, with PolyNorm experts and with swiglu."""
+    """Models trained for a few steps and exported."""
     def polymoe(*arguments):
         result = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True)
         if result.returncode != 0:
-            sys.exit(f"polymoe {arguments}: exit code {result.returncode}: {result.stderr}")
+            sys.exit(f"polymoe {' '.join(map(str, arguments))}: exit code {result.returncode}: {result.stderr}")
 
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     end = tokenizer.token_to_id("<|endoftext|>")
@@ -139,14 +159,13 @@ def compare(program):
         text = "\n".join("".join(part for choice in item for part in choice[:2])
                          for item in requests(folder / "quiz.jsonl"))
         (folder / "text").write_text(text * 20)
-        polymoe("tokenize", "--tokenizer", TOKENIZER, "--output", folder / "data", folder / "text")
-        for kind in ("polynorm", "swiglu"):
-            run, export = folder / kind, folder / (kind + "-hf")
+        polymoe("tokenize", "--tokenizer", TOKENIZER, "--output", folder / "data", "--input", folder / "text")
+        for number, (kind, model_options) in enumerate(MODELS.items()):
+            run, export = folder / str(number), folder / f"{number}-hf"
             polymoe("train", f"--data.train={folder / 'data'}", f"--run.dir={run}", "--train.steps=30",
                     "--model.layers=2", "--model.hidden=32", "--model.heads=4", f"--model.context={CONTEXT}",
-                    f"--model.vocab={tokenizer.get_vocab_size()}", f"--model.activation={kind}",
-                    "--model.qk_norm=true", "--moe.experts=4", "--moe.top_k=2", "--moe.expert_ffn=24",
-                    "--optimizer.lr=0.01", "--run.threads=1")
+                    f"--model.vocab={tokenizer.get_vocab_size()}", "--optimizer.lr=0.01", "--run.threads=1",
+                    *model_options)
             polymoe("checkpoint", "export-hf", run, export)
             polymoe("eval", "--checkpoint", run, "--tasks", folder / "quiz.jsonl", folder / "lines.jsonl",
                     "--items", folder / "items", "--threads", 1)
@@ -161,7 +180,8 @@ def compare(program):
                 assert len(a["log_likelihoods"]) == len(b["log_likelihoods"])
                 worst = max([worst, *(abs(x - y) / abs(y) for x, y in
                                       zip(a["log_likelihoods"], b["log_likelihoods"]))])
-            print(f"{kind}: {len(mine)} items, the same choices, log-likelihoods within {worst:.1e}")
+            print(f"{kind} ({type(model).__name__}): {len(mine)} items, the same choices, "
+                  f"log-likelihoods within {worst:.1e}", flush=True)
             assert worst < 1e-4
 
 
