@@ -49,7 +49,7 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
 
 FeedForward::View DenseFeedForward::view(const Saved& saved, ExecutionContext& context) const {
   const auto& kept = static_cast<const DenseSaved&>(saved);
-  View result{.expert_ids = Tensor(), .pre = kept.pre, .activated = Tensor()};
+  View result{.expert_ids = Tensor(), .pre = kept.pre, .activated = Tensor(), .x = kept.x};
   result.activated =
       parameters_.allocate_activated(kept.pre.dim(0), kept.pre.dtype(), context.arena);
   activation_forward(activation_, kept.pre, parameters_.values().coefficients, kept.offsets,

@@ -37,6 +37,7 @@ class FeedForward {
     Tensor expert_ids;  // [rows, top_k] i32; undefined where there are no experts
     Tensor pre;         // [rows that arrived, factor * width], of the routed experts
     Tensor activated;   // [rows that arrived, width], in the arena
+    Tensor x;           // [rows, hidden] what it read
   };
   /// Of a forward pass that kept its pre-activations, before anything else runs in its memory.
   virtual View view(const Saved& saved, ExecutionContext& context) const = 0;

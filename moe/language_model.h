@@ -44,11 +44,12 @@ struct LossTerms {
 };
 
 /// What a forward pass shows of one layer: the residual stream behind it, x + branch (an undefined
-/// branch is zero), and its feed-forward.
+/// branch is zero), its feed-forward, and where that has experts the layer of them.
 struct LayerObservation {
   std::int64_t layer = -1;                               // -1: the embedding
   Tensor x, branch;                                      // [tokens, hidden]
   std::function<FeedForward::View()> feed_forward = {};  // of a block
+  const MoeLayer* experts = nullptr;
 };
 
 /// Sequences that may begin alike, and which of their next tokens are predicted.
@@ -119,6 +120,8 @@ class LanguageModel {
   using RunBlock = std::function<ResidualStream(std::size_t l, const ResidualStream& before,
                                                 TransformerBlock::Saved& saved)>;
 
+  /// Of block l; null where it has no experts.
+  const MoeLayer* experts_of(std::size_t l) const;
   /// Throws InvalidArgument unless the batch has the shapes of its sequences.
   void check(const TokenBatch& batch) const;
   DType dtype() const { return parameters_.dtype(); }

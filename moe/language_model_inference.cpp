@@ -61,14 +61,20 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
           look({.layer = static_cast<std::int64_t>(l),
                 .x = after.x,
                 .branch = after.branch,
-                .feed_forward = [&] {
-                  return feed_forwards_[l]->view(*saved.feed_forward, context);
-                }});
+                .feed_forward =
+                    [&] { return feed_forwards_[l]->view(*saved.feed_forward, context); },
+                .experts = experts_of(l)});
         return after;
       },
       context);
   output_->loss(stream, batch.targets, losses, context);
   return losses;
+}
+
+const MoeLayer* LanguageModel::experts_of(std::size_t l) const {
+  for (const NumberedMoeLayer& numbered : moe_layers_)
+    if (numbered.number == static_cast<std::int64_t>(l)) return numbered.layer;
+  return nullptr;
 }
 
 Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,

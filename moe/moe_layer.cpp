@@ -169,7 +169,23 @@ FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) 
   }
   return {.expert_ids = kept.routing.state.expert_ids,
           .pre = kept.pre,
-          .activated = impl_->routed.activated(kept.pre, kept.plan.rounds[0].offsets, context)};
+          .activated = impl_->routed.activated(kept.pre, kept.plan.rounds[0].offsets, context),
+          .x = kept.x};
+}
+
+void MoeLayer::apply_expert(std::int64_t expert, const Tensor& x, Tensor y,
+                            ExecutionContext& context) const {
+  const Experts::Settings& own = impl_->experts;
+  if (expert < own.first || expert >= own.first + own.count)
+    throw InvalidArgument("expert " + std::to_string(expert) + ": this rank has " +
+                          std::to_string(own.first) + " to " +
+                          std::to_string(own.first + own.count - 1));
+  ExpertOffsets offsets(static_cast<std::size_t>(own.count) + 1, 0);
+  for (auto e = static_cast<std::size_t>(expert - own.first) + 1; e < offsets.size(); ++e)
+    offsets[e] = x.dim(0);
+  const Arena::Scope scope(context.arena);
+  const Tensor pre = impl_->routed.allocate_pre(x.dim(0), x.dtype(), context.arena);
+  impl_->routed.forward(x, offsets, Tensor(), pre, y, nullptr, context);
 }
 
 void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,

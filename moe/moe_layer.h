@@ -42,6 +42,12 @@ class MoeLayer final : public FeedForward {
   void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                ExecutionContext& context) override;
   View view(const Saved& saved, ExecutionContext& context) const override;
+  /// y = expert(x) for one of this rank's experts, by its global id, whatever the router thinks of
+  /// the rows; overwrites y. Throws InvalidArgument where the expert is another rank's.
+  ///
+  /// x, y [rows, hidden]
+  void apply_expert(std::int64_t expert, const Tensor& x, Tensor y,
+                    ExecutionContext& context) const;
   /// Counts the micro-batch in the step's statistics and losses as well.
   void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,
                 ExecutionContext& context) override;

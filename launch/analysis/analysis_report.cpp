@@ -53,6 +53,16 @@ std::string text_of(std::int32_t id, const Tokenizer* tokenizer) {
   return text.empty() ? fmt::format("#{}", id) : text;
 }
 
+Json similarities_json(const std::vector<ExpertSimilarity>& similarities) {
+  Json array = Json::array();
+  for (const ExpertSimilarity& layer : similarities) {
+    Json row = Json::object();
+    row.set("layer", layer.layer).set("cosines", grid(layer.cosines, layer.experts));
+    array.add(std::move(row));
+  }
+  return array;
+}
+
 Json spectra_json(const std::vector<MatrixSpectrum>& spectra) {
   Json array = Json::array();
   for (const MatrixSpectrum& spectrum : spectra) {
@@ -79,6 +89,8 @@ Json tokens_json(const TokenAnalysis& tokens, const Tokenizer* tokenizer) {
   Json json = Json::object();
   json.set("tokens", tokens.tokens).set("loss", tokens.loss);
   json.set("state_similarity", grid(tokens.similarity, tokens.states));
+  json.set("expert_output_tokens", tokens.output_tokens)
+      .set("expert_output_similarity", similarities_json(tokens.outputs));
   Json routing = Json::array();
   for (const LayerRouting& layer : tokens.routing) {
     Json top = Json::array();
@@ -123,6 +135,15 @@ HeatMap square(const std::string& title, const std::string& axis, const std::str
           .rows = count,
           .columns = count,
           .values = values};
+}
+
+HeatMap between_experts(const std::string& what, const ExpertSimilarity& layer) {
+  std::vector<double> others = layer.cosines;
+  // The diagonal would hide the rest.
+  for (std::int64_t e = 0; e < layer.experts; ++e)
+    others[static_cast<std::size_t>(e * layer.experts + e)] = NAN;
+  return square(fmt::format("{} of the experts of layer {}", what, layer.layer), "expert", "cosine",
+                others, layer.experts);
 }
 
 /// Effective rank over the smaller side, by layer: the mean over experts and their range.
@@ -184,15 +205,8 @@ void add_weights(Page& page, const Analysis& analysis) {
   for (const char* part : {"gate", "up", "down"})
     if (const Chart chart = spectrum_chart(analysis.spectra, part); !chart.series.empty())
       page.figure(chart, "Of the first expert of each layer.");
-  for (const std::size_t i : places(analysis.similarities.size(), most_layers)) {
-    const ExpertSimilarity& layer = analysis.similarities[i];
-    std::vector<double> others = layer.cosines;
-    // The diagonal would hide the rest.
-    for (std::int64_t e = 0; e < layer.experts; ++e)
-      others[static_cast<std::size_t>(e * layer.experts + e)] = NAN;
-    page.figure(square(fmt::format("Weights of the experts of layer {}", layer.layer), "expert",
-                       "cosine", others, layer.experts));
-  }
+  for (const std::size_t i : places(analysis.similarities.size(), most_layers))
+    page.figure(between_experts("Weights", analysis.similarities[i]));
 }
 
 void add_coefficients(Page& page, const Analysis& analysis) {
@@ -273,7 +287,7 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
                .columns = layers.front().experts};
   for (const LayerRouting& layer : layers) {
     double sum = 0.0;
-    for (const std::int64_t tokens : layer.expert_tokens) sum += static_cast<double>(tokens);
+    for (const std::int64_t slots : layer.expert_tokens) sum += static_cast<double>(slots);
     for (const std::int64_t tokens : layer.expert_tokens)
       load.values.push_back(static_cast<double>(tokens) * static_cast<double>(layer.experts) / sum);
   }
@@ -305,12 +319,19 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
     page.figure(square(fmt::format("Experts that go together, layer {}", layer.layer), "expert",
                        "share of the row's tokens", shares, layer.experts));
   }
+  const TokenAnalysis& seen = *analysis.tokens;
+  for (const std::size_t i : places(seen.outputs.size(), most_layers))
+    if (seen.outputs[i].experts > 1)
+      page.figure(
+          between_experts("Results", seen.outputs[i]),
+          fmt::format("Mean over {} tokens of the cosine between what two experts make of one.",
+                      with_separators(seen.output_tokens)));
   for (const std::size_t i : places(layers.size(), most_layers)) {
     const LayerRouting& layer = layers[i];
     Table table{.title = fmt::format("Tokens that the experts of layer {} take most", layer.layer),
                 .columns = {"expert", "share of slots", "tokens"}};
     double sum = 0.0;
-    for (const std::int64_t tokens : layer.expert_tokens) sum += static_cast<double>(tokens);
+    for (const std::int64_t slots : layer.expert_tokens) sum += static_cast<double>(slots);
     for (std::size_t e = 0; e < std::min(layer.top_tokens.size(), most_experts); ++e) {
       std::string texts;
       for (const auto& [id, times] : layer.top_tokens[e])
@@ -331,13 +352,7 @@ Json analysis_json(const Analysis& analysis, const Tokenizer* tokenizer) {
   Json json = Json::object();
   json.set("checkpoint", analysis.checkpoint).set("step", analysis.step);
   json.set("matrices", spectra_json(analysis.spectra));
-  Json similarities = Json::array();
-  for (const ExpertSimilarity& layer : analysis.similarities) {
-    Json row = Json::object();
-    row.set("layer", layer.layer).set("cosines", grid(layer.cosines, layer.experts));
-    similarities.add(std::move(row));
-  }
-  json.set("expert_weight_similarity", std::move(similarities));
+  json.set("expert_weight_similarity", similarities_json(analysis.similarities));
   Json coefficients = Json::array();
   for (const CoefficientHistory& history : analysis.coefficients) {
     Json values = Json::array();

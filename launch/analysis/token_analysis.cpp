@@ -8,7 +8,8 @@
 #include <limits>
 #include <unordered_map>
 
-#include "kernels/convert/convert.h"
+#include "launch/analysis/expert_outputs.h"
+#include "launch/analysis/host_rows.h"
 #include "launch/step/token_batch.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
@@ -18,15 +19,6 @@ namespace {
 
 constexpr int bins = 81;
 constexpr std::size_t shown_tokens = 12;
-
-/// f32 values of a tensor of the model's dtype, on the host.
-std::vector<float> values_of(const Tensor& tensor, ExecutionContext& context) {
-  if (tensor.dtype() == DType::f32) return host_values<float>(tensor, context.stream);
-  const Arena::Scope scope(context.arena);
-  const Tensor wide = context.arena.allocate(tensor.shape(), DType::f32);
-  convert(tensor, wide, context.stream);
-  return host_values<float>(wide, context.stream);
-}
 
 /// Sums over the values of a layer. The range of the histogram is set by the first batch.
 class ActivationSums {
@@ -89,7 +81,8 @@ class Looker {
         context_(context),
         activations_(static_cast<std::size_t>(config.layers)),
         routing_(static_cast<std::size_t>(config.layers)),
-        token_counts_(static_cast<std::size_t>(config.layers)) {
+        token_counts_(static_cast<std::size_t>(config.layers)),
+        outputs_(static_cast<std::size_t>(config.layers)) {
     result_.states = config.layers + 1;
     result_.similarity.assign(static_cast<std::size_t>(result_.states * result_.states), 0.0);
   }
@@ -100,20 +93,22 @@ class Looker {
   }
 
   void see(const LayerObservation& seen) {
-    std::vector<float> hidden = values_of(seen.x, context_);
+    std::vector<float> hidden = host_rows(seen.x, context_);
     if (seen.branch.defined()) {
-      const std::vector<float> branch = values_of(seen.branch, context_);
+      const std::vector<float> branch = host_rows(seen.branch, context_);
       for (std::size_t i = 0; i < hidden.size(); ++i) hidden[i] += branch[i];
     }
-    normalize(hidden);
+    normalize_rows(hidden, config_.hidden);
     states_.push_back(std::move(hidden));
     if (seen.layer < 0) return;  // the embedding
     const auto layer = static_cast<std::size_t>(seen.layer);
     const FeedForward::View inside = seen.feed_forward();
-    activations_[layer].add(values_of(inside.pre, context_), values_of(inside.activated, context_),
+    activations_[layer].add(host_rows(inside.pre, context_), host_rows(inside.activated, context_),
                             inside.activated.dim(1),
                             pre_activation_factor(config_.activation.kind));
     if (inside.expert_ids.defined()) see_routing(seen.layer, inside.expert_ids);
+    if (seen.experts != nullptr)
+      outputs_[layer].add(*seen.experts, config_.moe.experts, inside.x, context_);
   }
 
   void end(double loss_sum) {
@@ -139,23 +134,14 @@ class Looker {
     for (std::size_t layer = 0; layer < activations_.size(); ++layer) {
       result_.activations.push_back(activations_[layer].finish(static_cast<std::int64_t>(layer)));
       if (routing_[layer].experts > 0) finish_routing(layer);
+      if (outputs_[layer].tokens() == 0) continue;
+      result_.output_tokens = outputs_[layer].tokens();
+      result_.outputs.push_back(outputs_[layer].finish(static_cast<std::int64_t>(layer)));
     }
     return std::move(result_);
   }
 
  private:
-  void normalize(std::vector<float>& hidden) const {
-    const auto width = static_cast<std::size_t>(config_.hidden);
-    for (std::size_t begin = 0; begin < hidden.size(); begin += width) {
-      double squares = 0.0;
-      for (std::size_t i = begin; i < begin + width; ++i)
-        squares += static_cast<double>(hidden[i]) * static_cast<double>(hidden[i]);
-      const double scale = squares > 0.0 ? 1.0 / std::sqrt(squares) : 0.0;
-      for (std::size_t i = begin; i < begin + width; ++i)
-        hidden[i] = static_cast<float>(hidden[i] * scale);
-    }
-  }
-
   void see_routing(std::int64_t number, const Tensor& expert_ids) {
     const auto layer = static_cast<std::size_t>(number);
     LayerRouting& routing = routing_[layer];
@@ -204,6 +190,7 @@ class Looker {
   std::vector<ActivationSums> activations_;
   std::vector<LayerRouting> routing_;  // of no experts where the layer is dense
   std::vector<std::vector<std::unordered_map<std::int32_t, std::int64_t>>> token_counts_;
+  std::vector<ExpertOutputs> outputs_;
   std::vector<std::int32_t> tokens_;
   std::vector<std::vector<float>> states_;  // of the batch, rows of length one
   TokenAnalysis result_;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/analysis/expert_similarity.h"
 #include "launch/config/config.h"
 #include "parallel/checkpoint/reader.h"
 #include "runtime/progress.h"
@@ -23,13 +24,6 @@ struct MatrixSpectrum {
   double effective_rank = 0.0;
 };
 
-/// Cosines between the weights of each two experts of a layer, all their matrices as one vector.
-struct ExpertSimilarity {
-  std::int64_t layer = 0;
-  std::int64_t experts = 0;
-  std::vector<double> cosines = {};  // [experts, experts]
-};
-
 /// An activation's coefficients in the checkpoints of a run.
 struct CoefficientHistory {
   std::string name = {};  // "layers.3.experts", "layers.3.experts.17", "layers.0.feed_forward"
@@ -44,7 +38,8 @@ std::vector<MatrixSpectrum> matrix_spectra(const CheckpointReader& checkpoint,
                                            const ModelConfig& model,
                                            const ProgressOutput& progress);
 
-/// Of every layer with experts, in bounded memory.
+/// Between the weights of experts, all matrices of one as one vector: of every layer with experts,
+/// in bounded memory.
 std::vector<ExpertSimilarity> expert_similarities(const CheckpointReader& checkpoint,
                                                   const ModelConfig& model,
                                                   const ProgressOutput& progress);

@@ -61,8 +61,8 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
 }
 
 /// Scores of the tasks, likewise. Returns a line of JSON per item.
-std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer,
-                           const std::vector<Task>& tasks, Json& report) {
+std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::vector<Task> tasks,
+                           Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
   const AnsweringModel answering{
       .model = saved.model(),
@@ -71,14 +71,17 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer,
       .dtype = saved.dtype(),
       .tokens_per_batch = scoring_tokens(saved.config(), saved.mesh().world().size(),
                                          saved.context().stream.device())};
+  // All of them before the first is asked: a bad item of the last is told at once.
+  std::vector<PreparedTask> prepared;
+  for (Task& task : tasks)
+    prepared.emplace_back(std::move(task), tokenizer, saved.config().model.context);
   std::vector<TaskScores> scores;
   std::string items;
-  for (const Task& task : tasks) {
+  for (const PreparedTask& task : prepared) {
     const std::vector<TaskAnswer> answers =
-        answer_task(answering, tokenizer, task, shows ? progress_on_stderr() : ProgressOutput{})
-            .value();
-    scores.push_back(score(task, answers));
-    items += items_jsonl(task, answers);
+        task.answer(answering, shows ? progress_on_stderr() : ProgressOutput{}).value();
+    scores.push_back(score(task.task(), answers));
+    items += items_jsonl(task.task(), answers);
   }
   const Json json = scores_json(scores);
   for (const Json::Member& member : json.members()) report.set(member.key, member.value);
@@ -113,7 +116,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   if (line.has("max-windows") && !line.has("tokens"))
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
   const std::vector<std::string> files = line.values("tasks");
-  const std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
+  std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
 
   const Device device = inference_device(line, context);
   std::optional<Elapsed> loading(std::in_place,
@@ -138,7 +141,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   if (!tasks.empty()) {
     const auto tokenizer = load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"),
                                               saved.config().model.vocab);
-    items = evaluate_tasks(saved, *tokenizer, tasks, report);
+    items = evaluate_tasks(saved, *tokenizer, std::move(tasks), report);
   }
   saved.shutdown();
   if (context.rank != 0) return exit_done;

@@ -173,9 +173,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const auto answer = [&](const std::string& prompt) {
     GenerationRequest request = settings.request;
     request.prompt = prompt;
-    std::vector<std::int32_t> ids;
-    tokenizer->encode(prompt, ids);
-    const auto prompt_tokens = std::max<std::int64_t>(1, static_cast<std::int64_t>(ids.size()));
+    const auto prompt_tokens = static_cast<std::int64_t>(tokenizer->encode_prompt(prompt).size());
     request.tokens = new_tokens(settings, prompt_tokens, model.context);
     check_room(prompt_tokens, model.context, request);  // before the prompt is shown
     for (int sample = 1; sample <= settings.samples; ++sample, ++request.sampling.seed) {

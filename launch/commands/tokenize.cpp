@@ -65,6 +65,7 @@ Settings settings_of(const CommandLine& line) {
   settings.documents.separator = line.value("document-separator");
   settings.encoding.field = line.value("field", "text");
   settings.documents.json = line.has("field") || line.has("chat");
+  settings.documents.column = settings.encoding.field;
   if (line.has("train-vocabulary")) {
     settings.train_vocabulary = count("train-vocabulary", 0, 259, 1 << 24);
     if (!settings.tokenizer.empty())

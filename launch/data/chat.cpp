@@ -107,7 +107,9 @@ ChatTemplate find_chat_template(const std::string& tokenizer) {
     if (has("<|start_header_id|>")) return ChatTemplate::llama3;
     if (has("<|user|>") && has("<|assistant|>")) return ChatTemplate::olmo;
     throw InvalidArgument("--chat auto: the chat_template of " + path.string() +
-                          " is none of chatml, llama3 and olmo; name the nearest by --chat NAME");
+                          " is none of chatml, llama3 and olmo, and no Jinja is run here; name the "
+                          "nearest by --chat NAME, or let transformers write lines of prompt and "
+                          "completion (docs/finetuning.md)");
   }
   throw InvalidArgument(
       "--chat auto: there is no tokenizer_config.json with a chat_template beside " + tokenizer +

@@ -35,12 +35,18 @@ DocumentStream::DocumentStream(std::vector<std::string> files, Settings settings
     : files_(std::move(files)), settings_(std::move(settings)) {}
 
 std::int64_t DocumentStream::consumed() const {
+  if (rows_)  // as if all rows were of one size
+    return consumed_before_ +
+           static_cast<std::int64_t>(static_cast<double>(file_bytes_) *
+                                     static_cast<double>(rows_->row()) /
+                                     static_cast<double>(std::max<std::int64_t>(rows_->rows(), 1)));
   return consumed_before_ + (source_ ? source_->consumed() : 0);
 }
 
 bool DocumentStream::open_next() {
-  if (source_) consumed_before_ += source_->consumed();
+  consumed_before_ = consumed();
   source_.reset();
+  rows_.reset();
   if (next_file_ == files_.size()) return false;
   const std::string& file = files_[next_file_++];
   source_ = open_byte_source(file);
@@ -61,7 +67,11 @@ bool DocumentStream::open_next() {
                          "begins with the mark of UTF-16: convert it, e.g. by iconv -f "
                          "utf-16 -t utf-8");
   } else if (front.starts_with("PAR1")) {
-    throw InputFileError(name_, "is a Parquet file, which this program does not read");
+    if (file == "-")
+      throw InputFileError(name_, "is a Parquet file, which must be given by its name");
+    rows_ = open_parquet(file, settings_.column);
+    file_bytes_ = input_bytes({file});
+    source_.reset();
   }
   return true;
 }
@@ -110,7 +120,9 @@ void DocumentStream::emit(DocumentPart& part, std::size_t bytes, bool last) {
   part.origin = name_ + " byte " + std::to_string(offset_);
   part.document = document_;
   part.json = false;
+  part.first = !begun_;
   part.last = last;
+  begun_ = !last;
   pending_.erase(0, bytes);
   offset_ += static_cast<std::int64_t>(bytes);
   if (last) ++document_;
@@ -127,6 +139,21 @@ bool DocumentStream::next_record(DocumentPart& part) {
             .origin = name_ + " line " + std::to_string(line_),
             .document = document_++,
             .json = true,
+            .first = true,
+            .last = true};
+    return true;
+  }
+  return false;
+}
+
+bool DocumentStream::next_row(DocumentPart& part) {
+  std::string text;
+  while (rows_->next(text)) {
+    if (text.empty()) continue;
+    part = {.text = std::move(text),
+            .origin = name_ + " row " + std::to_string(rows_->row()),
+            .document = document_++,
+            .first = true,
             .last = true};
     return true;
   }
@@ -134,6 +161,7 @@ bool DocumentStream::next_record(DocumentPart& part) {
 }
 
 bool DocumentStream::next_of_file(DocumentPart& part) {
+  if (rows_) return next_row(part);
   if (json_) return next_record(part);
   while (true) {
     if (pending_.size() > settings_.part_bytes) {
@@ -164,7 +192,7 @@ bool DocumentStream::next_of_file(DocumentPart& part) {
 }
 
 bool DocumentStream::next(DocumentPart& part) {
-  while (source_ || open_next()) {
+  while (source_ || rows_ || open_next()) {
     if (next_of_file(part)) return true;
     if (!open_next()) break;
   }

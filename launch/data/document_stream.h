@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/data/parquet_texts.h"
 #include "runtime/files/byte_source.h"
 
 namespace polymoe {
@@ -17,18 +18,20 @@ struct DocumentPart {
   std::string text;           // of JSON lines the whole line
   std::string origin;         // "a.txt byte 0", "b.jsonl line 17": for errors
   std::int64_t document = 0;  // number, from 0
-  bool json = false;          // text is a line of JSON
-  bool last = false;          // ends the document
+  bool json = false;          // text is a line of JSON; otherwise it is the document's own
+  bool first = false;         // begins the document
+  bool last = false;          // ends it
 };
 
-/// The documents of text files, read front to back once: a file each, split at separator lines, or
-/// a line of JSON each. Empty documents are left out, and so is a byte order mark. Memory is that
-/// of a part, whatever the sizes; a line of JSON is one part.
+/// The documents of text files, read front to back once: a file each, split at separator lines, a
+/// line of JSON each, or of Parquet a row each. Empty documents are left out, and so is a byte order
+/// mark. Memory is that of a part, whatever the sizes; a line of JSON and a row are one part.
 class DocumentStream {
  public:
   struct Settings {
-    std::string separator = {};  // a line equal to it ends a document; empty = none does
-    bool json = false;           // every file is of JSON lines, not only those so named
+    std::string separator = {};   // a line equal to it ends a document; empty = none does
+    bool json = false;            // every file is of JSON lines, not only those so named
+    std::string column = "text";  // of Parquet files
     std::size_t part_bytes = 1 << 20;
   };
 
@@ -36,7 +39,7 @@ class DocumentStream {
   DocumentStream(std::vector<std::string> files, Settings settings);
 
   /// The next part; false at the end. Throws InputFileError where a file cannot be read, is
-  /// UTF-16, or is a Parquet file under another name.
+  /// UTF-16, or is a Parquet file that open_parquet() refuses or comes as standard input.
   bool next(DocumentPart& part);
   /// Bytes taken from the files so far.
   std::int64_t consumed() const;
@@ -45,6 +48,7 @@ class DocumentStream {
   bool open_next();
   bool next_of_file(DocumentPart& part);
   bool next_record(DocumentPart& part);
+  bool next_row(DocumentPart& part);
   bool fill();
   bool read_line(std::string_view& line, bool& whole);
   void emit(DocumentPart& part, std::size_t bytes, bool last);
@@ -53,7 +57,9 @@ class DocumentStream {
   Settings settings_;
   std::size_t next_file_ = 0;
   std::unique_ptr<ByteSource> source_;
-  std::string name_;  // of the open file
+  std::unique_ptr<ParquetTexts> rows_;  // of a Parquet file, in place of source_
+  std::int64_t file_bytes_ = 0;         // of that file
+  std::string name_;                    // of the open file
   bool json_ = false;
   bool ended_ = false;  // nothing more comes from the source
   std::string input_;   // read and not looked at yet, from input_begin_ on
@@ -63,6 +69,7 @@ class DocumentStream {
   std::int64_t offset_ = 0;  // of pending_ in the text of the file
   std::int64_t line_ = 0;
   std::int64_t document_ = 0;
+  bool begun_ = false;  // a part of it was given
   std::int64_t consumed_before_ = 0;
 };
 

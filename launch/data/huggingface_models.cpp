@@ -42,8 +42,9 @@ class Vocabulary {
           fmt::format("model: piece '{}' has id {}: must be in [0, {})", piece, id, most_ids));
     const auto place = static_cast<std::size_t>(id);
     if (place >= pieces_.size()) pieces_.resize(place + 1, nullptr);
-    const auto [entry, is_new] = ids_.emplace(piece, static_cast<std::int32_t>(id));
-    if (is_new) pieces_[place] = &entry->first;
+    // Of a piece that a list has twice the last id counts.
+    const auto entry = ids_.insert_or_assign(piece, static_cast<std::int32_t>(id)).first;
+    pieces_[place] = &entry->first;
   }
   std::int64_t size() const { return static_cast<std::int64_t>(pieces_.size()); }
   std::int32_t id_of(std::string_view piece) const {

@@ -66,7 +66,11 @@ std::int64_t PartEncoder::check(std::string& text, const DocumentPart& part) con
 }
 
 std::vector<ChatSegment> PartEncoder::segments_of(const DocumentPart& part) const {
-  if (!part.json) return {{part.text, false}};
+  if (!part.json) {
+    if (settings_.chat)
+      throw InputFileError(part.origin, "--chat: conversations are read from lines of JSON only");
+    return {{part.text, false}};
+  }
   const Json record =
       parse_json(settings_.replace_invalid ? valid_utf8(part.text) : part.text, part.origin);
   if (!record.is_object()) throw InputFileError(part.origin, "is no JSON object");
@@ -88,6 +92,7 @@ EncodedPart PartEncoder::encode(const DocumentPart& part, const Tokenizer& token
   EncodedPart encoded;
   if (part.json && settings_.replace_invalid) encoded.replaced = find_broken(part.text).places;
   bool counted = false;
+  if (part.first && !settings_.chat) encoded.ids = tokenizer.before_text();
   for (ChatSegment& segment : segments_of(part)) {
     encoded.replaced += check(segment.text, part);
     encoded.bytes += static_cast<std::int64_t>(segment.text.size());
@@ -96,6 +101,11 @@ EncodedPart PartEncoder::encode(const DocumentPart& part, const Tokenizer& token
     if (settings_.chat) encoded.counted.resize(encoded.ids.size(), counted ? 1 : 0);
   }
   if (part.last) {
+    if (!settings_.chat) {
+      std::vector<std::int32_t> after = tokenizer.after_text();
+      if (!after.empty() && after.back() == tokenizer.end_of_document()) after.pop_back();
+      encoded.ids.insert(encoded.ids.end(), after.begin(), after.end());
+    }
     encoded.ids.push_back(tokenizer.end_of_document());
     // Who learns to answer learns to stop.
     if (settings_.chat) encoded.counted.push_back(counted ? 1 : 0);

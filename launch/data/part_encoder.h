@@ -30,7 +30,8 @@ class PartEncoder {
   };
   explicit PartEncoder(Settings settings) : settings_(std::move(settings)) {}
 
-  /// The end-of-document id follows the last part. Throws InputFileError with file and place for
+  /// What the tokenizer puts before and behind every text stands there, unless a chat template says
+  /// it all; the end-of-document id follows the last part, once. Throws InputFileError with file and place for
   /// text that is not UTF-8 and what it looks like, and for JSON of another form.
   EncodedPart encode(const DocumentPart& part, const Tokenizer& tokenizer) const;
   /// All of its text, checked in the same way.

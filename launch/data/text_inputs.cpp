@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <system_error>
 
+#include "launch/data/parquet_texts.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -60,12 +61,9 @@ std::vector<std::string> text_inputs(const std::vector<std::string>& given) {
       throw InputFileError(input, "no such file");
     }
   }
+  // Before the files in front of one are read.
   for (const std::string& file : files)
-    if (file.ends_with(".parquet"))
-      throw InputFileError(file,
-                           "is a Parquet file, which this program does not read; write the text "
-                           "as JSON lines, e.g. by pandas: to_json(..., orient='records', "
-                           "lines=True)");
+    if (file.ends_with(".parquet") && !reads_parquet()) open_parquet(file, "");
   return files;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/tokenizer.h"
 
+#include <algorithm>
+
 #include "launch/data/tokenizer_huggingface.h"
 #include "launch/data/tokenizer_sentencepiece.h"
 #include "launch/data/unicode_text.h"
@@ -37,6 +39,16 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name) {
   if (name == "bytes") return std::make_unique<ByteTokenizer>();
   if (is_huggingface_tokenizer(name)) return load_huggingface_tokenizer(name);
   return load_sentencepiece(name);
+}
+
+std::vector<std::int32_t> Tokenizer::encode_prompt(std::string_view text) const {
+  const std::vector<std::int32_t> before = before_text();
+  std::vector<std::int32_t> ids;
+  encode(text, ids);
+  if (ids.size() < before.size() || !std::equal(before.begin(), before.end(), ids.begin()))
+    ids.insert(ids.begin(), before.begin(), before.end());
+  if (ids.empty()) ids.push_back(end_of_document());
+  return ids;
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {

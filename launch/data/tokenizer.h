@@ -28,6 +28,13 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
   /// Appends the ids of `text`. Thread-safe.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& ids) const = 0;
+  /// The ids that the tokenizer's file puts before every text, and behind it: often one that marks
+  /// the begin. `encode` leaves them out.
+  virtual std::vector<std::int32_t> before_text() const { return {}; }
+  virtual std::vector<std::int32_t> after_text() const { return {}; }
+  /// What a model is given to continue: before_text(), unless the text says that itself, and the
+  /// text; where that is nothing the end of a document.
+  std::vector<std::int32_t> encode_prompt(std::string_view text) const;
   /// Of an id in [0, vocab()).
   virtual PieceKind kind_of(std::int32_t id) const = 0;
   /// The bytes that an id stands for: text, or part of one character; nothing for ids that stand

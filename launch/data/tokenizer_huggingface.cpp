@@ -10,6 +10,7 @@
 
 #include "launch/data/huggingface_added_tokens.h"
 #include "launch/data/huggingface_models.h"
+#include "launch/data/huggingface_text_frame.h"
 #include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
@@ -59,6 +60,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
         words_(make_word_rule(json.find("pre_tokenizer"))),
         model_(make_piece_model(json.at("model"), words_.byte_level)),
         decoding_(make_decoding(json.find("decoder"))),
+        frame_(read_text_frame(json.find("post_processor"))),
         added_(read_added_tokens(json.find("added_tokens"), *model_)),
         raw_finder_(added_, false, nullptr),
         normalized_finder_(added_, true, normalizer_) {
@@ -70,11 +72,18 @@ class HuggingFaceTokenizer final : public Tokenizer {
       if (token.normalized && normalizer_) normalizer_(text);
       added_text_[token.id] = text;
     }
+    for (const auto* ids : {&frame_.before, &frame_.after})
+      for (const std::int32_t id : *ids)
+        if (id >= vocab_)
+          throw InvalidArgument(
+              fmt::format("post_processor: the id {} is beyond the tokenizer's {}", id, vocab_));
     set_end(end);
   }
 
   std::int64_t vocab() const override { return vocab_; }
   std::int32_t end_of_document() const override { return end_id_; }
+  std::vector<std::int32_t> before_text() const override { return frame_.before; }
+  std::vector<std::int32_t> after_text() const override { return frame_.after; }
   const std::string& end_token() const { return end_token_; }
 
   void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
@@ -193,6 +202,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
   WordRule words_;
   std::unique_ptr<PieceModel> model_;
   Decoding decoding_;
+  TextFrame frame_;
   std::vector<AddedToken> added_;
   AddedTokenFinder raw_finder_, normalized_finder_;
   std::unordered_map<std::int32_t, std::string> added_text_;  // empty for special ones

@@ -110,6 +110,7 @@ class Reader {
     const std::int64_t item = integer(json, "doc_id"), choice = integer(json, "idx");
     const std::int64_t label = integer(json, "label");
     const Json& request = json.at("request");
+    if (!request.is_object()) fail(line_, "request: must be an object");
     const Gathered::Choice read{.context = text(request, "context"),
                                 .continuation = text(request, "continuation")};
     if (read.continuation.empty()) fail(line_, "continuation: must not be empty");

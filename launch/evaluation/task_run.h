@@ -12,18 +12,44 @@
 
 namespace polymoe {
 
-/// The model's answers to a task's items, the same on every rank; with progress on `progress`.
+/// A task's items as tokens: prepared once, answered as often as is wanted.
 ///
 /// Context and continuation are encoded together and split where the context alone ends; blanks at
 /// the end of a context go to the continuation. An empty context is the end of a document. A context
 /// that is longer than the window loses its front; a continuation that is longer is predicted in
 /// parts of half a window. An answer is generated greedily until one of its ends, the end of a
-/// document, max_tokens or the end of the window. Nothing where `answering.leave` said so.
-///
-/// Collective over the mesh. Throws InputFileError with file and line where a continuation has no
-/// tokens of its own.
-std::optional<std::vector<TaskAnswer>> answer_task(const AnsweringModel& answering,
-                                                   const Tokenizer& tokenizer, const Task& task,
-                                                   const ProgressOutput& progress);
+/// document, max_tokens or the end of the window.
+class PreparedTask {
+ public:
+  /// For a model whose context is `window` tokens. `tokenizer` must outlive this.
+  /// Throws InputFileError with file and line where a continuation has no tokens of its own.
+  PreparedTask(Task task, const Tokenizer& tokenizer, std::int64_t window);
+
+  const Task& task() const { return task_; }
+
+  /// The model's answers, the same on every rank; with progress on `output`. Nothing where
+  /// `answering.leave` said so. Collective over the mesh.
+  std::optional<std::vector<TaskAnswer>> answer(const AnsweringModel& answering,
+                                                const ProgressOutput& output) const;
+
+ private:
+  /// Whose likelihood a request is part of.
+  struct Place {
+    std::size_t item = 0, choice = 0;
+    bool without_question = false;
+  };
+
+  void add_context(std::size_t i);
+  void add_choices(std::size_t i);
+  LikelihoodRequest add(const std::string& context, const Place& place);
+
+  Task task_;
+  const Tokenizer& tokenizer_;
+  std::int64_t window_;
+  std::vector<TaskAnswer> blank_;                    // without what a model says
+  std::vector<std::vector<std::int32_t>> contexts_;  // of answers to generate
+  std::vector<LikelihoodRequest> requests_;
+  std::vector<Place> places_;  // of the requests
+};
 
 }  // namespace polymoe

@@ -29,6 +29,36 @@ Share share_of(std::int64_t right, std::int64_t items) {
   return {.value = p, .error = std::sqrt(p * (1.0 - p) / n)};
 }
 
+/// sum(nats) / sum(bytes), in bits.
+Share bits_per_byte_of(const std::vector<double>& nats, const std::vector<double>& bytes) {
+  double all_nats = 0.0, all_bytes = 0.0, squares = 0.0;
+  for (std::size_t i = 0; i < nats.size(); ++i) {
+    all_nats += nats[i];
+    all_bytes += bytes[i];
+  }
+  const double ratio = all_nats / all_bytes, n = static_cast<double>(nats.size());
+  for (std::size_t i = 0; i < nats.size(); ++i)
+    squares += (nats[i] - ratio * bytes[i]) * (nats[i] - ratio * bytes[i]);
+  const double error = n > 1.0 ? std::sqrt(squares * n / (n - 1.0)) / all_bytes : 0.0;
+  return {.value = ratio / std::numbers::ln2, .error = error / std::numbers::ln2};
+}
+
+/// The mean of a score over tasks.
+class MeanScore {
+ public:
+  void add(const Share& share) {
+    sum_ += share.value;
+    squares_ += share.error * share.error;
+    ++count_;
+  }
+  bool any() const { return count_ > 0; }
+  Share mean() const { return {.value = sum_ / count_, .error = std::sqrt(squares_) / count_}; }
+
+ private:
+  double sum_ = 0.0, squares_ = 0.0;
+  int count_ = 0;
+};
+
 }  // namespace
 
 std::size_t choice_of(const TaskItem& item, const TaskAnswer& answer, Normalization normalization) {
@@ -100,42 +130,46 @@ TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers) {
   if (std::none_of(answers.begin(), answers.end(),
                    [](const TaskAnswer& answer) { return answer.without_question.empty(); }))
     scores.less_unconditional = accuracy(Normalization::without_question);
-  double nats = 0.0, bytes = 0.0;
+  std::vector<double> nats, bytes;
   for (std::size_t i = 0; i < items; ++i) {
     const auto gold = static_cast<std::size_t>(task.items[i].gold);
-    nats -= answers[i].log_likelihoods[gold];
-    bytes += static_cast<double>(task.items[i].choices[gold].size());
+    nats.push_back(-answers[i].log_likelihoods[gold]);
+    bytes.push_back(static_cast<double>(task.items[i].choices[gold].size()));
     scores.requests += static_cast<std::int64_t>(answers[i].log_likelihoods.size() +
                                                  answers[i].without_question.size());
   }
-  scores.bits_per_byte = nats / std::numbers::ln2 / bytes;
+  scores.bits_per_byte = bits_per_byte_of(nats, bytes);
   return scores;
 }
 
-std::vector<std::pair<std::string, double>> macro_average(const std::vector<TaskScores>& scores) {
-  std::vector<std::pair<std::string, double>> means;
+std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskScores>& scores) {
+  std::vector<std::pair<std::string, Share>> means;
   for (const char* name :
        {"acc", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond", "exact_match"}) {
-    double sum = 0.0;
-    int count = 0;
+    MeanScore score;
     for (const TaskScores& task : scores)
       for (const auto& [share_name, share] : task.shares())
-        if (share_name == name) {
-          sum += share.value;
-          ++count;
-        }
-    if (count > 0) means.emplace_back(name, sum / count);
+        if (share_name == name) score.add(share);
+    if (score.any()) means.emplace_back(name, score.mean());
   }
-  double bits = 0.0;
-  int count = 0;
+  MeanScore bits;
   for (const TaskScores& task : scores)
-    if (task.bits_per_byte) {
-      bits += *task.bits_per_byte;
-      ++count;
-    }
-  if (count > 0) means.emplace_back("bits_per_byte", bits / count);
+    if (task.bits_per_byte) bits.add(*task.bits_per_byte);
+  if (bits.any()) means.emplace_back("bits_per_byte", bits.mean());
   return means;
 }
+
+namespace {
+
+void set_share(Json& json, const std::string& name, const Share& share) {
+  json.set(name, share.value).set(name + "_stderr", share.error);
+}
+
+std::string text_of(const std::string& name, const Share& share) {
+  return fmt::format("  {} {:.4f} ± {:.4f}", name, share.value, share.error);
+}
+
+}  // namespace
 
 Json scores_json(const std::vector<TaskScores>& scores) {
   Json tasks = Json::array();
@@ -145,13 +179,12 @@ Json scores_json(const std::vector<TaskScores>& scores) {
         .set("items", task.items)
         .set("requests", task.requests)
         .set("cut_contexts", task.cut);
-    for (const auto& [name, share] : task.shares())
-      row.set(name, share.value).set(name + "_stderr", share.error);
-    if (task.bits_per_byte) row.set("bits_per_byte", *task.bits_per_byte);
+    for (const auto& [name, share] : task.shares()) set_share(row, name, share);
+    if (task.bits_per_byte) set_share(row, "bits_per_byte", *task.bits_per_byte);
     tasks.add(std::move(row));
   }
   Json macro = Json::object();
-  for (const auto& [name, value] : macro_average(scores)) macro.set(name, value);
+  for (const auto& [name, share] : macro_average(scores)) set_share(macro, name, share);
   Json json = Json::object();
   json.set("tasks", std::move(tasks)).set("macro", std::move(macro));
   return json;
@@ -188,19 +221,16 @@ std::string scores_table(const std::vector<TaskScores>& scores) {
   std::size_t width = std::string("macro average").size();
   for (const TaskScores& task : scores) width = std::max(width, task.name.size());
   std::string text;
-  const auto bits = [](double value) { return fmt::format("  bits_per_byte {:.4f}", value); };
   for (const TaskScores& task : scores) {
     text += fmt::format("{:<{}}  {:>6} items", task.name, width, task.items);
-    for (const auto& [name, share] : task.shares())
-      text += fmt::format("  {} {:.4f} ± {:.4f}", name, share.value, share.error);
-    if (task.bits_per_byte) text += bits(*task.bits_per_byte);
+    for (const auto& [name, share] : task.shares()) text += text_of(name, share);
+    if (task.bits_per_byte) text += text_of("bits_per_byte", *task.bits_per_byte);
     if (task.cut > 0) text += fmt::format("  ({} contexts cut to the window)", task.cut);
     text += "\n";
   }
   if (scores.size() > 1) {
     text += fmt::format("{:<{}}  {:>6} tasks", "macro average", width, scores.size());
-    for (const auto& [name, value] : macro_average(scores))
-      text += fmt::format("  {} {:.4f}", name, value);
+    for (const auto& [name, share] : macro_average(scores)) text += text_of(name, share);
     text += "\n";
   }
   return text;

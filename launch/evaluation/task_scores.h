@@ -30,7 +30,7 @@ std::size_t choice_of(const TaskItem& item, const TaskAnswer& answer, Normalizat
 /// Whether a generated text, without white space around it, is one of the answers.
 bool is_exact_match(const TaskItem& item, const std::string& generated);
 
-/// A share with its binomial standard error.
+/// A score with its standard error: of a share of n items the binomial one, sqrt(p (1 - p) / n).
 struct Share {
   double value = 0.0;
   double error = 0.0;
@@ -44,7 +44,9 @@ struct TaskScores {
   /// Of questions with choices; the last where the file has a form without the question of all.
   std::optional<Share> accuracy = {}, per_character = {}, per_byte = {}, per_token = {},
                        less_unconditional = {};
-  std::optional<double> bits_per_byte = {};  // of the right continuations
+  /// Of the right continuations: a ratio of two sums over the items, whose error is that of its
+  /// linearisation (Cochran, Sampling Techniques, 6.3). None of a single item.
+  std::optional<Share> bits_per_byte = {};
   std::optional<Share> exact_match = {};
 
   /// The scores by name: "acc", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond",
@@ -54,8 +56,9 @@ struct TaskScores {
 
 TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers);
 
-/// The mean of each score over the tasks that have it: name and value.
-std::vector<std::pair<std::string, double>> macro_average(const std::vector<TaskScores>& scores);
+/// The mean of each score over the tasks that have it: name and value. Tasks are independent, so its
+/// error is sqrt(sum of their squared errors) / their number: that of these tasks, not of others.
+std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskScores>& scores);
 
 /// {"tasks": [...], "macro": {...}}.
 Json scores_json(const std::vector<TaskScores>& scores);

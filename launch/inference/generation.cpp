@@ -15,14 +15,6 @@
 namespace polymoe {
 namespace {
 
-/// The ids that generation starts from: the prompt's, or the end of the document before.
-std::vector<std::int32_t> first_ids(const std::string& prompt, const Tokenizer& tokenizer) {
-  std::vector<std::int32_t> ids;
-  tokenizer.encode(prompt, ids);
-  if (ids.empty()) ids.push_back(tokenizer.end_of_document());
-  return ids;
-}
-
 /// Longest end of `text` that begins `stop`, which it does not hold.
 std::size_t beginning_at_end(std::string_view text, std::string_view stop) {
   for (std::size_t size = std::min(text.size(), stop.size() - 1); size > 0; --size)
@@ -86,7 +78,7 @@ Generation generate(SavedModel& saved, const Tokenizer& tokenizer, const Generat
   const ModelConfig& model = saved.config().model;
   ExecutionContext& context = saved.context();
   Communicator& world = saved.mesh().world();
-  std::vector<std::int32_t> ids = first_ids(request.prompt, tokenizer);
+  std::vector<std::int32_t> ids = tokenizer.encode_prompt(request.prompt);
   std::vector<std::int32_t> seen = ids;
   Generation result{.prompt_tokens = static_cast<std::int64_t>(ids.size())};
   check_room(result.prompt_tokens, model.context, request);

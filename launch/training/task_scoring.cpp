@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "launch/data/run_tokenizer.h"
-#include "launch/evaluation/task_run.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 
@@ -13,13 +12,15 @@ namespace polymoe {
 TaskScoring::TaskScoring(const Config& config, Communicator& world) : every_(config.eval.every) {
   if (config.eval.tasks.empty()) return;
   on_every_rank(world, [&] {
-    tasks_ = read_tasks({config.eval.tasks.begin(), config.eval.tasks.end()});
+    std::vector<Task> tasks = read_tasks({config.eval.tasks.begin(), config.eval.tasks.end()});
     std::string name = config.eval.tokenizer;
     if (name.empty()) name = remembered_tokenizer(config.run.dir).value_or("");
     if (name.empty())
       throw InvalidArgument(
           "eval.tokenizer: must be given, no file of data.train has a tokenizer beside it");
     tokenizer_ = load_run_tokenizer(name, config.run.dir, config.model.vocab);
+    for (Task& task : tasks)
+      tasks_.emplace_back(std::move(task), *tokenizer_, config.model.context);
   });
 }
 
@@ -29,21 +30,21 @@ bool TaskScoring::is_due(std::int64_t step, std::int64_t last_step) const {
 
 std::optional<TaskScoring::Scores> TaskScoring::score(const AnsweringModel& answering) const {
   std::vector<TaskScores> scores;
-  for (const Task& task : tasks_) {
-    const auto answers = answer_task(answering, *tokenizer_, task, {});
+  for (const PreparedTask& task : tasks_) {
+    const auto answers = task.answer(answering, {});
     if (!answers) return std::nullopt;
-    scores.push_back(polymoe::score(task, *answers));
+    scores.push_back(polymoe::score(task.task(), *answers));
   }
   Scores result{.values = {}, .table = scores_table(scores)};
   for (const TaskScores& task : scores) {
     for (const auto& [name, share] : task.shares())
       result.values.emplace_back(task.name + "/" + name, share.value);
     if (task.bits_per_byte)
-      result.values.emplace_back(task.name + "/bits_per_byte", *task.bits_per_byte);
+      result.values.emplace_back(task.name + "/bits_per_byte", task.bits_per_byte->value);
   }
   if (scores.size() > 1)
-    for (const auto& [name, value] : macro_average(scores))
-      result.values.emplace_back("macro/" + name, value);
+    for (const auto& [name, share] : macro_average(scores))
+      result.values.emplace_back("macro/" + name, share.value);
   return result;
 }
 

@@ -12,7 +12,7 @@
 #include "launch/config/config.h"
 #include "launch/data/tokenizer.h"
 #include "launch/evaluation/likelihood.h"
-#include "launch/evaluation/task_file.h"
+#include "launch/evaluation/task_run.h"
 #include "parallel/communication/communicator.h"
 
 namespace polymoe {
@@ -25,7 +25,7 @@ class TaskScoring {
     std::string table;                                   // for people, a line a task
   };
 
-  /// Reads the tasks, which speak by eval.tokenizer or what the run in run.dir remembers by now.
+  /// Reads the tasks and encodes their items, once for all scorings. They speak by eval.tokenizer or what the run in run.dir remembers by now.
   /// What fails on one rank is thrown on every rank; collective over `world`. Throws
   /// InputFileError, InvalidArgument.
   TaskScoring(const Config& config, Communicator& world);
@@ -37,8 +37,8 @@ class TaskScoring {
 
  private:
   std::int64_t every_;
-  std::vector<Task> tasks_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<PreparedTask> tasks_;
 };
 
 }  // namespace polymoe

@@ -47,11 +47,19 @@ ADDED = [AddedToken("<mask>", lstrip=True, special=True), AddedToken("TOKEN", si
          AddedToken("か\u3099TAG", normalized=True), AddedToken("Ⅷ", rstrip=True, normalized=False)]
 
 
+CORPUS = {"lines": PLAIN.split("\n"), "more": 0}  # what to train on, and how many more ids
+
+
+def train_on(lines, more):
+    """Larger vocabularies than those of the fixtures."""
+    CORPUS.update(lines=lines, more=more)
+
+
 def byte_pairs(tokenizer, vocabulary=420, special=("<|endoftext|>",), byte_level=True):
     alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else []
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(special),
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary + CORPUS["more"], special_tokens=list(special),
                                   initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(PLAIN.split("\n"), trainer)
+    tokenizer.train_from_iterator(CORPUS["lines"], trainer)
     return tokenizer
 
 
@@ -140,9 +148,9 @@ def unknown():
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.BPEDecoder()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>", "</s>"],
+    trainer = trainers.BpeTrainer(vocab_size=300 + CORPUS["more"], special_tokens=["<unk>", "</s>"],
                                   end_of_word_suffix="</w>", show_progress=False)
-    tokenizer.train_from_iterator(PLAIN.split("\n")[:3], trainer)
+    tokenizer.train_from_iterator(CORPUS["lines"] if CORPUS["more"] else CORPUS["lines"][:3], trainer)
     return tokenizer
 
 
@@ -152,9 +160,9 @@ def unigram(byte_fallback):
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<unk>", "</s>"]
-    trainer = trainers.UnigramTrainer(vocab_size=240, special_tokens=special, unk_token="<unk>",
+    trainer = trainers.UnigramTrainer(vocab_size=240 + CORPUS["more"], special_tokens=special, unk_token="<unk>",
                                       show_progress=False)
-    tokenizer.train_from_iterator(PLAIN.split("\n")[:5], trainer)
+    tokenizer.train_from_iterator(CORPUS["lines"] if CORPUS["more"] else CORPUS["lines"][:5], trainer)
     if byte_fallback:
         plain = json.loads(tokenizer.to_str())
         plain["model"]["vocab"] += [[f"<0x{b:02X}>", 0.0] for b in range(256)]
@@ -166,12 +174,15 @@ def unigram(byte_fallback):
     return tokenizer
 
 
+def families():
+    return {"gpt2": gpt2(), "gpt_neox": gpt_neox(), "llama3": llama3(), "qwen2": qwen2(),
+            "digits": digits(), "llama2": llama2(), "mistral": mistral(), "unknown": unknown(),
+            "unigram": unigram(False), "unigram_bytes": unigram(True)}
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
-    families = {"gpt2": gpt2(), "gpt_neox": gpt_neox(), "llama3": llama3(), "qwen2": qwen2(),
-                "digits": digits(), "llama2": llama2(), "mistral": mistral(), "unknown": unknown(),
-                "unigram": unigram(False), "unigram_bytes": unigram(True)}
-    for name, tokenizer in families.items():
+    for name, tokenizer in families().items():
         (OUT / f"{name}.json").write_text(tokenizer.to_str() + "\n")
         with open(OUT / f"{name}.cases.jsonl", "w") as out:
             for text in texts():

@@ -9,8 +9,10 @@
 #include "launch/checkpoints/resume.h"
 #include "launch/inference/saved_model.h"
 #include "launch/step/evaluation.h"
+#include "launch/step/token_batch.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/communication/local/local_communicator.h"
+#include "runtime/copy.h"
 #include "runtime/error.h"
 #include "tests/launch/training/tiny_training.h"
 #include "tests/support/temporary_directory.h"
@@ -152,6 +154,91 @@ TEST_F(AnalysisTest, SaturationIsTheShareOfCommonChoices) {
   EXPECT_THROW(routing_saturation(fewer, now), InvalidArgument);
 }
 
+/// What an expert makes of a row by the formula of the feed-forward, from its stored values.
+std::vector<double> by_hand(const std::map<std::string, std::vector<float>>& values,
+                            const std::string& layer, std::int64_t expert, const float* x,
+                            std::size_t hidden) {
+  const std::string stem = layer + ".experts." + std::to_string(expert);
+  const std::vector<float>&up = values.at(stem + ".up.weight"),
+        &down = values.at(stem + ".down.weight"), &a = values.at(layer + ".experts.coefficients");
+  const std::size_t width = down.size() / hidden;
+  std::vector<double> pre(width, 0.0), activated(width, a[0]), y(hidden, 0.0);
+  for (std::size_t i = 0; i < width; ++i)
+    for (std::size_t j = 0; j < hidden; ++j) pre[i] += double{up[i * hidden + j]} * x[j];
+  for (int power = 1; power <= 3; ++power) {
+    double squares = 0.0;
+    for (const double value : pre) squares += std::pow(value, 2 * power);
+    const double scale = 1.0 / std::sqrt(squares / static_cast<double>(width) + 1e-6);
+    for (std::size_t i = 0; i < width; ++i)
+      activated[i] += a[static_cast<std::size_t>(power)] * std::pow(pre[i], power) * scale;
+  }
+  for (std::size_t j = 0; j < hidden; ++j)
+    for (std::size_t i = 0; i < width; ++i) y[j] += double{down[j * width + i]} * activated[i];
+  return y;
+}
+
+double cosine(const std::vector<double>& a, const std::vector<double>& b) {
+  const auto dot = [](const std::vector<double>& u, const std::vector<double>& v) {
+    return std::inner_product(u.begin(), u.end(), v.begin(), 0.0);
+  };
+  return dot(a, b) / std::sqrt(dot(a, a) * dot(b, b));
+}
+
+TEST_F(AnalysisTest, ExpertsAreComparedByWhatTheyMakeOfTheSameTokens) {
+  const ModelConfig model = config().model;
+  const auto hidden = static_cast<std::size_t>(model.hidden);
+  const auto contents = test::checkpoint_contents(run() / "checkpoints" / checkpoint_name(4));
+  std::map<std::string, std::vector<float>> values;
+  for (const auto& [name, tensor] : contents)
+    if (name.starts_with(parameter_kind)) values[name.substr(parameter_kind.size())] = tensor;
+
+  // Two batches, one of fewer rows than the sample and one of more.
+  for (const std::int64_t windows : {std::int64_t{2}, std::int64_t{6}}) {
+    SCOPED_TRACE(windows);
+    const TokenAnalysis analysis = look(run(), windows * model.context, windows);
+    const std::int64_t rows = windows * model.context, taken = std::min<std::int64_t>(rows, 64);
+    EXPECT_EQ(analysis.output_tokens, taken);
+    ASSERT_EQ(static_cast<std::int64_t>(analysis.outputs.size()), model.layers);
+
+    SavedModel saved(run(), std::move(make_local_communicators(1)[0]), {.threads = 1});
+    std::vector<std::vector<float>> inputs;  // of each layer
+    const Arena::Scope scope(saved.context().arena);
+    const TokenFile file = tokens();
+    const TokenBatch batch = make_batch(
+        {.sequences = windows, .length = model.context},
+        [&](const TokenRows& to) {
+          file.read(0, rows, to.tokens);
+          file.read(1, rows, to.targets);
+        },
+        saved.context());
+    saved.model().observe(
+        batch,
+        [&](const LayerObservation& seen) {
+          if (seen.layer >= 0)
+            inputs.push_back(host_values<float>(seen.feed_forward().x, saved.context().stream));
+        },
+        saved.context());
+    for (std::size_t l = 0; l < inputs.size(); ++l) {
+      std::vector<double> expected(static_cast<std::size_t>(model.moe.experts * model.moe.experts));
+      for (std::int64_t i = 0; i < taken; ++i) {
+        const float* x = inputs[l].data() + static_cast<std::size_t>(i * rows / taken) * hidden;
+        std::vector<std::vector<double>> made;
+        for (std::int64_t e = 0; e < model.moe.experts; ++e)
+          made.push_back(by_hand(values, "layers." + std::to_string(l), e, x, hidden));
+        for (std::size_t a = 0; a < made.size(); ++a)
+          for (std::size_t b = 0; b < made.size(); ++b)
+            expected[a * made.size() + b] += cosine(made[a], made[b]) / static_cast<double>(taken);
+      }
+      EXPECT_EQ(analysis.outputs[l].layer, static_cast<std::int64_t>(l));
+      ASSERT_EQ(analysis.outputs[l].cosines.size(), expected.size());
+      for (std::size_t i = 0; i < expected.size(); ++i)
+        EXPECT_NEAR(analysis.outputs[l].cosines[i], expected[i], 1e-4)
+            << "layer " << l << ", " << i;
+    }
+    saved.shutdown();
+  }
+}
+
 TEST_F(AnalysisTest, EverythingIsToldAndDrawn) {
   Analysis analysis{.checkpoint = "here", .step = 4, .activation = "polynorm"};
   const CheckpointReader reader = checkpoint();
@@ -164,13 +251,19 @@ TEST_F(AnalysisTest, EverythingIsToldAndDrawn) {
   EXPECT_EQ(json.at("matrices").items().size(), analysis.spectra.size());
   EXPECT_EQ(json.at("on_tokens").at("tokens").as_integer(), 64);
   EXPECT_EQ(json.at("on_tokens").at("routing").items().size(), analysis.tokens->routing.size());
+  const std::vector<Json>& outputs = json.at("on_tokens").at("expert_output_similarity").items();
+  ASSERT_EQ(outputs.size(), analysis.tokens->outputs.size());
+  EXPECT_EQ(outputs[1].at("cosines").items()[0].items()[1].as_number(),
+            analysis.tokens->outputs[1].cosines[1]);
   EXPECT_EQ(json.at("routing_saturation").items().size(), analysis.saturation.size());
   if (std::system("gnuplot --version >/dev/null 2>&1") != 0)
     GTEST_SKIP() << "gnuplot is not installed";
   const Page page = analysis_page(analysis, nullptr);
   EXPECT_GE(page.figures(), 8);
-  for (const char* words : {"Effective rank", "Similarity of hidden states", "Load of the experts",
-                            "Experts that go together", "Over time: layers.0"})
+  for (const char* words :
+       {"Effective rank", "Similarity of hidden states", "Load of the experts",
+        "Experts that go together", "Over time: layers.0", "Weights of the experts of layer 0",
+        "Results of the experts of layer 0"})
     EXPECT_NE(page.html().find(words), std::string::npos) << words;
 }
 

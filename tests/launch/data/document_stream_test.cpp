@@ -88,6 +88,62 @@ TEST_F(DocumentStreamTest, ForeignFilesAreNamedForWhatTheyAre) {
   EXPECT_THROW(documents({path("absent")}, {}), InputFileError);
 }
 
+const std::string parquet = POLYMOE_FIXTURES "/texts.parquet";
+
+TEST_F(DocumentStreamTest, RowsOfParquetAreDocuments) {
+  if (!reads_parquet()) GTEST_SKIP() << "built without Arrow's C++ library";
+  const Texts texts = {"first", "zwei\nZeilen, naïve", "你好 😀",
+                       "first", std::string(300, 'x'), "last"};  // the empty one is left out
+  EXPECT_EQ(documents({parquet}, {}), texts);
+  // By its first bytes, whatever its name, among others and beside --field.
+  const std::string renamed = path("renamed.txt");
+  std::filesystem::copy_file(parquet, renamed);
+  Texts all = {"front"};
+  all.insert(all.end(), texts.begin(), texts.end());
+  EXPECT_EQ(documents({file("front", "front"), renamed}, {}), all);
+  EXPECT_EQ(documents({parquet}, {.json = true, .column = "inside.text"})[0], "first!");
+
+  DocumentStream stream({parquet, parquet}, {});
+  DocumentPart part;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream.next(part));
+  EXPECT_EQ(part.origin, parquet + " row 4");
+  EXPECT_TRUE(part.first && part.last);
+  const auto bytes = static_cast<std::int64_t>(std::filesystem::file_size(parquet));
+  EXPECT_EQ(stream.consumed(), bytes * 4 / 7);
+  while (stream.next(part)) {
+  }
+  EXPECT_EQ(stream.consumed(), 2 * bytes);
+}
+
+TEST_F(DocumentStreamTest, ParquetWithoutTheTextsIsRefused) {
+  if (!reads_parquet()) GTEST_SKIP() << "built without Arrow's C++ library";
+  const auto refusal = [&](const std::string& input, const std::string& column) {
+    return message_of<InputFileError>([&] { documents({input}, {.column = column}); });
+  };
+  for (const char* column : {"none", "number", "tags", "tags.list.element"})
+    EXPECT_EQ(refusal(parquet, column),
+              parquet + ": has no column \"" + column +
+                  "\" of texts (--field); columns of texts: text, note, inside.text");
+  EXPECT_EQ(refusal(parquet, "note"), parquet + ": row 5 has no text in the column \"note\"");
+  const std::string whole = test::read_bytes(parquet);
+  for (const std::size_t size : {std::size_t{4}, std::size_t{100}, whole.size() - 10})
+    EXPECT_NE(
+        refusal(file("torn", whole.substr(0, size)), "text").find("cannot be read as Parquet"),
+        std::string::npos)
+        << size;
+}
+
+TEST_F(DocumentStreamTest, ABuildWithoutArrowSaysSo) {
+  if (reads_parquet()) GTEST_SKIP() << "built with Arrow's C++ library";
+  EXPECT_NE(message_of<InputFileError>([&] { documents({parquet}, {}); }).find("without Arrow"),
+            std::string::npos);
+  // By name before anything else is read.
+  EXPECT_NE(message_of<InputFileError>([&] {
+              text_inputs({file("a", "a"), parquet});
+            }).find("without Arrow"),
+            std::string::npos);
+}
+
 TEST_F(DocumentStreamTest, InputsAreFilesDirectoriesAndPatterns) {
   std::filesystem::create_directories(path("d/deeper"));
   file("d/b.txt", "b");
@@ -100,9 +156,8 @@ TEST_F(DocumentStreamTest, InputsAreFilesDirectoriesAndPatterns) {
   EXPECT_EQ(input_bytes({path("d/a.txt"), path("d/b.txt")}), 2);
   EXPECT_TRUE(names_json_lines("x.jsonl.gz"));
   EXPECT_FALSE(names_json_lines("x.txt.gz"));
-  file("p.parquet", "");
   std::filesystem::create_directories(path("bare"));
-  for (const std::string& wrong : {path("none"), path("d/*.md"), path("p.parquet"), path("bare")})
+  for (const std::string& wrong : {path("none"), path("d/*.md"), path("bare")})
     EXPECT_THROW(text_inputs({wrong}), InputFileError) << wrong;
   EXPECT_THROW(text_inputs({"-", "-"}), InputFileError);
 }

@@ -175,6 +175,23 @@ TEST_F(DocumentWindows, EveryPredictionIsInOneWindowOfAPass) {
   EXPECT_EQ(seen, rows);
 }
 
+TEST_F(DocumentWindows, StagesOfPackedFilesBeginAtTheirTokensInWholeWindows) {
+  const std::vector<std::int64_t> lengths(40, 9);  // two documents a window of 16
+  DataConfig staged = config(file("a", lengths), Documents::mask, Packing::documents);
+  staged.stages = {{.tokens = 33, .files = {{.path = file("b", lengths), .weight = {}}}}};
+  const TokenData tokens = data(staged, 16);
+  // 33 tokens: three windows of rows, filled or not, from the first file.
+  EXPECT_EQ(tokens.windows_drawn(3), (std::vector<std::int64_t>{3, 0}));
+  EXPECT_EQ(tokens.windows_drawn(10), (std::vector<std::int64_t>{3, 7}));
+  std::set<std::int32_t> begins;
+  for (std::int64_t i = 0; i < 10; ++i) {
+    const Window window = sample(tokens, i);
+    EXPECT_EQ(window.starts, (Values{0, 0, 0, 0, 0, 0, 0, 0, 8, 8, 8, 8, 8, 8, 8, 8}));
+    begins.insert(window.tokens[0]);
+  }
+  EXPECT_GE(begins.size(), 7U);  // windows of a file do not come again
+}
+
 TEST_F(DocumentWindows, WhatHasNoDocumentsIsRefused) {
   const auto path = directory_.path() / "raw.npy";
   test::write_bytes(path, std::string(64, '\1'));

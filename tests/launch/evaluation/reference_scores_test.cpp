@@ -36,7 +36,9 @@ class ReferenceScoresTest : public testing::Test {
                                      .context = saved.context(),
                                      .dtype = saved.dtype(),
                                      .tokens_per_batch = tokens_per_batch};
-      auto found = answer_task(answering, *tokenizer, task, {}).value();
+      auto found = PreparedTask(task, *tokenizer, saved.config().model.context)
+                       .answer(answering, {})
+                       .value();
       if (rank == 0) result = std::move(found);
       saved.shutdown();
     });

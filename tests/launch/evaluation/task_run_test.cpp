@@ -34,8 +34,9 @@ class TaskRunTest : public testing::Test {
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       const auto rank = static_cast<std::size_t>(world->rank());
       test::RandomModel random(config_, std::move(world), expert_parallel);
-      answers[rank] =
-          answer_task(answering(random, tokens_per_batch), *tokenizer_, task, {}).value();
+      answers[rank] = PreparedTask(task, *tokenizer_, config_.context)
+                          .answer(answering(random, tokens_per_batch), {})
+                          .value();
       random.mesh.shutdown();
     });
     for (const auto& other : answers)

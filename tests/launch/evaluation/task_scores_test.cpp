@@ -4,6 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <map>
+#include <sstream>
+
+#include "tests/support/temporary_directory.h"
 
 namespace polymoe {
 namespace {
@@ -45,7 +50,41 @@ TEST(TaskScores, SharesHaveBinomialErrors) {
   EXPECT_FALSE(scores.exact_match);
   EXPECT_EQ(scores.requests, 8);
   // The right ones: -1 of 2 bytes twice, -9 of 4 bytes twice.
-  EXPECT_NEAR(*scores.bits_per_byte, 20.0 / std::log(2.0) / 12.0, 1e-12);
+  EXPECT_NEAR(scores.bits_per_byte->value, 20.0 / std::log(2.0) / 12.0, 1e-12);
+}
+
+/// What tests/reference/task_errors.py found by numpy, from the same log-likelihoods.
+TEST(TaskScores, ScoresAndErrorsAreThoseOfNumpy) {
+  const std::filesystem::path folder = POLYMOE_FIXTURES "/tasks";
+  std::map<std::string, std::vector<TaskAnswer>> said;
+  std::istringstream lines(test::read_bytes(folder / "scores.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const Json row = parse_json(line, "scores.jsonl");
+    TaskAnswer answer;
+    for (const Json& value : row.at("log_likelihoods").items())
+      answer.log_likelihoods.push_back(value.as_number());
+    answer.tokens.assign(answer.log_likelihoods.size(), 1);
+    said[row.at("task").as_string()].push_back(answer);
+  }
+  std::vector<TaskScores> scores;
+  for (const char* name : {"quiz", "lines"})
+    scores.push_back(score(read_task(folder / (std::string(name) + ".jsonl")), said[name]));
+  const Json mine = scores_json(scores);
+  const Json expected = parse_json(test::read_bytes(folder / "errors.json"), "errors.json");
+  int compared = 0;
+  const auto compare = [&](const Json& found, const Json& wanted) {
+    for (const Json::Member& member : wanted.members()) {
+      const std::vector<Json>& pair = member.value.items();
+      EXPECT_NEAR(found.at(member.key).as_number(), pair[0].as_number(), 1e-12) << member.key;
+      EXPECT_NEAR(found.at(member.key + "_stderr").as_number(), pair[1].as_number(), 1e-12)
+          << member.key;
+      ++compared;
+    }
+  };
+  compare(mine.at("tasks").items()[0], expected.at("quiz"));
+  compare(mine.at("tasks").items()[1], expected.at("lines"));
+  compare(mine.at("macro"), expected.at("macro"));
+  EXPECT_EQ(compared, 12);
 }
 
 TEST(TaskScores, GeneratedAnswersMatchExactly) {
@@ -57,19 +96,26 @@ TEST(TaskScores, GeneratedAnswersMatchExactly) {
 }
 
 TEST(TaskScores, MacroAverageIsOverTheTasksThatHaveAScore) {
-  const TaskScores a{.name = "a", .items = 2, .accuracy = Share{0.5, 0.1}, .bits_per_byte = 1.0};
-  const TaskScores b{.name = "b", .items = 8, .accuracy = Share{0.7, 0.1}, .bits_per_byte = 2.0};
+  const TaskScores a{
+      .name = "a", .items = 2, .accuracy = Share{0.5, 0.1}, .bits_per_byte = Share{1.0, 0.3}};
+  const TaskScores b{
+      .name = "b", .items = 8, .accuracy = Share{0.7, 0.1}, .bits_per_byte = Share{2.0, 0.4}};
   const TaskScores c{.name = "c", .items = 8, .exact_match = Share{0.2, 0.1}};
   const auto means = macro_average({a, b, c});
   ASSERT_EQ(means.size(), 3U);
   EXPECT_EQ(means[0].first, "acc");
-  EXPECT_DOUBLE_EQ(means[0].second, 0.6);
+  EXPECT_DOUBLE_EQ(means[0].second.value, 0.6);
+  EXPECT_DOUBLE_EQ(means[0].second.error, std::sqrt(0.02) / 2.0);
   EXPECT_EQ(means[1].first, "exact_match");
-  EXPECT_DOUBLE_EQ(means[1].second, 0.2);
-  EXPECT_DOUBLE_EQ(means[2].second, 1.5);
+  EXPECT_DOUBLE_EQ(means[1].second.value, 0.2);
+  EXPECT_DOUBLE_EQ(means[1].second.error, 0.1);
+  EXPECT_DOUBLE_EQ(means[2].second.value, 1.5);
+  EXPECT_DOUBLE_EQ(means[2].second.error, 0.25);
   const Json json = scores_json({a, c});
   EXPECT_DOUBLE_EQ(json.at("tasks").items()[0].at("acc_stderr").as_number(), 0.1);
   EXPECT_EQ(json.at("tasks").items()[1].find("acc"), nullptr);
+  EXPECT_DOUBLE_EQ(json.at("macro").at("bits_per_byte_stderr").as_number(), 0.3);
+  EXPECT_DOUBLE_EQ(json.at("macro").at("exact_match_stderr").as_number(), 0.1);
 }
 
 }  // namespace

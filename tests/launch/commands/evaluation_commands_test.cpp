@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `polymoe eval`, `generate`, `analyze` and `report` answer to bad input, from outside.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "tests/support/process.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+using test::ProcessResult;
+using test::run_process;
+using test::write_bytes;
+
+/// Beside the tiny model of fixtures/tasks, imported once.
+class EvaluationCommands : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    directory_ = new test::TemporaryDirectory();
+    const ProcessResult result =
+        run({"checkpoint", "import-hf", POLYMOE_FIXTURES "/tasks", model()});
+    ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+  }
+  static void TearDownTestSuite() {
+    delete directory_;
+    directory_ = nullptr;
+  }
+
+  static std::string path(const std::string& name) { return (directory_->path() / name).string(); }
+  static std::string model() { return path("model"); }
+  static std::string file(const std::string& name, const std::string& bytes) {
+    write_bytes(path(name), bytes);
+    return path(name);
+  }
+  static ProcessResult run(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), POLYMOE_PROGRAM);
+    return run_process(arguments);
+  }
+  /// One line of the program, which says all of it.
+  static void refuses(const std::vector<std::string>& arguments, int exit_code,
+                      const std::vector<std::string>& parts) {
+    const ProcessResult result = run(arguments);
+    const std::string& text = result.standard_error;
+    EXPECT_EQ(result.exit_code, exit_code) << text;
+    std::size_t lines = 0, at = 0;
+    for (; (at = text.find("polymoe: ", at)) != std::string::npos; ++at)
+      lines += at == 0 || text[at - 1] == '\n' ? 1 : 0;
+    EXPECT_EQ(lines, 1U) << text;
+    for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+  static std::vector<std::string> evaluation(const std::string& tasks,
+                                             const std::string& tokenizer = tokenizer_file) {
+    return {"eval",        "--checkpoint", model(),   "--threads", "1",
+            "--tokenizer", tokenizer,      "--tasks", tasks};
+  }
+
+  static constexpr const char* tokenizer_file = POLYMOE_FIXTURES "/tokenizers/qwen2.json";
+  static test::TemporaryDirectory* directory_;
+};
+test::TemporaryDirectory* EvaluationCommands::directory_ = nullptr;
+
+TEST_F(EvaluationCommands, NameFileLineAndFaultOfARequestFile) {
+  const std::string good = R"({"context": "Q", "choices": [" a", " b"], "gold": 0})"
+                           "\n";
+  const struct {
+    std::string lines;
+    std::vector<std::string> parts;
+  } cases[] = {
+      {"", {"has no items"}},
+      {good + R"({"context": "Q", "choices": ["a"]})", {"line 2", "gold"}},
+      {good + R"({"context": 7, "choices": ["a"], "gold": 0})", {"line 2", "context"}},
+      {good + R"({"context": "Q", "choices": "a", "gold": "0"})", {"line 2", "gold"}},
+      {good + R"({"context": "Q", "choices": ["a", 3], "gold": 0})", {"line 2", "choices"}},
+      {good + R"({"context": "Q", "choices": ["a"], "gold": 1})", {"line 2", "gold 1"}},
+      {good + R"({"context": "Q", "choices": ["a"], "gold": -1})", {"line 2", "gold"}},
+      {good + R"({"context": "Q"})", {"line 2", "must have one of them"}},
+      {good + "{\"context\": \"\xE9\", \"choices\": [\"a\"], \"gold\": 0}",
+       {"line 2", "not UTF-8"}},
+      {good + R"({"context": "Q", "choices": ["a")", {"line 2"}},
+      {R"({"doc_id": 0, "idx": 0, "label": 3, "request": {"context": "Q", "continuation": "a"}})",
+       {"line 1", "label 3"}},
+      {R"({"doc_id": 0, "idx": 0, "label": 0, "request": {"context": "Q"}})",
+       {"line 1", "continuation"}},
+      {R"({"doc_id": 0, "idx": 0, "label": 0, "request": "Q"})", {"line 1", "request"}},
+      {R"({"context": "Q", "until": ["\n"], "gold": []})", {"line 1", "gold"}},
+      {R"({"context": "Q", "until": [1], "gold": "a"})", {"line 1", "until"}},
+  };
+  for (const auto& bad : cases) {
+    SCOPED_TRACE(bad.lines);
+    std::vector<std::string> parts = bad.parts;
+    parts.push_back(path("bad.jsonl"));
+    refuses(evaluation(file("bad.jsonl", bad.lines)), 65, parts);
+  }
+  refuses(evaluation(path("absent.jsonl")), 65, {"absent.jsonl"});
+  refuses(evaluation(file("torn.jsonl.gz", "\x1F\x8B\x08")), 65, {"torn.jsonl.gz"});
+  // The items that are good are answered.
+  EXPECT_EQ(run(evaluation(file("good.jsonl", good))).exit_code, 0);
+}
+
+TEST_F(EvaluationCommands, NameTheTokenizerThatCannotBeUsed) {
+  const std::string tasks = file("t.jsonl", R"({"context": "Q", "choices": ["a"], "gold": 0})");
+  const std::string pieces =
+      file("pieces.json", R"({"model": {"type": "WordPiece", "vocab": {"a": 0}}})");
+  const std::string larger = file("larger.json",
+                                  R"({"model": {"type": "BPE", "merges": [],
+                                      "vocab": {"Q": 0, "a": 1, "</s>": 70000}}})");
+  refuses(evaluation(tasks, pieces), 65, {pieces, "'WordPiece' is not supported: must be BPE"});
+  refuses(evaluation(tasks, larger), 65, {larger, "70001 tokens", "model.vocab"});
+  refuses(evaluation(tasks, path("none.json")), 65, {"none.json"});
+  for (const std::string& tokenizer : {pieces, larger})
+    refuses({"generate", "--checkpoint", model(), "--prompt", "Q", "--tokenizer", tokenizer}, 65,
+            {tokenizer});
+  // None is remembered by an import of a model alone.
+  refuses({"eval", "--checkpoint", model(), "--tasks", tasks}, 64, {"--tokenizer"});
+}
+
+TEST_F(EvaluationCommands, AnalyzeNamesWhatItCannotLookAt) {
+  const auto analysis = [&](const std::string& tokens) {
+    return std::vector<std::string>{"analyze", "--checkpoint", model(),     "--tokens", tokens,
+                                    "--out",   path("inside"), "--threads", "1"};
+  };
+  const std::string few = file("few.npy", std::string(20, '\0'));
+  refuses(analysis(few), 65, {few, "one window"});
+  const std::string beyond = file("beyond.npy", std::string(2000, '\x7F'));
+  refuses(analysis(beyond), 65, {beyond, "32639"});
+  refuses({"analyze", "--checkpoint", path("nowhere"), "--out", path("inside")}, 65, {"nowhere"});
+  refuses({"analyze", "--checkpoint", model(), "--out", path("inside"), "--against", model()}, 64,
+          {"--against", "--tokens"});
+  EXPECT_FALSE(fs::exists(path("inside")));
+}
+
+TEST_F(EvaluationCommands, ReportReadsWhatACrashLeftAndNamesADamagedRow) {
+  const std::string row = R"({"step": 1, "tokens": 10, "loss": 3.5})"
+                          "\n";
+  fs::create_directories(path("crashed"));
+  fs::create_directories(path("damaged"));
+  file("crashed/metrics.jsonl", row + R"({"step": 2, "tok)");
+  file("damaged/metrics.jsonl", row + "{\"step\": 2, \"tok\n" + row);
+  refuses({"report", path("damaged"), "--out", path("page.html")}, 65,
+          {path("damaged/metrics.jsonl"), "line 2"});
+  if (std::system("gnuplot --version >/dev/null 2>&1") != 0)
+    GTEST_SKIP() << "gnuplot is not installed";
+  const ProcessResult result = run({"report", path("crashed"), "--out", path("page.html")});
+  EXPECT_EQ(result.exit_code, 0) << result.standard_error;
+}
+
+}  // namespace
+}  // namespace polymoe
