@@ -25,7 +25,7 @@ class ExpertOutputs {
   std::int64_t tokens() const { return tokens_; }
   ExpertSimilarity finish(std::int64_t layer) const;
 
-  static constexpr std::int64_t most_rows = 64;
+  static constexpr std::int64_t most_rows = 256;
   static constexpr std::int64_t most_bytes = std::int64_t{256} << 20;
 
  private:

@@ -5,25 +5,38 @@
 #include <exception>
 #include <numeric>
 
+#include "launch/data/packed_windows.h"
 #include "runtime/error.h"
 
 namespace polymoe {
+namespace {
+
+std::vector<std::int64_t> bounds_of(const TokenFile& file, std::int64_t block) {
+  const std::int64_t first = block * DocumentPacking::block_documents;
+  return file.document_bounds(first,
+                              std::min(DocumentPacking::block_documents, file.documents() - first));
+}
+
+}  // namespace
 
 DocumentPacking::DocumentPacking(const TokenFile& file, std::int64_t context) : context_(context) {
   const std::int64_t blocks = (file.documents() + block_documents - 1) / block_documents;
   first_windows_.assign(static_cast<std::size_t>(blocks) + 1, 0);
   std::exception_ptr failure;
   std::int64_t rows = 0;
-#pragma omp parallel for schedule(dynamic) reduction(+ : rows)
-  for (std::int64_t i = 0; i < blocks; ++i) {
-    try {
-      const Block block = pack(file, i);
-      first_windows_[static_cast<std::size_t>(i) + 1] =
-          static_cast<std::int64_t>(block.firsts.size()) - 1;
-      for (const Piece& piece : block.pieces) rows += piece.rows;
-    } catch (...) {
+#pragma omp parallel reduction(+ : rows)
+  {
+    PackedWindows packed(context);
+#pragma omp for schedule(dynamic)
+    for (std::int64_t i = 0; i < blocks; ++i) {
+      try {
+        const PackedWindows::Count count = packed.count(bounds_of(file, i));
+        first_windows_[static_cast<std::size_t>(i) + 1] = count.windows;
+        rows += count.rows;
+      } catch (...) {
 #pragma omp critical(document_packing)
-      failure = std::current_exception();
+        failure = std::current_exception();
+      }
     }
   }
   if (failure) std::rethrow_exception(failure);
@@ -32,9 +45,7 @@ DocumentPacking::DocumentPacking(const TokenFile& file, std::int64_t context) : 
 }
 
 DocumentPacking::Block DocumentPacking::pack(const TokenFile& file, std::int64_t block) const {
-  const std::int64_t first = block * block_documents;
-  const std::vector<std::int64_t> bounds =
-      file.document_bounds(first, std::min(block_documents, file.documents() - first));
+  const std::vector<std::int64_t> bounds = bounds_of(file, block);
   std::vector<std::vector<Piece>> windows;
   std::vector<Piece> rests;
   for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {

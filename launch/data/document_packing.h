@@ -28,7 +28,8 @@ class DocumentPacking {
     std::int64_t rows = 0;
   };
 
-  /// `file` must have documents. Reads the index once, at some million documents a second. Throws
+  /// `file` must have documents. Reads the index once, at some 20 million documents a second
+  /// and thread. Throws
   /// InputFileError.
   DocumentPacking(const TokenFile& file, std::int64_t context);
 

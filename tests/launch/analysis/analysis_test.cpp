@@ -193,10 +193,10 @@ TEST_F(AnalysisTest, ExpertsAreComparedByWhatTheyMakeOfTheSameTokens) {
     if (name.starts_with(parameter_kind)) values[name.substr(parameter_kind.size())] = tensor;
 
   // Two batches, one of fewer rows than the sample and one of more.
-  for (const std::int64_t windows : {std::int64_t{2}, std::int64_t{6}}) {
+  for (const std::int64_t windows : {std::int64_t{2}, std::int64_t{20}}) {
     SCOPED_TRACE(windows);
     const TokenAnalysis analysis = look(run(), windows * model.context, windows);
-    const std::int64_t rows = windows * model.context, taken = std::min<std::int64_t>(rows, 64);
+    const std::int64_t rows = windows * model.context, taken = std::min<std::int64_t>(rows, 256);
     EXPECT_EQ(analysis.output_tokens, taken);
     ASSERT_EQ(static_cast<std::int64_t>(analysis.outputs.size()), model.layers);
 

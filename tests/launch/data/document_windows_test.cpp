@@ -7,6 +7,7 @@
 #include <set>
 
 #include "kernels/documents.h"
+#include "launch/data/packed_windows.h"
 #include "launch/data/token_data.h"
 #include "launch/data/tokenizer_identity.h"
 #include "runtime/error.h"
@@ -173,6 +174,77 @@ TEST_F(DocumentWindows, EveryPredictionIsInOneWindowOfAPass) {
     }
   }
   EXPECT_EQ(seen, rows);
+}
+
+TEST(NumberSet, KnowsTheNextNumber) {
+  for (const std::int64_t size : {1, 63, 64, 65, 4096, 5000, 300000}) {
+    SCOPED_TRACE(size);
+    NumberSet numbers(size);
+    std::set<std::int64_t> expected;
+    EXPECT_EQ(numbers.next(0), -1);
+    std::uint64_t state = 5;
+    for (int i = 0; i < 300; ++i) {
+      state = state * 6364136223846793005U + 1442695040888963407U;
+      const auto number =
+          static_cast<std::int64_t>((state >> 33U) % static_cast<std::uint64_t>(size));
+      if (i % 3 == 2) {
+        numbers.erase(number);
+        expected.erase(number);
+      } else {
+        numbers.insert(number);
+        expected.insert(number);
+      }
+      const std::int64_t from = (number * 7 + i) % (size + 70);
+      const auto next = expected.lower_bound(from);
+      ASSERT_EQ(numbers.next(from), next == expected.end() ? -1 : *next) << "from " << from;
+    }
+  }
+}
+
+/// Each document, from the longest on, in the window where it leaves the least room.
+PackedWindows::Count packed_one_by_one(std::vector<std::int64_t> lengths, std::int64_t context) {
+  PackedWindows::Count count;
+  std::sort(lengths.rbegin(), lengths.rend());
+  std::vector<std::int64_t> rests, rooms;
+  for (const std::int64_t length : lengths) {
+    const std::int64_t rows = std::max<std::int64_t>(length - 1, 0);
+    count.rows += rows;
+    count.windows += rows / context;
+    if (rows % context > 0) rests.push_back(rows % context);
+  }
+  std::sort(rests.rbegin(), rests.rend());
+  for (const std::int64_t rest : rests) {
+    auto best = rooms.end();
+    for (auto room = rooms.begin(); room != rooms.end(); ++room)
+      if (*room >= rest && (best == rooms.end() || *room < *best)) best = room;
+    if (best == rooms.end()) best = rooms.insert(rooms.end(), context);
+    *best -= rest;
+  }
+  count.windows += static_cast<std::int64_t>(rooms.size());
+  return count;
+}
+
+TEST(PackedWindows, AreCountedAsTheyArePacked) {
+  std::uint64_t state = 9;
+  const auto draw = [&](std::int64_t below) {
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    return static_cast<std::int64_t>((state >> 33U) % static_cast<std::uint64_t>(below));
+  };
+  for (const std::int64_t context : {1, 2, 16, 100, 8192}) {
+    PackedWindows packed(context);
+    for (const std::int64_t longest :
+         {3, 30, 900, 20000}) {  // one after the other: nothing is left over
+      std::vector<std::int64_t> lengths, bounds = {draw(1000)};
+      for (int i = 0; i < 400; ++i) {
+        lengths.push_back(draw(longest));
+        bounds.push_back(bounds.back() + lengths.back());
+      }
+      const PackedWindows::Count found = packed.count(bounds),
+                                 expected = packed_one_by_one(lengths, context);
+      EXPECT_EQ(found.windows, expected.windows) << context << ", up to " << longest;
+      EXPECT_EQ(found.rows, expected.rows);
+    }
+  }
 }
 
 TEST_F(DocumentWindows, StagesOfPackedFilesBeginAtTheirTokensInWholeWindows) {
