@@ -111,6 +111,7 @@ ResidualStream LanguageModel::forward(const TokenBatch& batch, const Shared& sha
   Arena& arena = context.arena;
   ResidualStream stream;
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    const Timeline::At place(context.timeline, {.layer = static_cast<std::int64_t>(l)});
     TransformerBlock::Saved& kept = saved_[l];
     kept.feed_forward->keep_pre_activations = shared.recompute != Recompute::activation;
     marks_[l] = arena.mark();
@@ -142,6 +143,8 @@ void LanguageModel::backward(const TokenBatch& batch, const Shared& shared,
                              const std::function<void(int)>& segment_done,
                              ExecutionContext& context) {
   for (std::size_t l = blocks_.size(); l-- > 0;) {
+    const Timeline::At place(context.timeline,
+                             {.layer = static_cast<std::int64_t>(l), .backward = true});
     if (shared.recompute == Recompute::block) {
       blocks_[l].forward({saved_[l].x, Tensor()}, shared.layout, shared.workspace, saved_[l],
                          context);

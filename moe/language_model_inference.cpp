@@ -23,6 +23,7 @@ ResidualStream LanguageModel::run_blocks(const Tensor& tokens, const ForwardMemo
   embedding_->forward(tokens, memory.x, context);
   ResidualStream stream{memory.x, Tensor()};
   for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    const Timeline::At place(context.timeline, {.layer = static_cast<std::int64_t>(l)});
     const Arena::Scope block(context.arena);
     saved_[l].x = memory.x;
     saved_[l].middle = memory.middle;

@@ -19,6 +19,11 @@ void add_up(const TokenExchange::Home& home, const Tensor& results, const Tensor
   }
 }
 
+void wait_for_rows(Pending& pending, ExecutionContext& context) {
+  const Timeline::Scope phase(context.timeline, Phase::exchange_wait);
+  pending.wait(context.stream);
+}
+
 /// A round's sources of one kind, counted from the first of the kind.
 struct Part {
   Tensor of(const Tensor& rows) const { return rows.rows(begin, end); }
@@ -42,18 +47,21 @@ Part arrived_part(const ExchangePlan& plan, const ExpertRound& round) {
 void TokenExchange::begin_plan(const Tensor& expert_ids, const Tensor& weights,
                                const ExpertCapacity& capacity, ExchangePlan& plan,
                                ExecutionContext& context) {
+  const Timeline::At place(context.timeline, "counts");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   planner_.begin(expert_ids, weights, capacity, plan, context);
 }
 
 ExchangePlanner::Ids TokenExchange::send_ids(const ExchangePlan& plan, const Tensor& weights,
                                              ExecutionContext& context) {
+  const Timeline::At place(context.timeline, "routes");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   return planner_.send_ids(plan, weights, context);
 }
 
 void TokenExchange::finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids,
                                 ExecutionContext& context) {
+  const Timeline::At place(context.timeline, "routes");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   planner_.finish(plan, ids, context);
 }
@@ -61,6 +69,7 @@ void TokenExchange::finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids,
 Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
                                       const Tensor& arrived, ExecutionContext& context) {
   if (!sends()) return {};
+  const Timeline::At place(context.timeline, "dispatch");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   const Tensor leaving = context.arena.allocate({plan.leaving, x.dim(1)}, x.dtype());
   gather_rows(x, plan.leaving_slots, plan.top_k, leaving, context.stream);
@@ -69,8 +78,8 @@ Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
 }
 
 void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
-  const Timeline::Scope phase(context.timeline, Phase::exchange_wait);
-  arriving.wait(context.stream);
+  const Timeline::At place(context.timeline, "dispatch");
+  wait_for_rows(arriving, context);
 }
 
 void TokenExchange::gather(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
@@ -118,6 +127,7 @@ void TokenExchange::sum_own(const ExchangePlan& plan, const ExpertRound& round,
 
 void TokenExchange::send_home(const ExchangePlan& plan, Home& home, ExecutionContext& context) {
   if (!sends()) return;
+  const Timeline::At place(context.timeline, "combine");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   home.pending = group_.start_all_to_all(home.leaving, plan.arriving_rows,
                                          home.sums.rows(plan.tokens, plan.tokens + plan.leaving),
@@ -126,9 +136,10 @@ void TokenExchange::send_home(const ExchangePlan& plan, Home& home, ExecutionCon
 
 void TokenExchange::finish_home(const ExchangePlan& plan, Home& home, Write write, Tensor y,
                                 ExecutionContext& context) {
+  const Timeline::At place(context.timeline, "combine");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   if (!sends()) return add_up(home, home.direct, plan.rounds[0].slot_rows, write, y, context);
-  wait(home.pending, context);
+  wait_for_rows(home.pending, context);
   add_up(home, home.sums, home.per_slot ? plan.home_slots : plan.home_rows, write, y, context);
 }
 

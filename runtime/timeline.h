@@ -4,6 +4,7 @@
 #include <array>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -26,6 +27,13 @@ enum class Phase : std::size_t {
 };
 const char* name_of(Phase phase);
 
+/// Where in a model the host is.
+struct ModelPlace {
+  std::int64_t layer = -1;    // the block; -1 = in none
+  bool backward = false;      // in the backward pass
+  const char* transfer = "";  // of that layer, "dispatch": a literal; empty = in none
+};
+
 /// Seconds per phase. Phases nest: time inside an inner phase is not counted to the outer one. On
 /// the CPU they are the host's wall clock. With a GPU's stream they are the stream's own time, from
 /// when its work reached the beginning of a phase to when it reached the end, whenever the host
@@ -47,6 +55,10 @@ class Timeline {
   double seconds(Phase phase);
   /// Tells `listener` of each change of phase as the host comes to it; empty = nobody.
   void set_listener(std::function<void(Phase)> listener) { listener_ = std::move(listener); }
+  /// Likewise of each change of place, which takes no time from any phase.
+  void set_place_listener(std::function<void(const ModelPlace&)> listener) {
+    place_listener_ = std::move(listener);
+  }
   /// Sets every phase to zero; the current one goes on from now.
   void reset();
 
@@ -64,16 +76,40 @@ class Timeline {
     Phase outer_;
   };
 
+  /// The host is at a place within a block of code.
+  class At {
+   public:
+    At(Timeline& timeline, const ModelPlace& place)
+        : timeline_(timeline), outer_(timeline.move_to(place)) {}
+    /// At a transfer of the layer where it is.
+    At(Timeline& timeline, const char* transfer)
+        : At(timeline, {timeline.place_.layer, timeline.place_.backward, transfer}) {}
+    ~At() { timeline_.move_to(outer_); }
+    At(const At&) = delete;
+    At& operator=(const At&) = delete;
+
+   private:
+    Timeline& timeline_;
+    ModelPlace outer_;
+  };
+
  private:
   class StreamMarks;
   using Seconds = std::array<double, static_cast<std::size_t>(Phase::count)>;
 
   Phase switch_to(Phase phase);
+  ModelPlace move_to(const ModelPlace& place) {
+    const ModelPlace outer = std::exchange(place_, place);
+    if (place_listener_) place_listener_(place);
+    return outer;
+  }
 
   Seconds seconds_{};
   Phase current_ = Phase::other;
   Clock::time_point last_;
   std::function<void(Phase)> listener_;
+  ModelPlace place_;
+  std::function<void(const ModelPlace&)> place_listener_;
   std::unique_ptr<StreamMarks> marks_;  // null where the host's clock serves
 };
 

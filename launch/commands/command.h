@@ -10,7 +10,7 @@
 
 #include "launch/commands/command_line.h"
 #include "launch/config/config.h"
-#include "parallel/checkpoint/save_observer.h"
+#include "launch/training/run_observer.h"
 #include "parallel/communication/communicator.h"
 #include "parallel/communication/ledger.h"
 #include "runtime/device.h"
@@ -33,7 +33,7 @@ struct CommandContext {
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;
-  SaveObserver* saves = nullptr;  // told of a training run's saves
+  RunObserver* observer = nullptr;  // of a training run; null = nobody
   /// Where the line that reports an error goes beside stderr; empty = nowhere else.
   std::filesystem::path log_file = {};
 };

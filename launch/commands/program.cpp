@@ -7,12 +7,16 @@
 #include <exception>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/commands/reference.h"
+#include "launch/explaining/explanation.h"
+#include "launch/machine/call_watch.h"
+#include "launch/machine/early_exit.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/launcher.h"
 #include "launch/machine/node_threads.h"
@@ -46,6 +50,15 @@ void report(const Ending& ending, const CommandContext& context) {
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 
+/// "rank 3, step 7: ", as far as there are ranks and steps.
+std::string place_of_error(const CommandContext& context, bool name_rank) {
+  std::string place;
+  if (name_rank) place = "rank " + std::to_string(context.rank);
+  if (context.step > 0)
+    place += (place.empty() ? "step " : ", step ") + std::to_string(context.step);
+  return place.empty() ? place : place + ": ";
+}
+
 template <class Body>
 Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
   try {
@@ -54,14 +67,21 @@ Ending run_and_catch(const CommandContext& context, bool name_rank, Body body) {
       throw OutputFileError("standard output", "could not be written");
     return {code, ""};
   } catch (const std::exception& error) {
-    std::string message;
-    if (name_rank) message = "rank " + std::to_string(context.rank);
-    if (context.step > 0)
-      message += (message.empty() ? "step " : ", step ") + std::to_string(context.step);
-    if (!message.empty()) message += ": ";
+    std::string message = place_of_error(context, name_rank);
     if (dynamic_cast<const Error*>(&error) == nullptr) message += "internal error: ";
     return {exit_code_of(error), message + error.what()};
   }
+}
+
+Ending run_and_catch(const Command& command, const std::vector<std::string>& args,
+                     CommandContext& context, bool name_rank) {
+  const EarlyExit early_exit([&] {
+    if (context.ledger) context.ledger->set_doing(ending_by_error);
+    report({exit_internal, place_of_error(context, name_rank) +
+                               "internal error: something called exit() in the middle of the work"},
+           context);
+  });
+  return run_and_catch(context, name_rank, [&] { return command.run(context, args); });
 }
 
 /// Whether all ranks failed in the same way. A rank that is not there within the communicator's
@@ -91,9 +111,11 @@ void answer_signals(const Command& command, const Launcher& launcher) {
 
 /// Every rank of an mpirun runs this. An error that all ranks share, as of a bad configuration, is
 /// reported by the first; an error of some ends them all, so that no peer waits for ever.
-int run_on_ranks(const Command& command, const std::vector<std::string>& args, SaveObserver* saves,
-                 const Launcher& launcher) {
+int run_on_ranks(const Command& command, const std::vector<std::string>& args,
+                 RunObserver* observer, const Launcher& launcher) {
   constexpr double seconds_for_peers_to_fail_alike = 3.0;
+  const double timeout = mpi_timeout();
+  std::optional<CallWatch> watch(std::in_place, launcher.rank, "MPI_Init", timeout);
   MpiEnvironment mpi;
   if (mpi.size() < launcher.ranks)
     throw InvalidArgument("the launcher started " + std::to_string(launcher.ranks) +
@@ -110,12 +132,13 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args, S
                          .world = mpi.make_world(),
                          .ledger = std::make_unique<Ledger>(mpi.rank(), mpi.size()),
                          .step = 0,
-                         .saves = saves};
+                         .observer = observer};
+  watch.reset();
   context.make_world = [&](double timeout_seconds) {
+    const CallWatch look_on(mpi.rank(), "MPI_Comm_dup", std::min(timeout_seconds, timeout));
     return mpi.make_world(timeout_seconds, context.ledger.get());
   };
-  const Ending ending =
-      run_and_catch(context, mpi.size() > 1, [&] { return command.run(context, args); });
+  const Ending ending = run_and_catch(command, args, context, mpi.size() > 1);
   context.world.reset();
   if (ending.message.empty()) {
     // A peer that fails after all ends this rank while it waits here, and must not find it in
@@ -127,16 +150,17 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args, S
     report(ending, context);
     mpi.abort(ending.code);
   }
+  const CallWatch look_on(mpi.rank(), "MPI_Finalize", timeout);
   mpi.finalize();
   return ending.code;
 }
 
 /// The command in this process, without MPI.
-int run_alone(const Command& command, const std::vector<std::string>& args, SaveObserver* saves,
+int run_alone(const Command& command, const std::vector<std::string>& args, RunObserver* observer,
               const Launcher& launcher) {
   CommandContext context;
   context.by_mpirun = launcher.by_mpirun;
-  context.saves = saves;
+  context.observer = observer;
   if (command.ranks) {
     context.make_world = [](double timeout_seconds) {
       return std::move(make_local_communicators(1, timeout_seconds).front());
@@ -144,12 +168,13 @@ int run_alone(const Command& command, const std::vector<std::string>& args, Save
     context.world = context.make_world(600.0);
     context.ledger = std::make_unique<Ledger>(0, 1);
   }
-  const Ending ending = run_and_catch(context, false, [&] { return command.run(context, args); });
+  const Ending ending = run_and_catch(command, args, context, false);
   report(ending, context);
   return ending.code;
 }
 
-int run_command(const Command& command, const std::vector<std::string>& args, SaveObserver* saves) {
+int run_command(const Command& command, const std::vector<std::string>& args,
+                RunObserver* observer) {
   const Launcher launcher = find_launcher();
   answer_signals(command, launcher);
   settle_openmp();
@@ -157,8 +182,8 @@ int run_command(const Command& command, const std::vector<std::string>& args, Sa
     throw InvalidArgument("'" + command.name + "': " + launcher.problem);
   if (launcher.needs_mpi && !command.ranks)
     throw InvalidArgument("'" + command.name + "' runs in one process; start it without mpirun");
-  return launcher.needs_mpi ? run_on_ranks(command, args, saves, launcher)
-                            : run_alone(command, args, saves, launcher);
+  return launcher.needs_mpi ? run_on_ranks(command, args, observer, launcher)
+                            : run_alone(command, args, observer, launcher);
 }
 
 /// Help is as wide as the terminal.
@@ -178,7 +203,7 @@ bool show_help(const Command& command, const std::vector<std::string>& args) {
   return true;
 }
 
-int run(std::vector<std::string> args, SaveObserver* saves) {
+int run(std::vector<std::string> args, RunObserver* observer) {
   // "help COMMAND [TOPIC]" and "--help COMMAND [TOPIC]" are "COMMAND --help [TOPIC]".
   if (!args.empty() && (args.front() == "help" || asks_for_help(args.front()))) {
     args.erase(args.begin());
@@ -205,16 +230,16 @@ int run(std::vector<std::string> args, SaveObserver* saves) {
     if (!command.subcommands.empty())
       throw InvalidArgument("'" + command.name + "' needs a command; polymoe " + command.name +
                             " --help lists them");
-    return run_command(command, args, saves);
+    return run_command(command, args, observer);
   }
   return exit_done;
 }
 
 }  // namespace
 
-int run_program(const std::vector<std::string>& args, SaveObserver* saves) {
+int run_program(const std::vector<std::string>& args, RunObserver* observer) {
   const CommandContext before_ranks;
-  const Ending ending = run_and_catch(before_ranks, false, [&] { return run(args, saves); });
+  const Ending ending = run_and_catch(before_ranks, false, [&] { return run(args, observer); });
   if (find_launcher().rank == 0) report(ending, before_ranks);
   return ending.code;
 }

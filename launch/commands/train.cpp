@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "launch/commands/command.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/explaining/monitor.h"
+#include "launch/machine/call_watch.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/exit_code.h"
@@ -104,6 +106,20 @@ void introduce(RunIntroduction& run) {
   show(introduction(run), run_log(run.config.run.dir));
 }
 
+/// What to say of a run whose last steps were not applied; empty where the last one was finite.
+std::string not_finite_end(const Trainer& trainer) {
+  const std::int64_t row = trainer.not_finite_at_end(), last = trainer.steps_done();
+  if (row == 0) return "";
+  const std::string& where = trainer.where_not_finite();
+  return fmt::format(
+      "the last {} not applied, because loss or gradient was not finite, and the checkpoint of "
+      "step "
+      "{} holds the weights of step {}{}",
+      row == 1 ? fmt::format("step, {}, was", last)
+               : fmt::format("{} steps, {} to {}, were", row, last - row + 1, last),
+      last, last - row, where.empty() ? "" : "; at the first of them: " + where);
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = train_command().parse(args);
   Config config = read_config(line.value("config"), line.overrides());
@@ -139,41 +155,54 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const std::string transport =
       serve_device(context, device, config.run.share_gpus, config.run.timeout);
 
-  ProcessMesh mesh(std::move(context.world), config.parallel.expert);
+  ProcessMesh mesh = [&] {
+    std::optional<CallWatch> look_on;
+    if (context.ranks > 1) look_on.emplace(context.rank, "MPI_Comm_split", mpi_timeout());
+    return ProcessMesh(std::move(context.world), config.parallel.expert);
+  }();
   StepPace pace;
   std::optional<Elapsed> preparing(std::in_place,
                                    context.rank == 0 ? progress_on_stdout() : ProgressOutput{},
                                    "preparing data, checkpoint and kernels");
   std::string work;  // between steps
-  Trainer trainer(config, mesh,
-                  {.device = device,
-                   .device_sharers = device_sharers(device, node),
-                   .threads = threads,
-                   .stop_requested = stop_request,
-                   .step_begins =
-                       [&](std::int64_t step) {
-                         context.step = step;
-                         context.ledger->begin_step(step);
-                         context.ledger->set_median_step_seconds(pace.step_begins());
-                       },
-                   .phase_begins =
-                       [&](Phase phase) {
-                         context.ledger->set_doing(work.empty() ? std::string(name_of(phase))
-                                                                : work + ", " + name_of(phase));
-                       },
-                   .work_begins =
-                       [&](std::string_view begun) {
-                         work = begun;
-                         context.ledger->set_doing(work.empty() ? "between steps" : work);
-                       },
-                   .progress = progress_on_stdout(),
-                   .saves = context.saves,
-                   .ledger = context.ledger.get(),
-                   .environment = environment_text(config, {.ranks = context.ranks,
-                                                            .ranks_on_node = context.ranks_on_node,
-                                                            .threads_per_rank = threads,
-                                                            .device = device,
-                                                            .transport = transport})});
+  const auto turns_to = [&](const std::string& what) {
+    context.ledger->set_doing(what);
+    if (context.observer != nullptr) context.observer->turns_to(context.step, what);
+  };
+  turns_to("preparing");
+  Trainer trainer(
+      config, mesh,
+      {.device = device,
+       .device_sharers = device_sharers(device, node),
+       .threads = threads,
+       .stop_requested = stop_request,
+       .step_begins =
+           [&](std::int64_t step) {
+             context.step = step;
+             context.ledger->begin_step(step);
+             context.ledger->set_median_step_seconds(pace.step_begins());
+           },
+       .phase_begins =
+           [&](Phase phase) {
+             turns_to(work.empty() ? std::string(name_of(phase)) : work + ", " + name_of(phase));
+           },
+       .place_begins =
+           [&](const ModelPlace& place) {
+             context.ledger->set_layer(place.layer, place.backward, place.transfer);
+           },
+       .work_begins =
+           [&](std::string_view begun) {
+             work = begun;
+             turns_to(work.empty() ? "between steps" : work);
+           },
+       .progress = progress_on_stdout(),
+       .saves = context.observer,
+       .ledger = context.ledger.get(),
+       .environment = environment_text(config, {.ranks = context.ranks,
+                                                .ranks_on_node = context.ranks_on_node,
+                                                .threads_per_rank = threads,
+                                                .device = device,
+                                                .transport = transport})});
   preparing.reset();
   RunIntroduction described{
       .config = config,
@@ -227,6 +256,13 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
               .tokens_to_evaluate = config.data.valid.empty() ? "" : config.data.valid.front().path,
               .has_tokenizer = !described.tokenizer.empty()}),
          context.log_file);
+  const std::string not_finite = not_finite_end(trainer);
+  if (!not_finite.empty() && context.rank == 0) {
+    if (end == RunEnd::finished)
+      log.error(not_finite + "; the run is complete and did not end well: exit code 86");
+    else
+      log.warning(not_finite);
+  }
   switch (end) {
     case RunEnd::preempted:
       log.info(std::string("stopped by ") + name_of(trainer.stopped_by()) + " after step " +
@@ -240,7 +276,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     case RunEnd::finished:
       break;
   }
-  return exit_done;
+  return not_finite.empty() ? exit_done : exit_not_finite;
 }
 
 }  // namespace

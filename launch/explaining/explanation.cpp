@@ -76,9 +76,9 @@ std::string name_of(const ExplainedRank& rank) {
 std::string place_of(const ExplainedRank& rank, double now) {
   const LedgerView& ledger = rank.ledger;
   std::string text;
-  if (!ledger.doing.empty())
-    text = fmt::format("it is in {} of step {} {}", ledger.doing, ledger.step,
-                       since_text(ledger.doing_since, now));
+  if (!ledger.place.doing.empty())
+    text = fmt::format("it is in {} of step {} {}", ledger.place.text(), ledger.step,
+                       since_text(ledger.there_since, now));
   const std::string state = state_text(rank.state);
   return text + (!text.empty() && !state.empty() ? "; " : "") + state;
 }
@@ -92,7 +92,7 @@ const char* class_of(const ExplainedRank& rank) {
     case ProcessState::in_system:
       return "a disk or a file system";
     default:
-      return rank.ledger.doing == "data" || rank.ledger.doing.starts_with("saving")
+      return rank.ledger.place.doing == "data" || rank.ledger.place.doing.starts_with("saving")
                  ? "data or disk on that host"
                  : "the host's own work: computing for long, or in an endless loop";
   }
@@ -117,11 +117,12 @@ Share share_of(const LedgerView& ledger, const Open& awaited) {
 
 std::string operation_text(const Open& open) {
   const LedgerOperation& operation = open.operation;
-  return fmt::format(
-      "`{}` number {} of group {}{}, {}", operation.name, operation.sequence, open.group,
-      operation.phase.empty() ? ""
-                              : fmt::format(" ({} of step {})", operation.phase, operation.step),
-      bytes_text(operation.bytes));
+  return fmt::format("`{}` number {} of group {}{}, {}", operation.name, operation.sequence,
+                     open.group,
+                     operation.place.doing.empty()
+                         ? ""
+                         : fmt::format(" ({} of step {})", operation.place.text(), operation.step),
+                     bytes_text(operation.bytes));
 }
 
 }  // namespace
@@ -218,25 +219,25 @@ std::string loss_text(const ExplainedRank& rank, double now) {
       "{} is gone: its process was killed, by the memory killer perhaps, or crashed; it was in {} "
       "of "
       "step {} {}",
-      name_of(rank), ledger.doing.empty() ? "its start" : ledger.doing, ledger.step,
-      since_text(ledger.doing_since, now));
+      name_of(rank), ledger.place.doing.empty() ? "its start" : ledger.place.text(), ledger.step,
+      since_text(ledger.there_since, now));
 }
 
 std::string rank_table(const std::vector<ExplainedRank>& ranks, double now) {
-  std::string table = fmt::format("{:>5}  {:<12}  {:>8}  {:>7}  {:<28}  {}\n", "rank", "host",
+  std::string table = fmt::format("{:>5}  {:<12}  {:>8}  {:>7}  {:<46}  {}\n", "rank", "host",
                                   "process", "step", "doing", "waits in");
   for (const ExplainedRank& rank : ranks) {
     const LedgerView& ledger = rank.ledger;
-    std::string doing = ledger.doing;
+    std::string doing = ledger.place.text();
     if (rank.state == ProcessState::gone)
       doing = "gone";
     else if (rank.state == ProcessState::stopped)
       doing += " (stopped)";
     else if (!doing.empty())
-      doing += ", " + since_text(ledger.doing_since, now);
+      doing += ", " + since_text(ledger.there_since, now);
     const auto open = oldest_open(ledger);
     table += fmt::format(
-        "{:>5}  {:<12}  {:>8}  {:>7}  {:<28}  {}\n", ledger.rank, ledger.host, ledger.process,
+        "{:>5}  {:<12}  {:>8}  {:>7}  {:<46}  {}\n", ledger.rank, ledger.host, ledger.process,
         ledger.step, doing,
         open ? operation_text(*open) + " " + since_text(open->operation.posted, now) : "-");
   }

@@ -25,10 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-double wall_time() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 /// The oldest operation under way: posted, not finished.
 std::optional<LedgerOperation> oldest_open(const LedgerView& ledger) {
   std::optional<LedgerOperation> oldest;
@@ -112,14 +108,14 @@ void RunMonitor::look_after_peers() {
     const auto lost = std::ranges::find_if(
         ranks, [&](const auto& rank) { return rank.ledger.rank == peer.ledger.rank; });
     // One that ended in good order, or said why it did not, leaves no ledger or says so there.
-    if (lost == ranks.end() || lost->ledger.doing == ending_by_error) continue;
-    if (first_alive) log_.error(loss_text(*lost, wall_time()));
+    if (lost == ranks.end() || lost->ledger.place.doing == ending_by_error) continue;
+    if (first_alive) log_.error(loss_text(*lost, ledger_time()));
   }
 }
 
 void RunMonitor::look() {
   look_after_peers();
-  const double now = wall_time();
+  const double now = ledger_time();
   const LedgerView own = ledger_.view();
   if (const int asked = explanations_asked_for(); asked != answered_) {
     answered_ = asked;
@@ -137,9 +133,9 @@ void RunMonitor::look() {
     told_ = open->sequence;
     const auto ranks = read_ranks(options_.run_directory);
     if (!another_speaks(ranks, own.rank)) tell(explain(ranks, now));
-  } else if (!open && own.ranks == 1 && own.doing_since != told_of_ &&
-             now - own.doing_since >= patience) {
-    told_of_ = own.doing_since;
+  } else if (!open && own.ranks == 1 && own.there_since != told_of_ &&
+             now - own.there_since >= patience) {
+    told_of_ = own.there_since;
     tell(explain(read_ranks(options_.run_directory), now));
   }
 }
@@ -186,7 +182,7 @@ std::string last_explanation(const Ledger& ledger, const fs::path& run_directory
                 fs::copy_options::overwrite_existing, error);
   const auto ranks = read_ranks(run_directory);
   if (another_speaks(ranks, own.rank)) return "";
-  return explain(ranks, wall_time());
+  return explain(ranks, ledger_time());
 }
 
 }  // namespace polymoe

@@ -27,6 +27,17 @@ fs::path folder_of(const Config& config) { return fs::path(config.run.dir) / che
 
 }  // namespace
 
+std::string room_warning(std::uint64_t checkpoint_bytes, std::uint64_t free_bytes,
+                         const std::string& run_directory) {
+  constexpr double mega = 1e6;
+  if (free_bytes >= checkpoint_bytes) return "";
+  return fmt::format(
+      "a checkpoint takes {:.1f} MB, and {:.1f} MB are free where run.dir = {} is: none can be "
+      "written before there is room",
+      static_cast<double>(checkpoint_bytes) / mega, static_cast<double>(free_bytes) / mega,
+      run_directory);
+}
+
 RunCheckpoints::RunCheckpoints(const Run& run, TrainingModel& model, Stream& stream,
                                SaveObserver* observer)
     : run_(run),
@@ -50,6 +61,22 @@ RunCheckpoints::RunCheckpoints(const Run& run, TrainingModel& model, Stream& str
                                .staging_bytes = staging_bytes(config, pieces()),
                                .observer = observer},
       mesh.world().split(0));
+  warn_of_room();
+}
+
+/// Better now than at the first save. Collective.
+void RunCheckpoints::warn_of_room() {
+  std::int64_t bytes = 0;  // of all ranks
+  for (const TensorPiece& piece : pieces())
+    bytes += piece.data.elements() * static_cast<std::int64_t>(size_of(DType::f32));
+  run_.mesh.world().all_reduce(Tensor(&bytes, {1}, DType::i64, Device::cpu()), Reduction::sum,
+                               stream_);
+  std::error_code error;
+  const fs::space_info space = fs::space(run_.config.run.dir, error);
+  if (error || run_.mesh.world().rank() != 0) return;
+  const std::string warning =
+      room_warning(static_cast<std::uint64_t>(bytes), space.available, run_.config.run.dir);
+  if (!warning.empty()) log_.warning(warning);
 }
 
 void RunCheckpoints::load(const CheckpointReader& reader) {

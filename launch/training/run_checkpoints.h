@@ -28,6 +28,10 @@ struct RunPosition {
   std::int64_t next_sample = 0;  // data position: samples drawn so far
 };
 
+/// What to say where a file system has no room for even one checkpoint; empty where it has.
+std::string room_warning(std::uint64_t checkpoint_bytes, std::uint64_t free_bytes,
+                         const std::string& run_directory);
+
 /// The checkpoints of one run: the one it starts from, and those it writes on its way. All
 /// functions but failed() and the plain readers are collective over the mesh.
 class RunCheckpoints {
@@ -82,6 +86,7 @@ class RunCheckpoints {
 
  private:
   void load(const CheckpointReader& reader);
+  void warn_of_room();
 
   const Run run_;
   TrainingModel& model_;

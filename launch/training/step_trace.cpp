@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <filesystem>
 #include <string>
 
@@ -17,13 +16,6 @@
 #include "runtime/system.h"
 
 namespace polymoe {
-namespace {
-
-double seconds_since_1970() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
 
 StepTrace::StepTrace(const Config& config, const ProcessMesh& mesh, Stream& stream, Ledger* ledger)
     : config_(config),
@@ -40,7 +32,7 @@ StepTrace::~StepTrace() {
   if (base_ != nullptr) cuda::destroy_event(base_);
 }
 
-double StepTrace::now() const { return seconds_since_1970() - origin_; }
+double StepTrace::now() const { return ledger_time() - origin_; }
 
 void StepTrace::run_begins(std::int64_t first, std::int64_t last) {
   if (!range_ || (range_->first <= last && range_->first >= first)) return;
@@ -65,7 +57,7 @@ void StepTrace::begin() {
   stream_.synchronize();
   if (on_gpu_ && base_ == nullptr) base_ = cuda::create_event(stream_.device().index);
   mesh_.world().barrier();
-  origin_ = seconds_since_1970();
+  origin_ = ledger_time();
   if (on_gpu_) cuda::record_event(base_, stream_.native());
   phase_ = Phase::other;
   phase_begin_ = 0.0;
@@ -78,6 +70,7 @@ void StepTrace::begin() {
                                  .sequence = one.sequence,
                                  .name = one.name,
                                  .bytes = one.bytes,
+                                 .place = one.place.text(),
                                  .posted = one.posted - origin_,
                                  .begin = one.started - origin_,
                                  .end = one.done - origin_});

@@ -62,7 +62,7 @@ class StepTrace {
   const bool on_gpu_;
   const std::optional<StepRange> range_;
   bool active_ = false;
-  double origin_ = 0.0;  // seconds since 1970
+  double origin_ = 0.0;  // by ledger_time()
   Phase phase_ = Phase::other;
   double phase_begin_ = 0.0, step_begin_ = 0.0;
   std::int64_t last_step_ = 0;

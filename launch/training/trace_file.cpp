@@ -45,6 +45,7 @@ class Writer {
         .set("args", Json::object()
                          .set("sequence", one.sequence)
                          .set("bytes", one.bytes)
+                         .set("posted in", one.place)
                          .set("queued_us", microseconds(one.begin - one.posted)));
     add(json);
   }
@@ -96,6 +97,7 @@ std::string RankTrace::to_text() const {
                   .add(one.sequence)
                   .add(one.name)
                   .add(one.bytes)
+                  .add(one.place)
                   .add(one.posted)
                   .add(one.begin)
                   .add(one.end));
@@ -117,9 +119,10 @@ RankTrace RankTrace::from_text(const std::string& text) {
                                 .sequence = parts.at(2).as_integer(0),
                                 .name = parts.at(3).as_string(),
                                 .bytes = parts.at(4).as_integer(0),
-                                .posted = parts.at(5).as_number(),
-                                .begin = parts.at(6).as_number(),
-                                .end = parts.at(7).as_number()});
+                                .place = parts.at(5).as_string(),
+                                .posted = parts.at(6).as_number(),
+                                .begin = parts.at(7).as_number(),
+                                .end = parts.at(8).as_number()});
   }
   return trace;
 }

@@ -23,6 +23,7 @@ struct TraceOperation {
   std::int64_t sequence = 0;  // within the group
   std::string name;           // "all_to_all"
   std::int64_t bytes = 0;
+  std::string place;  // of who posted it: "dispatch of layer 7, backward pass"
   double posted = 0.0, begin = 0.0, end = 0.0;
 };
 

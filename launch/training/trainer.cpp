@@ -59,6 +59,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
     if (options_.phase_begins) options_.phase_begins(phase);
     trace_.phase_begins(phase);
   });
+  execution_.timeline().set_place_listener(options_.place_begins);
   log_start();
   checkpoints_.emplace(RunCheckpoints::Run{config_, mesh_, data_, outputs_, guard_}, model_,
                        execution_.stream(), options_.saves);

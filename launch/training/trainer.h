@@ -41,6 +41,8 @@ struct TrainerOptions {
   std::function<void(std::int64_t)> step_begins = {};
   /// Told what the host turns to within a step. May be empty.
   std::function<void(Phase)> phase_begins = {};
+  /// Told where in the model it turns to. May be empty.
+  std::function<void(const ModelPlace&)> place_begins = {};
   /// Told what it does between steps, "validating", "scoring" or "saving", and with an empty text that it goes
   /// back to steps. May be empty.
   std::function<void(std::string_view)> work_begins = {};
@@ -86,6 +88,11 @@ class Trainer {
   /// Of the last steps of run(), and of its last validation; nothing where there was none.
   double recent_loss() const { return recent_loss_; }
   std::optional<double> valid_loss() const { return evaluation_->valid_loss(); }
+  /// The last steps, up to steps_done(), that were not applied because loss or gradient was not
+  /// finite; 0 where the last one was.
+  std::int64_t not_finite_at_end() const { return guard_.not_finite_in_a_row(); }
+  /// Where that began, as far as this start saw it.
+  const std::string& where_not_finite() const { return where_not_finite_; }
   /// What ended a preempted run, the same on every rank.
   StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }

@@ -23,7 +23,7 @@
 namespace polymoe {
 namespace {
 
-constexpr std::uint64_t ledger_mark = 0x3272656764656c70;  // "pledger2", little-endian
+constexpr std::uint64_t ledger_mark = 0x3372656764656c70;  // "pledger3", little-endian
 constexpr std::size_t columns = 12, records_per_column = 32;
 
 /// A word that another process may read at any time.
@@ -51,11 +51,30 @@ struct Text {
   }
 };
 
+struct Place {
+  Text<4> doing;
+  Text<2> transfer;
+  Word layer;  // 0 = none; twice the layer + 2, and 1 more in the backward pass
+
+  void copy(const Place& other) {
+    doing.copy(other.doing);
+    transfer.copy(other.transfer);
+    layer.store(other.layer.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
+  LedgerPlace load() const {
+    const std::int64_t coded = layer.load(std::memory_order_relaxed);
+    return {.doing = doing.load(),
+            .layer = coded / 2 - 1,
+            .backward = coded % 2 == 1,
+            .transfer = transfer.load()};
+  }
+};
+
 struct Record {
   Word sequence;  // written last: 0 while the rest changes
   Word bytes, step, posted, started, done;
   Text<3> name;
-  Text<4> phase;
+  Place place;
 };
 
 struct Column {
@@ -65,9 +84,13 @@ struct Column {
 };
 
 std::int64_t now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
+  using std::chrono::nanoseconds;
+  const auto since = [](auto clock_time) {
+    return std::chrono::duration_cast<nanoseconds>(clock_time.time_since_epoch()).count();
+  };
+  static const std::int64_t ahead =
+      since(std::chrono::system_clock::now()) - since(std::chrono::steady_clock::now());
+  return ahead + since(std::chrono::steady_clock::now());
 }
 
 double seconds(std::int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
@@ -77,7 +100,7 @@ LedgerOperation operation_of(const Record& record, std::int64_t sequence) {
           .name = record.name.load(),
           .bytes = record.bytes,
           .step = record.step,
-          .phase = record.phase.load(),
+          .place = record.place.load(),
           .posted = seconds(record.posted),
           .started = seconds(record.started),
           .done = seconds(record.done)};
@@ -90,10 +113,23 @@ Record& record_of(void* column, std::int64_t sequence) {
 
 }  // namespace
 
+double ledger_time() { return seconds(now()); }
+
+std::string LedgerPlace::text() const {
+  if (layer < 0) return doing;
+  const std::size_t comma = doing.find(", ");  // "validating, forward"
+  const std::string phase = comma == std::string::npos ? doing : doing.substr(comma + 2);
+  const std::string what =
+      fmt::format("{} of layer {}", transfer.empty() ? phase : transfer, layer);
+  if (comma != std::string::npos) return what + ", " + doing.substr(0, comma);
+  const std::string pass = backward ? "backward" : "forward";
+  return what == pass + fmt::format(" of layer {}", layer) ? what : what + ", " + pass + " pass";
+}
+
 struct Ledger::Page {
-  Word mark, rank, ranks, process, step, median_step, doing_since, groups;
+  Word mark, rank, ranks, process, step, median_step, there_since, groups;
   Text<16> host, device;
-  Text<4> doing;
+  Place place;
   std::array<Column, columns> group;
 
   LedgerView view() const;
@@ -106,8 +142,8 @@ LedgerView Ledger::Page::view() const {
                   .host = host.load(),
                   .device = device.load(),
                   .step = step,
-                  .doing = doing.load(),
-                  .doing_since = seconds(doing_since),
+                  .place = place.load(),
+                  .there_since = seconds(there_since),
                   .median_step_seconds = seconds(median_step),
                   .groups = {}};
   const auto count = std::clamp<std::int64_t>(groups, 0, columns);
@@ -182,8 +218,13 @@ void Ledger::set_median_step_seconds(double median) {
   page_->median_step = static_cast<std::int64_t>(median * 1e9);
 }
 void Ledger::set_doing(std::string_view what) {
-  page_->doing.store(what);
-  page_->doing_since = now();
+  page_->place.doing.store(what);
+  page_->there_since = now();
+}
+void Ledger::set_layer(std::int64_t layer, bool backward, std::string_view transfer) {
+  page_->place.transfer.store(transfer);
+  page_->place.layer = 2 * (layer + 1) + (backward ? 1 : 0);
+  page_->there_since = now();
 }
 
 Ledger::Group Ledger::add_group(std::string_view name) {
@@ -208,7 +249,7 @@ std::int64_t Ledger::Group::post(const char* operation, std::size_t bytes) {
   record.bytes.store(static_cast<std::int64_t>(bytes), std::memory_order_relaxed);
   const auto* page = ledger_->page_;
   record.step.store(page->step.load(std::memory_order_relaxed), std::memory_order_relaxed);
-  record.phase.copy(page->doing);
+  record.place.copy(page->place);
   record.started.store(0, std::memory_order_relaxed);
   record.done.store(0, std::memory_order_relaxed);
   record.posted.store(now(), std::memory_order_relaxed);
@@ -227,7 +268,11 @@ void Ledger::Group::finish(std::int64_t sequence) {
   if (column_ == nullptr || sequence <= 0) return;
   Record& record = record_of(column_, sequence);
   if (record.sequence.load(std::memory_order_relaxed) != sequence) return;
-  record.done = now();
+  const std::int64_t end = now();
+  // Of one that was over before anybody looked the wait is not known apart.
+  if (record.started.load(std::memory_order_relaxed) == 0)
+    record.started.store(record.posted.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  record.done = end;
   if (!ledger_->recorded_.load(std::memory_order_relaxed)) return;
   const LedgerOperation operation = operation_of(record, sequence);
   const std::lock_guard lock(ledger_->mutex_);

@@ -18,13 +18,29 @@ struct LedgerView;
 /// Throws InputFileError where the file is no ledger of this version.
 LedgerView read_ledger(const std::filesystem::path& file);
 
+/// Seconds since 1970 by the clock of this process's ledgers: the system's when it was first asked,
+/// and a steady one since, so that no jump of the system's clock makes anybody wait for long.
+double ledger_time();
+
+/// What the host of a rank does, and where in the model.
+struct LedgerPlace {
+  std::string doing = {};     // "backward", "validating, exchange"; empty before it said anything
+  std::int64_t layer = -1;    // -1 = in none
+  bool backward = false;      // in the backward pass of that layer
+  std::string transfer = {};  // of that layer, "dispatch"; empty = in none
+
+  /// "dispatch of layer 7, backward pass", "gradient_reduction of layer 7, backward pass", "data",
+  /// "dispatch of layer 7, validating".
+  std::string text() const;
+};
+
 /// An operation of a group as its ledger tells it. Times are seconds since 1970; 0 = not yet.
 struct LedgerOperation {
   std::int64_t sequence = 0;  // from 1, in the order of posting; the same on all ranks of the group
   std::string name;           // "all_to_all"
   std::int64_t bytes = 0;     // of the tensors that this rank brought
-  std::int64_t step = 0;      // in which it was posted, and what the host did then
-  std::string phase = {};
+  std::int64_t step = 0;      // in which it was posted, and where the host was then
+  LedgerPlace place = {};
   double posted = 0.0;
   double started = 0.0;
   double done = 0.0;
@@ -44,8 +60,8 @@ struct LedgerView {
   std::string host;
   std::string device;
   std::int64_t step = 0;  // under way; 0 = before the first
-  std::string doing;      // "forward", "saving"; empty before it said anything
-  double doing_since = 0.0;
+  LedgerPlace place;
+  double there_since = 0.0;
   double median_step_seconds = 0.0;  // 0 = unknown
   std::vector<Group> groups;
 };
@@ -90,6 +106,8 @@ class Ledger {
   void set_median_step_seconds(double seconds);
   /// What the host does from now on.
   void set_doing(std::string_view what);
+  /// Where in the model; see LedgerPlace.
+  void set_layer(std::int64_t layer, bool backward, std::string_view transfer);
 
   /// A column for a group of that name; further ones than it has room for are forgotten.
   Group add_group(std::string_view name);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "runtime/copy.h"
 #include "support/devices.h"
@@ -43,6 +44,19 @@ TEST(Timeline, CountsInnerPhasesToThemselvesOnly) {
   EXPECT_EQ(timeline.seconds(Phase::backward), 0.0);
   timeline.reset();
   EXPECT_EQ(timeline.seconds(Phase::forward), 0.0);
+}
+
+TEST(Timeline, TellsWhereInTheModelTheHostIs) {
+  Timeline timeline;
+  std::vector<std::string> told;
+  timeline.set_place_listener([&](const ModelPlace& place) {
+    told.push_back(std::to_string(place.layer) + (place.backward ? "b" : "f") + place.transfer);
+  });
+  {
+    const Timeline::At layer(timeline, {.layer = 3, .backward = true});
+    const Timeline::At transfer(timeline, "dispatch");
+  }
+  EXPECT_EQ(told, (std::vector<std::string>{"3b", "3bdispatch", "3b", "-1f"}));
 }
 
 /// The work of a GPU's stream, which the host has long submitted, counts to the phase it belongs

@@ -25,15 +25,15 @@ std::vector<ExplainedRank> waiting_ranks() {
                   .host = "n1",
                   .device = "cpu",
                   .step = 12,
-                  .doing = "exchange",
-                  .doing_since = now - 31.0,
+                  .place = {.doing = "exchange"},
+                  .there_since = now - 31.0,
                   .groups = {{.name = "world",
                               .posted = 1234,
                               .operations = {{.sequence = 1233,
                                               .name = "all_reduce",
                                               .bytes = 8,
                                               .step = 12,
-                                              .phase = "optimizer",
+                                              .place = {.doing = "optimizer"},
                                               .posted = now - 32.0,
                                               .started = now - 32.0,
                                               .done = now - 31.5},
@@ -41,7 +41,7 @@ std::vector<ExplainedRank> waiting_ranks() {
                                               .name = "all_to_all",
                                               .bytes = 12600000,
                                               .step = 12,
-                                              .phase = "exchange",
+                                              .place = {.doing = "exchange"},
                                               .posted = now - 31.0,
                                               .started = now - 31.0}}}}};
     one.state = ProcessState::sleeping;
@@ -60,7 +60,7 @@ TEST(ExplanationTest, NamesARankThatHasNotComeToTheOperation) {
   LedgerView& late = ranks[3].ledger;
   late.groups[0].posted = 1233;
   late.groups[0].operations.pop_back();
-  late.doing = "forward";
+  late.place.doing = "forward";
   ranks[3].state = ProcessState::running;
   expect_in(
       explain(ranks, now),
@@ -70,6 +70,16 @@ TEST(ExplanationTest, NamesARankThatHasNotComeToTheOperation) {
        "the "
        "host's own work",
        "ranks 0-2 wait in it since 31 s"});
+  for (ExplainedRank& rank : ranks) {
+    LedgerPlace& place = rank.ledger.groups[0].operations.back().place;
+    place.layer = 7;
+    place.transfer = "dispatch";
+  }
+  late.place = {.doing = "backward", .layer = 6, .backward = true};
+  expect_in(explain(ranks, now), {"`all_to_all` number 1234 of group world (dispatch of layer 7, "
+                                  "forward pass of step 12), 12.6 MB; it is in backward of layer 6 "
+                                  "of step 12 since 31 s"});
+  expect_in(rank_table(ranks, now), {"backward of layer 6, since 31 s"});
   ranks[3].state = ProcessState::stopped;
   expect_in(explain(ranks, now), {"stopped (SIGSTOP", "class of cause: a stopped process"});
   ranks[3].state = ProcessState::in_system;
@@ -95,7 +105,7 @@ TEST(ExplanationTest, SaysInWhatTheRanksWaitForWhomTheOperationHasEnded) {
                                 .name = "reduce_scatter",
                                 .bytes = 33000,
                                 .step = 12,
-                                .phase = "gradient_reduction",
+                                .place = {.doing = "gradient_reduction"},
                                 .posted = now - 29.0,
                                 .started = now - 29.0});
   }
@@ -147,7 +157,7 @@ TEST(ExplanationTest, ReadsTheLedgersOfARunAndWhatItsProcessesDo) {
   ASSERT_EQ(ranks.size(), 2U);
   EXPECT_EQ(ranks[0].ledger.rank, 0);
   EXPECT_EQ(ranks[1].ledger.process, getpid());
-  EXPECT_EQ(ranks[1].ledger.doing, "data");
+  EXPECT_EQ(ranks[1].ledger.place.doing, "data");
   EXPECT_NE(ranks[1].state, ProcessState::elsewhere);
   EXPECT_NE(ranks[1].state, ProcessState::gone);
   expect_in(rank_table(ranks, now), {"rank", std::to_string(getpid()), "data"});

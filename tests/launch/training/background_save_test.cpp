@@ -7,6 +7,7 @@
 
 #include "launch/machine/exit_code.h"
 #include "launch/step/memory_plan.h"
+#include "launch/training/run_checkpoints.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "runtime/error.h"
@@ -49,6 +50,13 @@ class BackgroundSave : public testing::Test {
   static constexpr test::Layout layout{.ranks = 2, .expert_parallel = 2};
   test::TemporaryDirectory directory_;
 };
+
+TEST(RoomForCheckpoints, IsMissedBeforeTheFirstSave) {
+  EXPECT_EQ(room_warning(3'100'000, 3'100'000, "runs/a"), "");
+  EXPECT_EQ(room_warning(3'100'000, 1'200'000, "runs/a"),
+            "a checkpoint takes 3.1 MB, and 1.2 MB are free where run.dir = runs/a is: none can be "
+            "written before there is room");
+}
 
 TEST_F(BackgroundSave, ChangesNothingInARunOrItsCheckpoints) {
   Config foreground = config("foreground");

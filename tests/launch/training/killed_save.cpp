@@ -21,7 +21,7 @@ namespace {
 constexpr std::array<std::string_view, 5> points = {"staging", "writing", "before_rename",
                                                     "after_rename", "retention"};
 
-class Killer final : public SaveObserver {
+class Killer final : public RunObserver {
  public:
   Killer(std::string_view point, bool armed)
       : point_(point), armed_(armed), save_(point == "retention" ? 3 : 2) {}
@@ -30,6 +30,8 @@ class Killer final : public SaveObserver {
     if (armed_ && saves_ == save_ && points[static_cast<std::size_t>(point)] == point_)
       ::raise(SIGKILL);
   }
+
+  void turns_to(std::int64_t, const std::string&) override {}
 
  private:
   std::string_view point_;

@@ -20,6 +20,7 @@ RankTrace trace_of(const std::string& title, double begin) {
                           .sequence = 7,
                           .name = "all_to_all",
                           .bytes = 4096,
+                          .place = "dispatch of layer 7, forward pass",
                           .posted = 0.25,
                           .begin = begin,
                           .end = 1.5}}};
@@ -40,6 +41,7 @@ TEST(TraceFileTest, OperationsOfRanksAreLinkedInTheOrderOfTheirBeginning) {
   EXPECT_DOUBLE_EQ(operation.at("dur").as_number(), 5e5);
   EXPECT_DOUBLE_EQ(operation.at("args").at("queued_us").as_number(), 7.5e5);
   EXPECT_EQ(operation.at("args").at("bytes").as_integer(), 4096);
+  EXPECT_EQ(operation.at("args").at("posted in").as_string(), "dispatch of layer 7, forward pass");
   ASSERT_EQ(events["s"].size(), 1U);
   ASSERT_EQ(events["f"].size(), 1U);
   EXPECT_EQ(events["t"].size(), 0U);

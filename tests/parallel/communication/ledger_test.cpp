@@ -33,7 +33,7 @@ TEST(LedgerTest, TellsTheLastOperationsOfEachGroup) {
   EXPECT_EQ(view.ranks, 8);
   EXPECT_EQ(view.process, getpid());
   EXPECT_EQ(view.step, 7);
-  EXPECT_EQ(view.doing, "forward");
+  EXPECT_EQ(view.place.doing, "forward");
   ASSERT_EQ(view.groups.size(), 2U);
   EXPECT_EQ(view.groups[0].posted, 40);
   ASSERT_EQ(view.groups[0].operations.size(), 32U);
@@ -84,9 +84,44 @@ TEST(LedgerTest, AnOperationIsOfTheStepAndPhaseInWhichItWasPosted) {
   const auto& operations = view.groups.at(0).operations;
   ASSERT_EQ(operations.size(), 2U);
   EXPECT_EQ(operations[0].step, 3);
-  EXPECT_EQ(operations[0].phase, "backward");
+  EXPECT_EQ(operations[0].place.text(), "backward");
   EXPECT_EQ(operations[1].step, 4);
-  EXPECT_EQ(operations[1].phase, "validating, forward");
+  EXPECT_EQ(operations[1].place.text(), "validating, forward");
+}
+
+TEST(LedgerTest, AnOperationIsOfTheLayerInWhichItWasPosted) {
+  Ledger ledger(0, 2);
+  Ledger::Group world = ledger.add_group("world");
+  ledger.set_doing("exchange");
+  ledger.set_layer(7, true, "dispatch");
+  world.post("all_to_all", 8);
+  ledger.set_doing("validating, exchange_wait");
+  ledger.set_layer(0, false, "combine");
+  world.post("all_to_all", 8);
+  ledger.set_doing("gradient_reduction");
+  ledger.set_layer(2, true, "");
+  world.post("reduce_scatter", 8);
+  ledger.set_layer(-1, false, "");
+  world.post("all_reduce", 8);
+  const LedgerView view = ledger.view();
+  std::vector<std::string> places;
+  for (const LedgerOperation& one : view.groups.at(0).operations)
+    places.push_back(one.place.text());
+  EXPECT_EQ(places, (std::vector<std::string>{
+                        "dispatch of layer 7, backward pass", "combine of layer 0, validating",
+                        "gradient_reduction of layer 2, backward pass", "gradient_reduction"}));
+  EXPECT_EQ(ledger.view().place.text(), "gradient_reduction");
+  ledger.set_doing("forward");
+  ledger.set_layer(11, false, "");
+  EXPECT_EQ(ledger.view().place.text(), "forward of layer 11");
+}
+
+TEST(LedgerTest, OfAnOperationThatNobodySawBeginTheWaitIsPartOfIt) {
+  Ledger ledger(0, 2);
+  Ledger::Group group = ledger.add_group("world (NCCL)");
+  group.finish(group.post("all_reduce", 8));
+  const LedgerView view = ledger.view();
+  EXPECT_EQ(view.groups.at(0).operations.at(0).started, view.groups.at(0).operations.at(0).posted);
 }
 
 TEST(LedgerTest, AnOperationThatIsNoLongerKeptIsNotNoted) {
@@ -116,7 +151,7 @@ TEST(LedgerTest, OutlivesAProcessThatIsKilled) {
   ASSERT_TRUE(WIFSIGNALED(status));
   const LedgerView view = read_ledger(file);
   EXPECT_EQ(view.process, child);
-  EXPECT_EQ(view.doing, "saving");
+  EXPECT_EQ(view.place.doing, "saving");
   ASSERT_EQ(view.groups.at(0).operations.size(), 2U);
   EXPECT_GT(view.groups[0].operations[0].started, 0.0);
   EXPECT_EQ(view.groups[0].operations[1].name, "broadcast");
