@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/check.h"
 
+#include <initializer_list>
+#include <string>
+
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/tensor.h"
+
 namespace polymoe {
 namespace {
 

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/documents.h"
 
+#include <cstdint>
+
 #include "kernels/check.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/attention_layer.h"
 
+#include <cstdint>
+#include <string>
+
+#include "kernels/attention/attention.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/rotary/rotary.h"
+#include "layers/batch.h"
+#include "layers/shared_rows.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -1,7 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/dense_feed_forward.h"
 
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/activation/activation.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "layers/batch.h"
+#include "layers/feed_forward.h"
+#include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -3,6 +3,9 @@
 
 #include "kernels/embedding/embedding.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

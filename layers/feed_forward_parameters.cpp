@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/feed_forward_parameters.h"
 
+#include <cstdint>
+
+#include "kernels/feed_forward/feed_forward.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
+
 namespace polymoe {
 namespace {
 

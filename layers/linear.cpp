@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/linear.h"
 
+#include <string>
+
+#include "kernels/backend.h"
 #include "kernels/matmul/matmul.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

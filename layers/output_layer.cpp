@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/output_layer.h"
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/output_loss/output_loss.h"
+#include "layers/transformer_block.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/rms_norm.h"
 
+#include <cstdint>
+#include <string>
+
+#include "kernels/backend.h"
 #include "kernels/rms_norm/rms_norm.h"
 #include "kernels/rotary/norm_rotary.h"
+#include "kernels/rotary/rotary.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

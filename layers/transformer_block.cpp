@@ -2,8 +2,18 @@
 #include "layers/transformer_block.h"
 
 #include <cassert>
+#include <cstdint>
+#include <string>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "layers/attention_layer.h"
+#include "layers/batch.h"
+#include "layers/feed_forward.h"
+#include "layers/shared_rows.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
 
 namespace polymoe {
 

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/decoding_cache.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 
+#include "moe/model_config.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -3,14 +3,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "kernels/dispatch_plan/dispatch_plan.h"
 #include "kernels/dispatch_plan/rank_rows.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

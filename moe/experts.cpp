@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/experts.h"
 
+#include <cstdint>
+#include <string>
 #include <utility>
 
+#include "kernels/activation/activation.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,17 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/language_model.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/documents.h"
 #include "kernels/reduction/reduction.h"
+#include "layers/attention_layer.h"
+#include "layers/batch.h"
 #include "layers/dense_feed_forward.h"
+#include "layers/embedding_layer.h"
+#include "layers/output_layer.h"
+#include "layers/transformer_block.h"
+#include "moe/exchange_traffic.h"
+#include "moe/model_config.h"
+#include "moe/moe_layer.h"
+#include "moe/routing_statistics.h"
 #include "moe/weight_initializer.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

@@ -1,9 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "kernels/check.h"
 #include "kernels/embedding/embedding.h"
+#include "layers/attention_layer.h"
+#include "layers/batch.h"
+#include "layers/shared_rows.h"
+#include "layers/transformer_block.h"
+#include "moe/decoding_cache.h"
 #include "moe/language_model.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/tensor.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 

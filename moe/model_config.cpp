@@ -3,7 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
 
+#include "kernels/activation/activation.h"
 #include "runtime/rounding.h"
 #include "runtime/violations.h"
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/model_size.h"
 
+#include <cstdint>
+
+#include "kernels/activation/activation.h"
+#include "moe/model_config.h"
+
 namespace polymoe {
 namespace {
 

@@ -2,16 +2,37 @@
 #include "moe/moe_layer.h"
 
 #include <cmath>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/feed_forward/feed_forward.h"
+#include "kernels/router/router.h"
+#include "layers/batch.h"
 #include "layers/dense_feed_forward.h"
+#include "layers/feed_forward.h"
+#include "moe/exchange_plan.h"
+#include "moe/exchange_traffic.h"
 #include "moe/experts.h"
+#include "moe/model_config.h"
 #include "moe/router.h"
+#include "moe/routing_statistics.h"
 #include "moe/token_exchange.h"
 #include "moe/weight_initializer.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,17 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "moe/router.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/convert/convert.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/router/router.h"
 #include "kernels/router/router_balance.h"
+#include "layers/batch.h"
+#include "moe/measured_routing.h"
+#include "moe/model_config.h"
+#include "moe/routing_statistics.h"
 #include "moe/weight_initializer.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/parameters/parameter.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 

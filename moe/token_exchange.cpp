@@ -2,6 +2,16 @@
 #include "moe/token_exchange.h"
 
 #include <algorithm>
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "moe/exchange_plan.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/context.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

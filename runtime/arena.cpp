@@ -4,13 +4,19 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <string>
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 #include "runtime/system.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

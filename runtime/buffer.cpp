@@ -3,11 +3,15 @@
 
 #include <sys/mman.h>
 
+#include <cstddef>
 #include <string>
 #include <utility>
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -5,7 +5,11 @@
 #include <string>
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

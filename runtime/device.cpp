@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/device.h"
 
+#include <string>
+
 namespace polymoe {
 
 std::string name_of(Device device) {

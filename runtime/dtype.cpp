@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/dtype.h"
 
+#include <cstddef>
+
 namespace polymoe {
 
 std::size_t size_of(DType dtype) {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/error.h"
 
+#include <exception>
+#include <string>
+
 namespace polymoe {
 
 ErrorKind kind_of(const std::exception& error) {

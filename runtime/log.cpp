@@ -12,7 +12,11 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <filesystem>
+#include <memory>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace polymoe {

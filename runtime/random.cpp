@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/random.h"
 
+#include <array>
 #include <cmath>
+#include <cstdint>
 #include <numbers>
+#include <string_view>
 
 namespace polymoe {
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 
 namespace polymoe {
 

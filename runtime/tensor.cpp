@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/tensor.h"
 
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -2,10 +2,15 @@
 #include "runtime/timeline.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstddef>
 #include <deque>
+#include <memory>
 
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/cuda/event_pool.h"
+#include "runtime/device.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 

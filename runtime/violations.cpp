@@ -2,7 +2,10 @@
 #include "runtime/violations.h"
 
 #include <cmath>
+#include <cstdint>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "runtime/error.h"
 

@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation/activation.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "kernels/activation/activation_backends.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

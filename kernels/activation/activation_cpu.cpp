@@ -2,9 +2,17 @@
 #include "kernels/activation/activation_backends.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
+#include "kernels/activation/activation.h"
 #include "kernels/activation/activation_cpu_rows.h"
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/row_tiles.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

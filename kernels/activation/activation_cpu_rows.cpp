@@ -2,7 +2,10 @@
 #include "kernels/activation/activation_cpu_rows.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
+#include "kernels/activation/activation.h"
 #include "kernels/cpu/real_dtype.h"
 
 #undef HWY_TARGET_INCLUDE

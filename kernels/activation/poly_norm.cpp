@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation/poly_norm.h"
 
+#include <string>
+
+#include "kernels/activation/activation.h"
 #include "kernels/activation/activation_backends.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

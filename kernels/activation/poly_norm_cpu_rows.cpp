@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation/activation_cpu_rows.h"
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/activation/activation.h"
 #include "kernels/cpu/real_dtype.h"
 
 #undef HWY_TARGET_INCLUDE

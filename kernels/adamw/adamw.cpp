@@ -4,7 +4,13 @@
 #include <string>
 
 #include "kernels/adamw/adamw_backends.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -6,7 +6,12 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/adamw/adamw.h"
 #include "kernels/adamw/adamw_backends.h"
+#include "kernels/backend.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/adamw/adamw_cpu.cpp"

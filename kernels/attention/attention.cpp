@@ -1,9 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention/attention.h"
 
+#include <cstdint>
+#include <string>
+
 #include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cuda_scratch.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/documents.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

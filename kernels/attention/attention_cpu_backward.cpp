@@ -2,13 +2,22 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
+#include "kernels/attention/attention.h"
 #include "kernels/attention/attention_backends.h"
 #include "kernels/attention/attention_cpu_layout.h"
 #include "kernels/attention/attention_cpu_tiles.h"
+#include "kernels/backend.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::cpu {
 namespace {

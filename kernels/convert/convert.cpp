@@ -3,8 +3,14 @@
 
 #include <string>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/convert/convert_backends.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,11 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/backend.h"
+#include "runtime/dtype.h"
 #include "runtime/float16.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::cpu {
 namespace {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/cpu/gemm.h"
-#include "runtime/rounding.h"
 
 #include <algorithm>
+#include <cstdint>
+
+#include "runtime/rounding.h"
 
 namespace polymoe::cpu {
 namespace {

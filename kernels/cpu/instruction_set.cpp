@@ -3,6 +3,9 @@
 
 #include <hwy/targets.h>
 
+#include <cstdint>
+#include <string>
+
 namespace polymoe::cpu {
 
 std::string instruction_set_in_use() {

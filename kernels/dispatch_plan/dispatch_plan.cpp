@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/dispatch_plan/dispatch_plan.h"
 
+#include <cstdint>
 #include <limits>
 #include <string>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/dispatch_plan/dispatch_plan_backends.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -7,10 +7,16 @@
 #include <array>
 #include <cassert>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "runtime/dtype.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 namespace {

@@ -2,11 +2,17 @@
 #include "kernels/dispatch_plan/rank_rows.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <string>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/dispatch_plan/rank_rows_backends.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/dispatch_plan/rank_rows_backends.h"
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/dispatch_plan/rank_rows.h"
 #include "kernels/dispatch_plan/rank_rows_token.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 namespace {

@@ -1,9 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/embedding/embedding.h"
 
+#include <cstdint>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/embedding/embedding_backends.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -2,9 +2,14 @@
 #include "kernels/embedding/embedding_backends.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <string>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 namespace {

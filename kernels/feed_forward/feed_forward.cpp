@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/feed_forward/feed_forward.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/activation/activation.h"
 #include "kernels/activation/activation_backends.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/feed_forward/feed_forward_backends.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -4,13 +4,19 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
-#include "kernels/activation/activation_backends.h"
+#include "kernels/activation/activation.h"
 #include "kernels/activation/activation_cpu_rows.h"
+#include "kernels/backend.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/feed_forward/feed_forward.h"
 #include "kernels/row_tiles.h"
+#include "runtime/dtype.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

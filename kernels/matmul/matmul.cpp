@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/matmul/matmul.h"
 
+#include <cstdint>
+#include <string>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/matmul/matmul_backends.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -2,8 +2,14 @@
 #include "kernels/matmul/matmul_backends.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/matmul/matmul.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 namespace {

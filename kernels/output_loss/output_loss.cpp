@@ -2,10 +2,17 @@
 #include "kernels/output_loss/output_loss.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/output_loss/output_loss_backends.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

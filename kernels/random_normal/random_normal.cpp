@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/random_normal/random_normal.h"
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/random_normal/random_normal_backends.h"
+#include "runtime/dtype.h"
+#include "runtime/random.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/random_normal/random_normal_backends.h"
 
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/random_normal/random_normal.h"
+#include "runtime/dtype.h"
 #include "runtime/float16.h"
+#include "runtime/random.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::cpu {
 namespace {

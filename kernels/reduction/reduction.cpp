@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/reduction/reduction.h"
 
+#include <cstdint>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/reduction/reduction_backends.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

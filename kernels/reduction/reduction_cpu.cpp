@@ -2,8 +2,12 @@
 #include "kernels/reduction/reduction_backends.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/reduction/reduction_cpu.cpp"

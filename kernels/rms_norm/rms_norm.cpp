@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/rms_norm/rms_norm.h"
 
+#include <cstdint>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/rms_norm/norm_row_blocks.h"
 #include "kernels/rms_norm/rms_norm_backends.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

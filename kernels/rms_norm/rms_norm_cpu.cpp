@@ -3,10 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
 #include "kernels/rms_norm/rms_norm_backends.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rms_norm/rms_norm_cpu.cpp"

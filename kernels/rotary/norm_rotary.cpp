@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/rotary/norm_rotary.h"
 
+#include <cstdint>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/rms_norm/norm_row_blocks.h"
 #include "kernels/rotary/norm_rotary_backends.h"
+#include "kernels/rotary/rotary.h"
 #include "kernels/rotary/rotary_backends.h"
+#include "runtime/arena.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -3,11 +3,16 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/real_dtype.h"
 #include "kernels/rotary/norm_rotary_backends.h"
+#include "kernels/rotary/rotary.h"
 #include "kernels/rotary/rotary_cpu_pairs.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rotary/norm_rotary_cpu.cpp"

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/rotary/rotary.h"
 
+#include <string>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/documents.h"
 #include "kernels/rotary/rotary_backends.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

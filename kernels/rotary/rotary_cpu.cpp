@@ -2,9 +2,14 @@
 #include "kernels/rotary/rotary_backends.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/rotary/rotary.h"
 #include "kernels/rotary/rotary_cpu_pairs.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 namespace {

@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/router/router.h"
 
+#include <cstdint>
 #include <string>
 
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/documents.h"
 #include "kernels/router/router_backends.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/router/router_balance.h"
 
+#include <cstdint>
+#include <span>
+
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/router/router_balance_backends.h"
+#include "runtime/dtype.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

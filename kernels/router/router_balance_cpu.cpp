@@ -2,9 +2,15 @@
 #include "kernels/router/router_balance_backends.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <numeric>
+#include <span>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/router/router_balance.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe::detail {
 

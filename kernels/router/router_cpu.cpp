@@ -3,10 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/real_dtype.h"
+#include "kernels/documents.h"
+#include "kernels/router/router.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
 
 namespace polymoe::detail {
 namespace {

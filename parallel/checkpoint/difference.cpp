@@ -3,13 +3,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
+#include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

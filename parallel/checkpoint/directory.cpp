@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 #include <charconv>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <optional>
 #include <sstream>
+#include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "parallel/checkpoint/directory.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/save_observer.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 

@@ -2,14 +2,20 @@
 #include "parallel/checkpoint/manifest.h"
 
 #include <algorithm>
-#include <array>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "parallel/checkpoint/names.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
 #include "runtime/files/json.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -2,7 +2,11 @@
 #include "parallel/checkpoint/names.h"
 
 #include <array>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <string>
+#include <string_view>
 
 namespace polymoe {
 

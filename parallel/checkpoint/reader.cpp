@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
 
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/shard_reader.h"
+#include "parallel/checkpoint/stored_values.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

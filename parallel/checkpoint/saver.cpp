@@ -1,15 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/checkpoint/saver.h"
 
+#include <chrono>
+#include <cstdint>
 #include <cstring>
+#include <exception>
+#include <filesystem>
+#include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "parallel/checkpoint/directory.h"
+#include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/checkpoint/writer.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

@@ -3,8 +3,16 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
 
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/stored_values.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"

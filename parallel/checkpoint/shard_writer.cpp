@@ -5,20 +5,28 @@
 #include <stdio.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <future>
 #include <map>
+#include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/stored_values.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/view.h"
 #include "parallel/communication/packed.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

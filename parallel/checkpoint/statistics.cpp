@@ -3,10 +3,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
 
+#include "parallel/checkpoint/manifest.h"
+#include "parallel/checkpoint/reader.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/float16.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

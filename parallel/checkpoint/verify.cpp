@@ -3,17 +3,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
 #include "runtime/files/hdf5_file.h"
+#include "runtime/progress.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -2,6 +2,10 @@
 #include "parallel/checkpoint/view.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "parallel/checkpoint/manifest.h"

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <string>
 #include <system_error>
-#include <utility>
+#include <vector>
 
 #include "parallel/checkpoint/directory.h"
 #include "parallel/checkpoint/manifest.h"
@@ -11,9 +16,12 @@
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/writer.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 

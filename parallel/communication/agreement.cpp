@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/agreement.h"
 
+#include <cstdint>
 #include <cstring>
+#include <exception>
 #include <numeric>
+#include <string>
+#include <vector>
 
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

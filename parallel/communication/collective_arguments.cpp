@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/collective_arguments.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "parallel/communication/collective.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

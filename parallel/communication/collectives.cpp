@@ -3,8 +3,17 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <span>
 #include <vector>
+
+#include "parallel/communication/collective.h"
+#include "parallel/communication/transport.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/device_communicator.h"
 
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "parallel/communication/collective.h"
 #include "parallel/communication/collective_arguments.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/copy.h"
+#include "runtime/error.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 

@@ -3,15 +3,24 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <set>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/nccl/nccl_library.h"
 #include "parallel/communication/staged_communicator.h"
 #include "runtime/cuda/gpu.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -2,7 +2,7 @@
 #include "parallel/communication/ledger.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -11,8 +11,13 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 

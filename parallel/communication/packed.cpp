@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/packed.h"
 
+#include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include "runtime/error.h"
 

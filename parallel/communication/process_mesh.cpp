@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/process_mesh.h"
 
+#include <memory>
 #include <string>
+#include <utility>
 
+#include "parallel/communication/communicator.h"
 #include "runtime/error.h"
 
 namespace polymoe {

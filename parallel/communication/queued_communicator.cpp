@@ -1,12 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/queued_communicator.h"
 
+#include <cstdint>
 #include <cstring>
-#include <numeric>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "parallel/communication/collective.h"
 #include "parallel/communication/collective_arguments.h"
+#include "parallel/communication/collectives.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/transport.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -3,13 +3,23 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <numeric>
+#include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/device_communicator.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/gpu.h"
+#include "runtime/device.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

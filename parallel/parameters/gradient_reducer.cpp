@@ -2,9 +2,13 @@
 #include "parallel/parameters/gradient_reducer.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
+#include "parallel/communication/communicator.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/parameters/parameter.h"
 
+#include <string>
 #include <utility>
+
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -2,14 +2,24 @@
 #include "parallel/parameters/parameter_store.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/convert/convert.h"
 #include "kernels/random_normal/random_normal.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 #include "runtime/rounding.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

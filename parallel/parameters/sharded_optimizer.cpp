@@ -3,12 +3,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
+#include <string_view>
+#include <vector>
 
+#include "kernels/adamw/adamw.h"
 #include "kernels/reduction/reduction.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/buffer.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& options)

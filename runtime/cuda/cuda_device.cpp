@@ -2,7 +2,7 @@
 #include "runtime/cuda/cuda_device.h"
 
 #include <cuda_runtime_api.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "runtime/cuda/check.h"
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/compressed_text.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
 #include "runtime/error.h"
 #include "runtime/files/byte_source.h"
 #include "runtime/files/file.h"

@@ -2,6 +2,8 @@
 #include "runtime/files/crc32c.h"
 
 #include <array>
+#include <cstdint>
+#include <string_view>
 
 namespace polymoe {
 namespace {

@@ -7,7 +7,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 

@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/hdf5_file.h"
 
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/files/hdf5_library.h"
+#include "runtime/tensor.h"
+
 // Newer libraries keep this version's functions under these names.
 #define H5_USE_110_API
 #include <hdf5.h>

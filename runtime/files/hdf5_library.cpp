@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/hdf5_library.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+#include "runtime/dtype.h"
+
 // Newer libraries keep this version's functions under these names.
 #define H5_USE_110_API
 #include <hdf5.h>

@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/hdf5_view.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "runtime/dtype.h"
+#include "runtime/files/hdf5_library.h"
+#include "runtime/tensor.h"
+
 // Newer libraries keep this version's functions under these names.
 #define H5_USE_110_API
 #include <hdf5.h>
@@ -8,7 +18,6 @@
 #include <algorithm>
 #include <array>
 #include <limits>
-#include <utility>
 
 #include "runtime/error.h"
 #include "runtime/rounding.h"

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/json.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
 #include <unordered_set>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "runtime/error.h"
 

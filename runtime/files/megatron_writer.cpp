@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/megatron_writer.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <limits>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
 
 #include "runtime/error.h"
+#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

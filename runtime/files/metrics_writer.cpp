@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/metrics_writer.h"
 
+#include <cstdint>
+#include <filesystem>
 #include <fstream>
+#include <ios>
 #include <string>
 #include <system_error>
 
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

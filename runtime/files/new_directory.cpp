@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/new_directory.h"
 
+#include <filesystem>
 #include <string>
 #include <system_error>
 

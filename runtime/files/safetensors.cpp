@@ -3,11 +3,18 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 #include "runtime/float16.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

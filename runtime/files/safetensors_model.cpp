@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
 #include <set>
+#include <string>
 
 #include "runtime/error.h"
+#include "runtime/files/file.h"
 #include "runtime/files/json.h"
 #include "runtime/files/safetensors.h"
 

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "runtime/error.h"
+#include "runtime/files/file.h"
 #include "runtime/files/json.h"
 #include "runtime/files/safetensors.h"
 #include "runtime/float16.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -3,10 +3,15 @@
 
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "runtime/files/crc32c.h"
+#include "runtime/files/file.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -3,12 +3,20 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "runtime/error.h"
+#include "runtime/files/file.h"
+#include "runtime/files/megatron_index.h"
 
 namespace polymoe {
 namespace {

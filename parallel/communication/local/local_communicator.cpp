@@ -3,13 +3,18 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <cstddef>
 #include <cstring>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/queued_communicator.h"
 #include "parallel/communication/transport.h"
 #include "runtime/error.h"

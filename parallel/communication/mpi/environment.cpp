@@ -7,10 +7,15 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
+#include <string>
 
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
 #include "parallel/communication/mpi/check.h"
 #include "parallel/communication/mpi/mpi_transport.h"
 #include "parallel/communication/queued_communicator.h"
+#include "runtime/error.h"
 
 namespace polymoe {
 namespace {

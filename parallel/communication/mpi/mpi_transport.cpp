@@ -7,12 +7,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <span>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "parallel/communication/mpi/check.h"
+#include "parallel/communication/transport.h"
 #include "runtime/error.h"
 
 namespace polymoe::mpi {

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "parallel/communication/nccl/nccl_library.h"
+
+#include <memory>
+
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/ledger.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 
 namespace polymoe::nccl {

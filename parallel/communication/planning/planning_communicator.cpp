@@ -2,8 +2,15 @@
 #include "parallel/communication/planning/planning_communicator.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/error.h"
 
