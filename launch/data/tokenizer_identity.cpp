@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/tokenizer_identity.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "launch/data/run_tokenizer.h"
 #include "runtime/error.h"

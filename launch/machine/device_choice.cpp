@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/machine/device_choice.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"

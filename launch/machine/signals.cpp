@@ -2,7 +2,7 @@
 #include "launch/machine/signals.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/prctl.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/reports/page.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace polymoe {
 namespace {

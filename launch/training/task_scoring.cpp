@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/training/task_scoring.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "launch/data/run_tokenizer.h"
 #include "parallel/communication/agreement.h"
