@@ -39,7 +39,7 @@ class FeedForward {
     Tensor activated;   // [rows that arrived, width], in the arena
     Tensor x;           // [rows, hidden] what it read
   };
-  /// Of a forward pass that kept its pre-activations, before anything else runs in its memory.
+  /// Views a forward pass that kept its pre-activations, before anything else runs in its memory.
   virtual View view(const Saved& saved, ExecutionContext& context) const = 0;
 
   /// Overwrites d_x, adds to the parameters' gradients. d_x may not alias d_y.

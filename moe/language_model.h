@@ -85,7 +85,7 @@ class LanguageModel {
   /// Collective over `expert`.
   Tensor token_losses(const TokenBatch& batch, ExecutionContext& context);
 
-  /// The same for the predictions of a batch whose sequences share rows, [predictions]. Not for a
+  /// Losses of the predictions of a batch whose sequences share rows, [predictions]. Not for a
   /// router that drops tokens by sequence (moe.capacity_factor > 0): throws InvalidArgument.
   Tensor shared_token_losses(const SharedTokenBatch& batch, ExecutionContext& context);
 

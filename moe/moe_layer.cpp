@@ -89,7 +89,7 @@ struct MoeLayer::Impl {
     }
   }
 
-  /// The same for every sequence, whatever the layout: what is dropped depends on the data alone.
+  /// Every sequence has this, whatever the layout: what is dropped depends on the data alone.
   ExpertCapacity capacity_of(const BatchLayout& layout) const {
     if (moe.capacity_factor == 0.0) return {};
     const double slots = moe.capacity_factor * static_cast<double>(layout.length * moe.top_k) /

@@ -19,7 +19,7 @@ bool append_dated_line(const std::filesystem::path& file, std::string_view text)
 /// file. A file that cannot be written is told once on stderr and ends nothing. Thread-safe.
 class Log {
  public:
-  /// Of a process that is alone: its lines name no rank.
+  /// The rank of a process that is alone: its lines name none.
   static constexpr int alone = -1;
   /// `file` empty: stderr alone.
   explicit Log(int rank, std::filesystem::path file = {});

@@ -44,13 +44,13 @@ class Timeline {
   using Clock = std::chrono::steady_clock;
 
   Timeline();
-  /// Of the work on `stream`, which outlives this.
+  /// Times the work on `stream`, which outlives this.
   explicit Timeline(Stream& stream);
   ~Timeline();
   Timeline(const Timeline&) = delete;
   Timeline& operator=(const Timeline&) = delete;
 
-  /// Of what has ended by now: the phase under way does not count. On a GPU blocks until the stream
+  /// What has ended by now counts, the phase under way does not. On a GPU blocks until the stream
   /// has reached the last change of phase.
   double seconds(Phase phase);
   /// Tells `listener` of each change of phase as the host comes to it; empty = nobody.

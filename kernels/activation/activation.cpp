@@ -85,7 +85,7 @@ Shape check_rows(const char* operation, const Activation& activation, const Tens
   return shape;
 }
 
-// Of x's rows, where they are given.
+// Weights are optional; where they are given, there is one for each row of x.
 void check_row_weights(const char* operation, const char* name, const Tensor& weights,
                        const Tensor& x, Device device) {
   if (!weights.defined()) return;

@@ -46,7 +46,7 @@ void activation_rows_forward(const Activation& activation, const ActivationForwa
 template <class T>
 void activation_rows_backward(const Activation& activation, const ActivationBackwardRows<T>& a);
 
-/// The same for polynorm and polyrelunorm alone.
+/// What the two above do, for polynorm and polyrelunorm alone.
 template <class T>
 void poly_norm_rows_forward(const Activation& activation, const ActivationForwardRows<T>& a);
 template <class T>

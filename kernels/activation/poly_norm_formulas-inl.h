@@ -88,7 +88,7 @@ struct PolyNormGradient : PolyNormValue<Math, order> {
       d_scale += static_cast<Statistic>(a[p]) * r * s;
     }
   }
-  // Of x, t = inner(x) with that slope, and g.
+  // The gradient of x, given t = inner(x), that function's slope at x, and g.
   POLYMOE_FORMULA V gradient_at(V t, V inner_slope, V g) const {
     const V direct = polynomial<Math, order - 1>(slope, t);
     const V back = polynomial<Math, order - 1>(pull, Math::multiply(t, t));

@@ -33,7 +33,7 @@ std::int64_t split_count(const AttentionShape& shape) {
                                 1);
 }
 
-// Of one thread: elements of each part.
+// The memory of one thread: how many elements each part has.
 struct Scratch {
   explicit Scratch(const AttentionShape& shape)
       : scores(padded(std::min(tile_queries, shape.query_length) *
@@ -112,7 +112,7 @@ class Backward {
                    });
   }
 
-  // Of the query tile from `first`: rows [row, row + rows), with keys [begin, end).
+  // Scores rows [row, row + rows) of the query tile from `first` with keys [begin, end).
   void score_tile(std::int64_t head, std::int64_t first, std::int64_t row, std::int64_t rows,
                   std::int64_t begin, std::int64_t end) {
     const std::int64_t dim = layout_.shape.head_dim, columns = end - begin;

@@ -29,7 +29,7 @@ bool decodes(const AttentionShape& shape) {
   return shape.query_length == 1 && !shape.document_starts.defined();
 }
 
-// Of one thread: elements of each part, in this order.
+// The memory of one thread: how many elements each part has, in this order.
 struct Scratch {
   explicit Scratch(const AttentionShape& shape)
       : rows(std::min(tile_queries, shape.query_length)),
@@ -107,7 +107,7 @@ class Forward {
     return {maximum + row, sums_ + row, out_ + row * dim, dim, dim};
   }
 
-  // Of the query tile's rows [row, row + rows), whose first sees `visible` keys, with keys
+  // Scores the query tile's rows [row, row + rows), whose first sees `visible` keys, with keys
   // [begin, end).
   void score_tile(std::int64_t row, std::int64_t rows, std::int64_t visible, std::int64_t begin,
                   std::int64_t end, T* maximum) {

@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 
-// Of the lambdas that hold a loop's body: without inlining, their sums would live in memory.
+// Marks the lambdas that hold a loop's body: not inlined, their sums would live in memory.
 #undef POLYMOE_VECTOR_LAMBDA
 #define POLYMOE_VECTOR_LAMBDA HWY_ATTR __attribute__((always_inline))
 

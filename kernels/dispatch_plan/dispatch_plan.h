@@ -63,7 +63,7 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
 /// Which rows of two tensors are gathered; `out` keeps what it has where the others belong.
 enum class Gathered : std::uint8_t { all, of_first, of_second };
 
-/// The same where the rows of `more` are counted on behind those of x; undefined, it has none.
+/// Gathers from x and `more`, whose rows are counted on behind x's; undefined, it has none.
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
                  Gathered gathered, Tensor out, Stream& stream);
 

@@ -27,7 +27,7 @@ namespace {
 // 80 %, 256 rows 92 %, 512 rows 97 %. More rows only delay the last thread.
 constexpr std::int64_t most_tile_rows = 512;
 
-// The same for the weights' gradients: rows of an expert's weight that one thread takes.
+// Least rows of an expert's weight whose gradients one thread takes.
 constexpr std::int64_t least_slab_rows = 256;
 
 // As few tiles as possible, in a multiple of the threads.

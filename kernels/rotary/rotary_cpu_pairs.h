@@ -18,7 +18,7 @@ class RotaryPairs {
  public:
   static constexpr std::int64_t max_pairs = 128;
 
-  /// Of pairs [first_pair, first_pair + count()) at `row`.
+  /// Holds the rotations of pairs [first_pair, first_pair + count()) at `row`.
   RotaryPairs(const RotaryPositions& positions, bool inverse, std::int64_t head_dim,
               std::int64_t first_pair, std::int64_t row)
       : sequence_length_(positions.sequence_length),
@@ -89,7 +89,7 @@ class RotaryPairs {
   std::int32_t start_ = 0;
   T sign_;
   std::int64_t count_, row_, position_ = 0;
-  // Of count() pairs.
+  // The first count() elements of each are used.
   double frequency_[max_pairs], step_cosine_[max_pairs], step_sine_[max_pairs];
   double wide_cosine_[max_pairs], wide_sine_[max_pairs];
   T cosine_[max_pairs], sine_[max_pairs];

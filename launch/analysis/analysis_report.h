@@ -29,7 +29,7 @@ struct Analysis {
 /// tokens need the tokenizer; null: ids alone.
 Json analysis_json(const Analysis& analysis, const Tokenizer* tokenizer);
 
-/// The same as pictures and tables.
+/// The analysis as pictures and tables.
 Page analysis_page(const Analysis& analysis, const Tokenizer* tokenizer);
 
 }  // namespace polymoe

@@ -38,8 +38,8 @@ std::vector<MatrixSpectrum> matrix_spectra(const CheckpointReader& checkpoint,
                                            const ModelConfig& model,
                                            const ProgressOutput& progress);
 
-/// Between the weights of experts, all matrices of one as one vector: of every layer with experts,
-/// in bounded memory.
+/// How alike the weights of experts are, all matrices of one as one vector, in every layer with
+/// experts, in bounded memory.
 std::vector<ExpertSimilarity> expert_similarities(const CheckpointReader& checkpoint,
                                                   const ModelConfig& model,
                                                   const ProgressOutput& progress);

@@ -24,10 +24,10 @@ std::int64_t most_of_ranks(std::int64_t value, Communicator& world, Stream& stre
   return *most->data<std::int64_t>();
 }
 
-/// Of the documents where the step keeps to them.
+/// Rows of each document, where the step keeps to documents.
 constexpr std::int64_t document_rows = 512;
 
-/// Of the process at its peak; of a GPU what is taken now, by whomever, of the arena what was used.
+/// The process's peak; on a GPU what is taken now, by whomever, and of the arena what was used.
 std::int64_t memory_in_use(ExecutionContext& context) {
   const Device device = context.stream.device();
   if (device.type != DeviceType::cuda) return peak_memory_bytes();

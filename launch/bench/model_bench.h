@@ -36,7 +36,7 @@ class ModelBench {
   /// Floor: the operations of forward and backward pass, without recomputation; weights read by
   /// forward, backward and update, gradients written and read, moments read and written.
   BenchResult time_steps(ExecutionContext& context);
-  /// Of the steps timed last.
+  /// What is known of the steps timed last.
   const StepDetails& details() const { return details_; }
 
   /// Token after token of one sequence with a key/value cache. Floor: the weights that a token

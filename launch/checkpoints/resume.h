@@ -38,7 +38,7 @@ StartPoint choose_start(const CheckpointConfig& config, const std::filesystem::p
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path,
                                          std::vector<std::string>& notes);
 
-/// The same by ranks that see one file system: opened, all hashes checked. Collective; all throw
+/// Does so by ranks that see one file system: opened, all hashes checked. Collective; all throw
 /// what one throws.
 CheckpointReader open_checkpoint(const std::filesystem::path& path, std::vector<std::string>& notes,
                                  Communicator& ranks);

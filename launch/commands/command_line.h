@@ -27,7 +27,7 @@ class CommandLine {
   bool has(const std::string& option) const;
   /// The option's value, or `otherwise` where it was not given.
   std::string value(const std::string& option, const std::string& otherwise = {}) const;
-  /// Of an option that takes several.
+  /// The values of an option that takes several.
   std::vector<std::string> values(const std::string& option) const;
   const std::vector<std::string>& positional() const { return positional_; }
   /// Where all these options were given, their values become the positional arguments. Throws

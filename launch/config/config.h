@@ -58,7 +58,7 @@ struct DataConfig {
   }
 };
 
-/// Of parameters and activations; optimizer state and sums are f32 in either.
+/// What parameters and activations are held in; optimizer state and sums are f32 in either.
 enum class Precision : std::uint8_t { automatic, f32, bf16 };
 
 /// What is done about a gradient norm far above the last ones.
@@ -156,7 +156,7 @@ struct Config {
 /// duplicate, unreadable value and value out of range; InputFileError when the file cannot be read.
 Config read_config(const std::string& path, const std::vector<std::string>& overrides);
 
-/// The same from INI text, e.g. of a checkpoint; `origin` names it in errors.
+/// Reads a configuration from INI text, e.g. of a checkpoint; `origin` names it in errors.
 Config parse_config(const std::string& text, const std::string& origin,
                     const std::vector<std::string>& overrides);
 

@@ -16,7 +16,7 @@ namespace polymoe {
 ///   olmo    <|endoftext|>, then <|ROLE|>\n TEXT \n, the assistant's with <|endoftext|> before \n
 enum class ChatTemplate : std::uint8_t { chatml, llama3, olmo };
 
-/// Of the name; nothing for another.
+/// The template of that name; nothing where none has it.
 std::optional<ChatTemplate> parse_chat_template(const std::string& name);
 
 /// The one whose marks the chat_template in the tokenizer_config.json beside a tokenizer has; the

@@ -34,7 +34,7 @@ class DocumentPacking {
   DocumentPacking(const TokenFile& file, std::int64_t context);
 
   std::int64_t windows() const { return first_windows_.back(); }
-  /// Of all windows, that hold tokens.
+  /// How many rows of all windows hold tokens.
   std::int64_t rows() const { return rows_; }
   /// The documents of a window, in the order of their rows; `file` as given before. Thread-safe.
   std::vector<Piece> window(const TokenFile& file, std::int64_t number) const;

@@ -35,7 +35,7 @@ class DocumentStream {
     std::size_t part_bytes = 1 << 20;
   };
 
-  /// Of files as text_inputs() gives them.
+  /// Reads files as text_inputs() gives them, one after the other.
   DocumentStream(std::vector<std::string> files, Settings settings);
 
   /// The next part; false at the end. Throws InputFileError where a file cannot be read, is

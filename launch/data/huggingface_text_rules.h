@@ -42,7 +42,7 @@ WordRule make_word_rule(const Json* json);
 using PieceDecoder = std::function<void(std::vector<std::string>& pieces)>;
 struct Decoding {
   PieceDecoder whole;  // of a whole sequence
-  /// The same without what only the ends of a text undergo: for one piece within a text.
+  /// Leaves out what only the ends of a text undergo: for one piece within a text.
   PieceDecoder within;
 };
 /// Throws InvalidArgument on a kind that is not supported.

@@ -15,7 +15,7 @@ class SampledTexts {
       : most_bytes_(most_bytes), seed_(seed) {}
 
   void add(std::string text);
-  /// Of the texts that are kept.
+  /// How much the kept texts take.
   std::int64_t bytes() const { return bytes_; }
   std::vector<std::string> take() const;
 

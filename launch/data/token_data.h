@@ -56,7 +56,7 @@ class TokenData {
   /// The path by which the configuration names a file.
   const std::string& name(std::size_t file) const { return names_[file]; }
   std::int64_t windows(std::size_t file) const { return windows_[file]; }
-  /// Of every file, before `sample`.
+  /// How many windows of each file were drawn before `sample`.
   std::vector<std::int64_t> windows_drawn(std::int64_t sample) const {
     return mixture_.drawn(sample);
   }

@@ -35,7 +35,7 @@ class Tokenizer {
   /// What a model is given to continue: before_text(), unless the text says that itself, and the
   /// text; where that is nothing the end of a document.
   std::vector<std::int32_t> encode_prompt(std::string_view text) const;
-  /// Of an id in [0, vocab()).
+  /// What the id stands for; it lies in [0, vocab()).
   virtual PieceKind kind_of(std::int32_t id) const = 0;
   /// The bytes that an id stands for: text, or part of one character; nothing for ids that stand
   /// for no text. Throws InvalidArgument for an id outside [0, vocab()).

@@ -25,7 +25,7 @@ struct TokenizerIdentity {
   static TokenizerIdentity from_json(const Json& json);
 };
 
-/// Of a tokenizer as load_tokenizer takes it. Throws InputFileError.
+/// The identity of a tokenizer as load_tokenizer takes it. Throws InputFileError.
 TokenizerIdentity identity_of_tokenizer(const std::string& name);
 
 /// What `tokenize` says of the tokens PREFIX.bin, in PREFIX.tokens.json.

@@ -156,7 +156,7 @@ DataContinuation TrainingData::continuation(const Json& state, std::int64_t samp
                                             std::int64_t tokens) {
   DataContinuation next;
   if (state.is_null()) {
-    // Of a version that kept no such state: it began at sample 0 with these files.
+    // A version that kept no such state wrote it: it began at sample 0 with these files.
     next.position = train_.position();
   } else {
     const DataState before = DataState::from_json(state);

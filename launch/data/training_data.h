@@ -30,12 +30,12 @@ class TrainingData {
                                  Communicator& world);
   /// For a checkpoint of rank 0 behind `sample` samples; null on other ranks.
   Json state(std::int64_t sample) const;
-  /// Of the files; on rank 0, and where one has a description or a tokenizer beside it.
+  /// Whose ids the files hold; on rank 0, and where one has a description or a tokenizer beside it.
   const std::optional<TokenizerIdentity>& tokenizer() const { return tokenizer_; }
 
   const TokenData& train() const { return train_; }
   const std::vector<TokenFile>& valid() const { return valid_; }
-  /// Of one of these files, with data.documents = mask; else null.
+  /// Where the documents of one of these files end, with data.documents = mask; else null.
   const DocumentEnds* valid_documents(std::size_t file) const {
     return valid_ends_.empty() ? nullptr : &valid_ends_[file];
   }

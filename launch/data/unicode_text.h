@@ -37,7 +37,7 @@ bool is_mark(char32_t c);
 bool is_word(char32_t c);
 
 enum class NormalForm : std::uint8_t { nfc, nfd, nfkc, nfkd };
-/// Of valid UTF-8.
+/// The normal form of valid UTF-8.
 std::string normalized(std::string_view text, NormalForm form);
 /// Every code point in lower case by itself, whatever stands around it.
 std::string lower_case(std::string_view text);

@@ -132,7 +132,7 @@ std::vector<float> losses_of(const HostBatch& host, const Pass& pass, LanguageMo
   return host_values<float>(model.shared_token_losses(batch, context), context.stream);
 }
 
-/// The same where every sequence must be complete: the router drops tokens by sequence.
+/// For models whose router drops tokens by sequence: every sequence must be complete.
 std::vector<float> losses_of_whole(const HostBatch& host, const Pass& pass, LanguageModel& model,
                                    ExecutionContext& context) {
   std::vector<std::size_t> places;  // of the predictions

@@ -13,7 +13,7 @@ namespace polymoe {
 
 /// What a model said to an item.
 struct TaskAnswer {
-  // Of a question with choices, one each.
+  // A question with choices has one for each.
   std::vector<double> log_likelihoods = {};
   std::vector<double> without_question = {};  // the same without the question; empty: not asked
   std::vector<std::int64_t> tokens = {};
@@ -41,7 +41,7 @@ struct TaskScores {
   std::int64_t items = 0;
   std::int64_t requests = 0;  // continuations scored, or answers generated
   std::int64_t cut = 0;       // items whose context was cut
-  /// Of questions with choices; the last where the file has a form without the question of all.
+  /// For questions with choices; the last where the file has a form without the question of all.
   std::optional<Share> accuracy = {}, per_character = {}, per_byte = {}, per_token = {},
                        less_unconditional = {};
   /// Of the right continuations: a ratio of two sums over the items, whose error is that of its

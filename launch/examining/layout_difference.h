@@ -29,7 +29,7 @@ struct StepDifference {
 /// their last bits, and each update carries that on.
 double rounding_allowed(DType dtype, std::int64_t step);
 
-/// Of two steps of one number. Throws InvalidArgument where they have other tensors.
+/// How far two steps of one number differ. Throws InvalidArgument where they have other tensors.
 StepDifference difference_of(const LayoutStep& a, const LayoutStep& b, DType dtype);
 
 /// A table of the steps and what it comes to: the first tensor beyond rounding, or that there is

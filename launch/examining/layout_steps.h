@@ -43,7 +43,7 @@ struct LayoutRank {
 void run_layout(const Config& config, std::int64_t steps, std::unique_ptr<Communicator> world,
                 const LayoutRank& place, const std::function<void(const LayoutStep&)>& show);
 
-/// The same with `ranks` ranks that are threads of this process. place_of gives each its place;
+/// Runs it with `ranks` ranks that are threads of this process. place_of gives each its place;
 /// what a rank throws is thrown, rather than what its peers say then.
 void run_layout_on_threads(const Config& config, std::int64_t steps, int ranks,
                            const std::function<LayoutRank(int rank)>& place_of,

@@ -39,7 +39,7 @@ std::string rank_table(const std::vector<ExplainedRank>& ranks, double now);
 /// the one on this node counts. Ordered by rank.
 std::vector<ExplainedRank> read_ranks(const std::filesystem::path& run_directory);
 
-/// Of a process of this machine.
+/// How a process of this machine does.
 ProcessState state_of(int process);
 
 /// Where the threads of a rank's process are, as far as the system tells: a line each.

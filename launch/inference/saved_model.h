@@ -34,7 +34,7 @@ class SavedModel {
   const Config& config() const { return config_; }
   const ProcessMesh& mesh() const { return mesh_; }
   LanguageModel& model() { return model_; }
-  /// Of parameters and activations.
+  /// What parameters and activations are held in.
   DType dtype() const { return store_.dtype(); }
   ExecutionContext& context() { return execution_.context(); }
 

@@ -23,7 +23,7 @@ std::int64_t moe_layers(const ModelConfig& model) {
   return count;
 }
 
-/// Of the feed-forwards, per token: what `train.recompute = activation` does once more.
+/// What `train.recompute = activation` does once more in the feed-forwards, per token.
 double pre_activation_flops(const ModelConfig& model) {
   double weights = 0.0;
   for (std::int64_t layer = 0; layer < model.layers; ++layer)

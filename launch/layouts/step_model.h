@@ -63,7 +63,7 @@ class StepModel {
   static double gather_seconds(const Work& work, const LinkRates& link);
   /// What of the reduction the backward passes of a step, `backward` seconds, do not cover.
   double exposed_reduction(const Work& work, const LinkRates& link, double backward) const;
-  /// Of a rank; slower than measured where more ranks share a node.
+  /// A rank's links; slower than measured where more ranks share a node.
   LinkRates link_of(int ranks, int ranks_per_node) const;
 
   std::vector<MeasuredStep> measured_;

@@ -26,7 +26,7 @@ struct Launcher {
 Launcher find_launcher(
     const std::function<std::optional<std::string>(const std::string& name)>& variable);
 
-/// Of this process.
+/// What started this process.
 Launcher find_launcher();
 
 }  // namespace polymoe

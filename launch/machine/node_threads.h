@@ -17,10 +17,10 @@ struct RankCores {
 
 /// Threads for rank `mine`: its part of each core that it may run on, a core being shared evenly
 /// by the ranks of the node that may run on it; no more than its part of the quota, and at least 1.
-/// The same whether the ranks were bound to cores of their own or not.
+/// It does not depend on whether the ranks were bound to cores of their own.
 int share_of_cores(const std::vector<RankCores>& ranks, std::size_t mine);
 
-/// The same for this rank as the system has placed it. Collective over `world`.
+/// This rank's share as the system has placed it. Collective over `world`.
 int threads_per_rank(Communicator& world);
 
 /// Takes back what the environment may have told OpenMP and products cannot live with. Before the

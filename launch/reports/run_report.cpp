@@ -125,7 +125,7 @@ Column metric(const std::string& key) {
 const Column steps = [](const Run& run) { return run.step; };
 const Column tokens = [](const Run& run) { return run.tokens; };
 
-/// Of few rows, each a point.
+/// A chart of few rows, each a point.
 Chart sparse(const std::string& title, const Axis& y_axis, const std::vector<Run>& runs,
              const std::string& key) {
   Chart chart{.title = title, .x = {.label = "step"}, .y = y_axis};
@@ -143,7 +143,7 @@ Chart sparse(const std::string& title, const Axis& y_axis, const std::vector<Run
   return chart;
 }
 
-/// Of any run.
+/// The keys with that beginning that any run has.
 std::vector<std::string> keys_of(const std::vector<Run>& runs, const std::string& prefix) {
   std::vector<std::string> all;
   for (const Run& run : runs)

@@ -9,7 +9,7 @@
 
 namespace polymoe {
 
-/// Of one finished run, what a scaling law may depend on.
+/// What a scaling law may depend on, of one finished run.
 struct ScalingRun {
   std::string name;
   std::string trunk;         // runs of one trunk share its noise; a run of its own otherwise

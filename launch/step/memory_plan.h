@@ -24,7 +24,7 @@ struct MemoryPlan {
   std::size_t buffers = 0;      // of the communicators
   std::size_t staging = 0;      // host memory, for checkpoints that are written in the background
 
-  /// Of the memory that the rank computes in: a GPU's, or the host's.
+  /// What is taken of the memory that the rank computes in: a GPU's, or the host's.
   std::size_t device_total() const {
     return parameters + gradients + optimizer + activations + buffers;
   }

@@ -127,7 +127,7 @@ class Comparer {
     return static_cast<std::size_t>(found - values.begin());
   }
 
-  /// Of cells of these values, which differ in their tokens alone: compute and loss, ascending,
+  /// Compute and loss of cells of these values, which differ in their tokens alone: ascending,
   /// without those that are no better than a cheaper one. Other sizes are other curves: between
   /// them compute buys less or more than between lengths.
   std::vector<std::pair<double, double>> levels_of(const std::vector<std::size_t>& values) const {

@@ -73,7 +73,7 @@ std::string identity_of(const Config& config, int ranks, std::int64_t fork) {
   return fmt::format("{:016x}", hash_of(text)).substr(0, 8);
 }
 
-/// The same line of many cells is told once.
+/// A line that many cells give is told once.
 class CellViolations {
  public:
   void add(const std::string& cell, const std::string& line) {

@@ -76,7 +76,7 @@ class RunCheckpoints {
   const std::string& resumed_from() const { return resumed_from_; }
   /// That save() and save_last() took since this was last asked.
   double take_seconds();
-  /// Of work since the last checkpoint was begun, or since the start.
+  /// How long work has gone on since the last checkpoint was begun, or since the start.
   double seconds_since_save() const;
   /// The orderly end, with no checkpoint under way.
   void shutdown() { saver_->shutdown(); }

@@ -41,7 +41,7 @@ class RunEvaluation {
   void validate(StepMetrics& metrics);
   void score_tasks(StepMetrics& metrics);
 
-  /// Of the last validation; nothing where there was none.
+  /// The last validation's loss; nothing where there was none.
   std::optional<double> valid_loss() const { return valid_loss_; }
 
  private:

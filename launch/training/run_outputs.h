@@ -48,9 +48,9 @@ class RunOutputs {
   /// Shows progress from `first_step` to `last_step`.
   void show_progress(const ProgressOutput& output, std::int64_t first_step, std::int64_t last_step);
 
-  /// Of a validation after `step`.
+  /// Takes down a validation after `step`.
   void validated(std::int64_t step, double loss);
-  /// Of a scoring after `step`: a line a task.
+  /// Takes down a scoring after `step`: a line a task.
   void scored(std::int64_t step, const std::string& lines);
   /// A row of metrics.jsonl and the scalars of TensorBoard, and each moe.report_every steps a row of
   /// experts.jsonl. Where they cannot be written and

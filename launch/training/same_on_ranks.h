@@ -14,7 +14,7 @@ namespace polymoe {
 /// What has to be the same on all ranks of a run, as keys and values in a fixed order.
 using RankFacts = std::vector<std::pair<std::string, std::string>>;
 
-/// Of this rank: the program's revision, its libraries, the MPI, the kind of device, every key of the
+/// This rank's program revision, its libraries, the MPI, the kind of device, every key of the
 /// configuration but run.threads, tokens, bytes and a hash of some blocks of every token file,
 /// those of later stages too. Throws InputFileError.
 RankFacts facts_of_rank(const Config& config, Device device);

@@ -32,7 +32,7 @@ class TaskScoring {
 
   /// Whether they are due after `step` of `last_step`.
   bool is_due(std::int64_t step, std::int64_t last_step) const;
-  /// The same on every rank; nothing where answering.leave said so. Collective over the mesh.
+  /// Every rank gets the same; nothing where answering.leave said so. Collective over the mesh.
   std::optional<Scores> score(const AnsweringModel& answering) const;
 
  private:

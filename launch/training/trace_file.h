@@ -36,7 +36,7 @@ struct RankTrace {
   std::vector<TraceOperation> operations;
 
   std::string to_text() const;
-  /// Of what to_text() gave; throws Error on anything else.
+  /// Reads what to_text() gave; throws Error on anything else.
   static RankTrace from_text(const std::string& text);
 };
 

@@ -85,7 +85,7 @@ class Trainer {
   std::int64_t tokens_done() const { return position_.tokens; }
   /// The checkpoint that the run goes on from; empty = from the beginning.
   const std::string& resumed_from() const { return checkpoints_->resumed_from(); }
-  /// Of the last steps of run(), and of its last validation; nothing where there was none.
+  /// Losses of the last steps of run(), and of its last validation; nothing where there was none.
   double recent_loss() const { return recent_loss_; }
   std::optional<double> valid_loss() const { return evaluation_->valid_loss(); }
   /// The last steps, up to steps_done(), that were not applied because loss or gradient was not

@@ -10,7 +10,7 @@
 
 namespace polymoe {
 
-/// Of one rank, over some steps.
+/// What one rank's time went to, over some steps.
 struct RankTimes {
   double computing = 0.0;  // seconds at work of its own, copies of rows included
   double waiting = 0.0;    // seconds in the exchange of rows and the reduction of gradients

@@ -17,7 +17,7 @@ namespace polymoe {
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over);
 
-/// The same by ranks that see one file system, which share the hashing; each gets all of it, the
+/// Finds it by ranks that see one file system, which share the hashing; each gets all of it, the
 /// checkpoint opened and hashed. Collective; all throw what one throws.
 std::optional<CheckpointReader> open_newest_checkpoint(const std::filesystem::path& root,
                                                        std::vector<std::string>& passed_over,
@@ -33,7 +33,7 @@ std::vector<std::int64_t> committed_steps(const std::filesystem::path& root);
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep,
                        SaveObserver* observer = nullptr, std::int64_t beside = -1);
 
-/// The same by rank 0 for all; every rank throws what it throws. Collective.
+/// Rank 0 does it for all; every rank throws what it throws. Collective.
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep, Communicator& world,
                        SaveObserver* observer, std::int64_t beside = -1);
 

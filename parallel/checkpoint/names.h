@@ -10,7 +10,7 @@
 
 namespace polymoe {
 
-/// Of a run directory.
+/// Names within a run directory.
 inline constexpr const char* checkpoints_folder = "checkpoints";
 inline constexpr const char* manifest_name = "manifest.json";
 inline constexpr const char* view_name = "view.h5";

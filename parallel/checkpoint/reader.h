@@ -27,7 +27,7 @@ class CheckpointReader {
   /// Reads and checks the manifest, the size of every file, and that the pieces cover each tensor
   /// completely without overlap. Throws InputFileError.
   explicit CheckpointReader(const std::filesystem::path& directory);
-  /// The same by ranks that see one file system, and the hashes of all files too: each rank checks
+  /// Ranks that see one file system check this, and the hashes of all files too: each rank checks
   /// every ranks.size()-th. Collective; all throw InputFileError where one does, the same one.
   CheckpointReader(const std::filesystem::path& directory, Communicator& ranks);
 
@@ -44,7 +44,7 @@ class CheckpointReader {
   /// InputFileError when a tensor is missing or has another shape or dtype, before anything is
   /// read, and where a file is damaged; pieces then hold nothing of use.
   void read(const std::vector<TensorPiece>& pieces, Stream& stream) const;
-  /// The same for pieces on the CPU.
+  /// Reads pieces that lie on the CPU.
   void read(const std::vector<TensorPiece>& pieces) const;
 
  private:

@@ -25,11 +25,11 @@ void read_shard_and_hash(const std::filesystem::path& path,
                          const CheckpointManifest::File& expected,
                          const std::vector<ShardTransfer>& transfers, HostPassage& passage);
 
-/// The same of a shard whose hash has been checked: reads what is wanted.
+/// Reads what is wanted of a shard whose hash has been checked.
 void read_shard(const std::filesystem::path& path, const std::vector<ShardTransfer>& transfers,
                 HostPassage& passage);
 
-/// The same through the HDF5 library, for pieces without offsets.
+/// Reads it through the HDF5 library, for pieces without offsets.
 void read_shard_by_hdf5(const std::filesystem::path& path,
                         const std::vector<ShardTransfer>& transfers, HostPassage& passage);
 

@@ -30,7 +30,7 @@ void save_checkpoint(const std::filesystem::path& root, const CheckpointInfo& in
                      const std::vector<TensorPiece>& pieces, Communicator& world,
                      const SaveOptions& options = {});
 
-/// The same by one process for all ranks of a layout, one piece in memory at a time:
+/// Writes a checkpoint by one process for all ranks of a layout, one piece in memory at a time:
 /// pieces_of(rank) describes them with tensors on any device, meta among them, whose dtype is the
 /// one that is stored, and fill(piece) puts the values into `piece.data`, which then lies in host
 /// memory. Throws OutputFileError, and what the functions throw; then nothing is left.

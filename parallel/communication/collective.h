@@ -33,11 +33,11 @@ struct Collective {
   Tensor values = {};     // in place; of all_to_all what is sent
   Reduction reduction = Reduction::sum;  // of all_reduce
   int root = 0;                          // of broadcast
-  // Of all_to_all:
+  // What all_to_all takes:
   Tensor receive = {};
   std::span<const std::int64_t> send_rows = {};
   std::span<const std::int64_t> receive_rows = {};
-  // Of exchange:
+  // What exchange takes:
   std::span<const PeerRows> send_pieces = {};
   std::span<const PeerRows> receive_pieces = {};
 };

@@ -13,7 +13,7 @@ namespace polymoe {
 /// "all_reduce in group world (rank 0 of 2): ".
 std::string place_of(const char* operation, const std::string& group, int rank, int size);
 
-/// Of an operation of rank `rank` among `ranks`:
+/// What holds for an operation of rank `rank` among `ranks`:
 ///   a reduction takes f32 and f64, all_reduce i64 too
 ///   reduce_scatter, all_gather: the elements divide into equal slices
 ///   all_to_all: one count for each rank on both sides, none negative, not more rows than the

@@ -61,7 +61,7 @@ class DeviceCommunicator : public Communicator {
   bool here(const Tensor& tensor) const { return tensor.defined() && tensor.device() == device_; }
   /// Whether all it moves lies on the device.
   bool here(const Collective& operation) const;
-  /// Of an operation on tensors of the device. Throws when it cannot begin.
+  /// Begins an operation on tensors of the device. Throws when it cannot begin.
   std::string begin(const char* operation) const;
 
   std::unique_ptr<Communicator> host_;

@@ -75,7 +75,7 @@ class Ledger {
    public:
     /// Returns the operation's number.
     std::int64_t post(const char* operation, std::size_t bytes);
-    /// Of one so old that it is no longer kept nothing is noted.
+    /// Notes nothing of an operation so old that it is no longer kept.
     void start(std::int64_t sequence);
     void finish(std::int64_t sequence);
 

@@ -103,7 +103,7 @@ class ParameterStore {
 
   int segments() const { return segments_; }
   const std::deque<Parameter>& parameters() const { return parameters_; }
-  /// Of the values, the wide ones left out, and of activations.
+  /// What the values, the wide ones left out, and activations are held in.
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
 

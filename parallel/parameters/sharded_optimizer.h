@@ -40,7 +40,7 @@ class ShardedOptimizer {
   void initialize(std::uint64_t seed, Stream& stream);
 
   /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
-  /// The same on every rank. Collective over `world`.
+  /// Every rank gets the same. Collective over `world`.
   /// 0 on the meta device.
   double gradient_norm(Communicator& world, ExecutionContext& context);
 

@@ -17,7 +17,7 @@ struct GpuHealth {
   std::vector<std::string> throttled;  // why the clock is lower than it could be, idleness aside
 };
 
-/// Of a GPU by its number in this process. The library, a part of the driver, is loaded at the first
+/// The health of a GPU by its number in this process. The driver's library is loaded at the first
 /// call; nothing where it is missing or does not know the GPU, and in a build without CUDA.
 std::optional<GpuHealth> gpu_health(int index);
 

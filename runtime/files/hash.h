@@ -13,7 +13,7 @@ namespace polymoe {
 /// XXH3, 128 bits, as 32 lower-case hexadecimal digits. Finds damage, not malice.
 std::string xxh3_of(std::string_view bytes);
 
-/// The same over bytes that come in parts. Move-only.
+/// Hashes bytes that come in parts. Move-only.
 class Xxh3 {
  public:
   Xxh3();
@@ -30,7 +30,7 @@ class Xxh3 {
   void* state_;
 };
 
-/// The same over a file's content; `read` is told of the bytes of each part. Throws InputFileError
+/// Hashes a file's content; `read` is told of the bytes of each part. Throws InputFileError
 /// when it cannot be read.
 std::string xxh3_of_file(const std::filesystem::path& path,
                          const std::function<void(std::int64_t bytes)>& read = {});

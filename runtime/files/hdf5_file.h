@@ -24,7 +24,7 @@ class Hdf5Writer {
   /// in the file the elements begin, in bytes.
   std::int64_t write(const std::string& name, const Tensor& values);
   using WritePart = std::function<void(const Tensor& part)>;
-  /// The same in parts: `values` calls what it is given with `count` elements in all, in order.
+  /// Writes in parts: `values` calls what it is given with `count` elements in all, in order.
   std::int64_t write(const std::string& name, DType dtype, std::int64_t count,
                      const std::function<void(const WritePart& write)>& values);
   /// The content has reached the system when this returns.

@@ -24,7 +24,7 @@ class MegatronIndex {
   explicit MegatronIndex(const std::filesystem::path& path);
 
   const InputFile& file() const { return file_; }
-  /// Of the tokens: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16.
+  /// The type of the tokens: 1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16.
   int dtype_code() const { return dtype_code_; }
   /// 0 where the index was never told any.
   std::int64_t documents() const { return documents_; }

@@ -30,12 +30,12 @@ class TokenFile {
   /// InvalidArgument for another token_bytes.
   static TokenFile open(const std::filesystem::path& path, int token_bytes);
 
-  /// Of the file with the tokens.
+  /// The file with the tokens.
   const std::filesystem::path& path() const { return data_->path(); }
-  /// Of a Megatron index; null for the other forms.
+  /// The index of the Megatron form; null for the other forms.
   const InputFile* index() const;
   std::int64_t bytes() const { return data_->bytes(); }
-  /// Of one token.
+  /// What one token takes.
   int token_bytes() const;
   Form form() const { return form_; }
   /// "Megatron u16", "llm.c u32", "raw u16", ...

@@ -50,7 +50,7 @@ struct ReferenceBatch {
   OwnedTensor tokens, targets;
 };
 
-/// The same with the documents and the padding of tests/reference/language_model.py.
+/// Has the documents and the padding of tests/reference/language_model.py too.
 struct DocumentsBatch : ReferenceBatch {
   static constexpr std::int64_t padding = 4;
 

@@ -40,7 +40,7 @@ class OnDevice : public ::testing::TestWithParam<Placement> {
   void SetUp() override;
 
   DType dtype() const { return GetParam().dtype; }
-  /// Of statistics, coefficients and their gradients: f32 where dtype() is bf16.
+  /// What statistics, coefficients and their gradients are held in: f32 where dtype() is bf16.
   DType wide_dtype() const { return dtype() == DType::bf16 ? DType::f32 : dtype(); }
   Device device() const { return {GetParam().device, 0}; }
   Stream& stream() { return *stream_; }

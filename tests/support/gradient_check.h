@@ -12,7 +12,7 @@
 namespace polymoe::test {
 
 struct GradientCheck {
-  /// Of the five-point stencil, whose error is O(step^4).
+  /// The five-point stencil's, whose error is O(step^4).
   double step = 1e-3;
   /// |difference quotient - gradient| <= tolerance * (largest |gradient| of those checked + floor).
   double tolerance = 1e-8;

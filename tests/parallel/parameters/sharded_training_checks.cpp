@@ -38,7 +38,7 @@ double token_gradient(const std::string& name, std::int64_t index, int token, in
   return random.normal(element * 1000 + draw) * (1.0 + static_cast<double>(name.size() % 5));
 }
 
-/// The same training tensor by tensor, each of them whole.
+/// Trains alike tensor by tensor, each of them whole.
 class Reference {
  public:
   struct State {

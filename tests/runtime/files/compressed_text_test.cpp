@@ -11,7 +11,7 @@ namespace {
 
 using test::message_of;
 
-// Of `printf 'one\ntwo\n' | gzip -n` and `... | zstd`.
+// What `printf 'one\ntwo\n' | gzip -n` and `... | zstd` print.
 const std::string gzip(
     "\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xcb\xcf\x4b\xe5\x2a\x29\xcf\xe7\x02\x00\xe6\x0b\xba"
     "\x12\x08\x00\x00\x00",
