@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/adamw/adamw.h"
 
+#include <cstddef>
 #include <string>
 
 #include "kernels/adamw/adamw_backends.h"

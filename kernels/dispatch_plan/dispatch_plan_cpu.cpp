@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -63,7 +64,7 @@ void drop_by_probability(const Slots& segment, const T* weights, std::int64_t ca
     if (end_of_kept != last) {
       // NaN sorts last: the order stays a strict weak one.
       const auto larger = [&](std::int32_t a, std::int32_t b) {
-        const bool a_real = weights[a] == weights[a], b_real = weights[b] == weights[b];
+        const bool a_real = !std::isnan(weights[a]), b_real = !std::isnan(weights[b]);
         if (a_real != b_real) return a_real;
         if (a_real && weights[a] != weights[b]) return weights[a] > weights[b];
         return a < b;

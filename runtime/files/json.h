@@ -27,13 +27,13 @@ class Json {
   Json& operator=(const Json&);
   Json& operator=(Json&&) noexcept;
   ~Json();
-  Json(bool value);
+  Json(bool value);  // NOLINT(google-explicit-constructor)
   template <std::integral T>
-  requires(!std::same_as<T, bool>) Json(T value);
-  Json(double value);
-  Json(std::string value);
-  Json(std::string_view value);
-  Json(const char* value);
+  requires(!std::same_as<T, bool>) Json(T value);  // NOLINT(google-explicit-constructor)
+  Json(double value);                              // NOLINT(google-explicit-constructor)
+  Json(std::string value);                         // NOLINT(google-explicit-constructor)
+  Json(std::string_view value);                    // NOLINT(google-explicit-constructor)
+  Json(const char* value);                         // NOLINT(google-explicit-constructor)
 
   static Json array();
   static Json object();
