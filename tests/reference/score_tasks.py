@@ -55,12 +55,18 @@ def requests(path):
     return [[choices[i] for i in sorted(choices)] for _, choices in sorted(items.items())]
 
 
+def before_text(tokenizer):
+    """What the tokenizer's post-processor puts before every text."""
+    text, whole = (tokenizer.encode("a", add_special_tokens=special).ids for special in (False, True))
+    return next(whole[:i] for i in range(len(whole)) if whole[i:i + len(text)] == text)
+
+
 def log_likelihood(model, tokenizer, end, window, context, continuation):
     """log p(continuation | context), one sequence at a time, nothing shared and nothing padded."""
     blanks = len(context) - len(context.rstrip(" "))
     context, continuation = context[:len(context) - blanks], " " * blanks + continuation
-    front = tokenizer.encode(context, add_special_tokens=False).ids
-    ids = tokenizer.encode(context + continuation, add_special_tokens=False).ids
+    front, ids = (before_text(tokenizer) + tokenizer.encode(text, add_special_tokens=False).ids
+                  for text in (context, context + continuation))
     if not front:
         front, ids = [end], [end] + ids
     predicted = len(ids) - len(front)
@@ -151,38 +157,45 @@ def compare(program):
         if result.returncode != 0:
             sys.exit(f"polymoe {' '.join(map(str, arguments))}: exit code {result.returncode}: {result.stderr}")
 
-    tokenizer = Tokenizer.from_file(str(TOKENIZER))
-    end = tokenizer.token_to_id("<|endoftext|>")
+    begins = FIXTURES / "tokenizers" / "llama3.json"  # that puts a mark before every text
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        write_tasks(folder)
-        text = "\n".join("".join(part for choice in item for part in choice[:2])
-                         for item in requests(folder / "quiz.jsonl"))
-        (folder / "text").write_text(text * 20)
-        polymoe("tokenize", "--tokenizer", TOKENIZER, "--output", folder / "data", "--input", folder / "text")
-        for number, (kind, model_options) in enumerate(MODELS.items()):
-            run, export = folder / str(number), folder / f"{number}-hf"
-            polymoe("train", f"--data.train={folder / 'data'}", f"--run.dir={run}", "--train.steps=30",
-                    "--model.layers=2", "--model.hidden=32", "--model.heads=4", f"--model.context={CONTEXT}",
-                    f"--model.vocab={tokenizer.get_vocab_size()}", "--optimizer.lr=0.01", "--run.threads=1",
-                    *model_options)
-            polymoe("checkpoint", "export-hf", run, export)
-            polymoe("eval", "--checkpoint", run, "--tasks", folder / "quiz.jsonl", folder / "lines.jsonl",
-                    "--items", folder / "items", "--threads", 1)
-            mine = [json.loads(line) for line in (folder / "items").read_text().splitlines()]
-            model = load(export, torch.float32)
-            theirs = [row for task in ("quiz", "lines")
-                      for row in score(model, tokenizer, end, CONTEXT, folder / f"{task}.jsonl")]
-            assert len(mine) == len(theirs)
-            worst = 0.0
-            for a, b in zip(mine, theirs):
-                assert a["choice"] == b["choice"] and a["gold"] == b["gold"], (kind, a, b)
-                assert len(a["log_likelihoods"]) == len(b["log_likelihoods"])
-                worst = max([worst, *(abs(x - y) / abs(y) for x, y in
-                                      zip(a["log_likelihoods"], b["log_likelihoods"]))])
-            print(f"{kind} ({type(model).__name__}): {len(mine)} items, the same choices, "
-                  f"log-likelihoods within {worst:.1e}", flush=True)
-            assert worst < 1e-4
+        write_tasks(pathlib.Path(name))
+        compare_models(polymoe, pathlib.Path(name), TOKENIZER, MODELS)
+        compare_models(polymoe, pathlib.Path(name), begins,
+                       {"MoE polynorm, a mark of the begin": MODELS["MoE polynorm"]})
+
+
+def compare_models(polymoe, folder, tokenizer_file, models):
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    end = tokenizer.token_to_id("<|endoftext|>")
+    text = "\n".join("".join(part for choice in item for part in choice[:2])
+                     for item in requests(folder / "quiz.jsonl"))
+    (folder / "text").write_text(text * 20)
+    polymoe("tokenize", "--tokenizer", tokenizer_file, "--force", "--output", folder / "data",
+            "--input", folder / "text")
+    for number, (kind, model_options) in enumerate(models.items()):
+        run, export = (folder / f"{tokenizer_file.stem}_{number}{form}" for form in ("", "_hf"))
+        polymoe("train", f"--data.train={folder / 'data'}", f"--run.dir={run}", "--train.steps=30",
+                "--model.layers=2", "--model.hidden=32", "--model.heads=4", f"--model.context={CONTEXT}",
+                f"--model.vocab={tokenizer.get_vocab_size()}", "--optimizer.lr=0.01", "--run.threads=1",
+                *model_options)
+        polymoe("checkpoint", "export-hf", run, export)
+        polymoe("eval", "--checkpoint", run, "--tasks", folder / "quiz.jsonl", folder / "lines.jsonl",
+                "--items", folder / "items", "--threads", 1)
+        mine = [json.loads(line) for line in (folder / "items").read_text().splitlines()]
+        model = load(export, torch.float32)
+        theirs = [row for task in ("quiz", "lines")
+                  for row in score(model, tokenizer, end, CONTEXT, folder / f"{task}.jsonl")]
+        assert len(mine) == len(theirs)
+        worst = 0.0
+        for a, b in zip(mine, theirs):
+            assert a["choice"] == b["choice"] and a["gold"] == b["gold"], (kind, a, b)
+            assert len(a["log_likelihoods"]) == len(b["log_likelihoods"])
+            worst = max([worst, *(abs(x - y) / abs(y) for x, y in
+                                  zip(a["log_likelihoods"], b["log_likelihoods"]))])
+        print(f"{kind} ({type(model).__name__}): {len(mine)} items, the same choices, "
+              f"log-likelihoods within {worst:.1e}", flush=True)
+        assert worst < 1e-4
 
 
 def main():

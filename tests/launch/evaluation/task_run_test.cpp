@@ -103,6 +103,33 @@ TEST_F(TaskRunTest, LikelihoodsAreThoseOfGenerationUnderAnyLayout) {
   }
 }
 
+TEST_F(TaskRunTest, WhatATokenizerPutsBeforeATextStandsBeforeContexts) {
+  tokenizer_ = load_tokenizer(POLYMOE_FIXTURES "/tokenizers/llama3.json");
+  config_.vocab = tokenizer_->vocab();
+  const std::vector<std::int32_t> mark = tokenizer_->before_text();
+  ASSERT_EQ(mark.size(), 1U);
+  Task task{.name = "t", .path = "t.jsonl"};
+  task.items.push_back({.context = "To be,", .choices = {" or not"}, .line = 1});
+  task.items.push_back({.context = "", .choices = {"not"}, .line = 2});
+  const std::vector<TaskAnswer> answers = run(task, 1, 1);
+  // The mark is a special token, which a text may name.
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    const TaskItem& item = task.items[i];
+    const double wanted = expected("<|endoftext|>" + item.context, item.choices[0]);
+    EXPECT_NEAR(answers[i].log_likelihoods[0], wanted, 1e-5 * std::abs(wanted)) << "item " << i;
+  }
+}
+
+TEST_F(TaskRunTest, AChoiceThatAddsNoTokensIsRefusedBeforeAnyIsAsked) {
+  // A token that takes the blanks behind it.
+  tokenizer_ = load_tokenizer(POLYMOE_FIXTURES "/tokenizers/llama3.json");
+  Task task{.name = "t", .path = "t.jsonl"};
+  task.items.push_back({.context = "To be", .choices = {" or not"}, .line = 1});
+  task.items.push_back({.context = "Number \u2167", .choices = {" is", " "}, .line = 2});
+  EXPECT_EQ(test::message_of<InputFileError>([&] { PreparedTask(task, *tokenizer_, 16); }),
+            "t.jsonl, line 2: choice 1 has no tokens of its own after its context");
+}
+
 TEST_F(TaskRunTest, BlanksAtTheEndOfAContextGoToTheContinuation) {
   Task task{.name = "t", .path = "t.jsonl"};
   task.items.push_back({.context = "abc ", .choices = {"d"}});
