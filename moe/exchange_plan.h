@@ -6,8 +6,9 @@
 #include <vector>
 
 #include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/dispatch_plan/rank_rows.h"
 #include "kernels/feed_forward/feed_forward.h"
-#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
 
 namespace polymoe {
@@ -24,11 +25,24 @@ struct ExpertRound {
   std::int64_t rows() const { return offsets.back(); }
 };
 
+/// One leg of the rows' way to their experts.
+struct ExchangeHop {
+  std::int64_t sources = 0;  // rows it may send: this rank's tokens, then what earlier hops brought
+  // Rows between the ranks of its group; none is for this rank itself.
+  std::vector<std::int64_t> leaving_rows, arriving_rows;
+  std::int64_t leaving = 0, arriving = 0;
+  Tensor leaving_slots;  // [leaving] i32: the slot that sends the row; of source slot / top_k
+  // Where a source finds what comes home by this hop: see find_home_rows.
+  Tensor home_rows, home_slots;  // [sources, top_k] i32
+};
+
 /// What goes where for one micro-batch. Kept for backward.
 ///
-/// A token's row goes to a rank once, however many of its experts live there. The sources of this
-/// rank's experts are its own tokens, in their order, then the rows that arrived, by rank and in the
-/// order of that rank's tokens. An expert's rows are in the order of their sources.
+/// A token's row goes to a rank once, however many of its experts live there: in one hop, or, where
+/// the group is spread over nodes of several ranks, in two. Then it goes to a node once, to the rank
+/// there that has this rank's place among its node's, and from it to the node's ranks. The sources of
+/// this rank's experts are its own tokens, in their order, then the rows that arrived, by hop, by rank
+/// and in the order of that rank's sources. An expert's rows are in the order of their sources.
 ///
 /// Rows come as the router sends them, and nothing bounds how many a rank's experts have but the
 /// number of sources. Where they are more than the budget, they are worked off in rounds of
@@ -38,11 +52,10 @@ struct ExchangePlan {
   std::int64_t top_k = 0;
   Tensor counts;  // [experts] i64: kept slots of this rank's tokens
 
-  // Rows between ranks, grouped by rank; none is for this rank itself.
-  std::vector<std::int64_t> leaving_rows, arriving_rows;  // per rank of the group
-  std::int64_t leaving = 0, arriving = 0;
-  std::int64_t leaving_slot_count = 0;  // slots with experts of other ranks
-  Tensor leaving_slots;  // [leaving] i32: the slot that sends the row; of token slot / top_k
+  std::vector<ExchangeHop> hops;        // none in a group of one
+  std::int64_t leaving_slot_count = 0;  // slots of this rank's tokens with experts of other ranks
+  // Experts, -1 of dropped slots, and weights of the last hop's sources; until they are sent.
+  Tensor source_ids, source_weights;  // [sources of the hop, top_k]
 
   // Rows of this rank's experts.
   std::int64_t received = 0;
@@ -51,10 +64,9 @@ struct ExchangePlan {
   std::vector<ExpertRound> rounds;
   Tensor row_weights;  // [received, 1] the router's weight of the slot
 
-  // Where a token finds its results: see find_home_rows. Undefined in a group of one.
-  Tensor home_rows, home_slots;  // [tokens, top_k] i32
-
-  std::int64_t sources() const { return tokens + arriving; }
+  std::int64_t leaving() const;   // by all hops
+  std::int64_t arriving() const;  // likewise
+  std::int64_t sources() const { return tokens + arriving(); }
 };
 
 /// Makes plans. Two parts, between which rows may be sent already: the first knows how many rows
@@ -68,36 +80,63 @@ class ExchangePlanner {
     Pending experts_pending, weights_pending;
   };
 
-  /// `experts` of the whole group. `row_budget`: rows of a round, as a multiple of what a rank has
+  /// `experts` of all ranks. `row_budget`: rows of a round, as a multiple of what a rank has
   /// when all are spread evenly; at least 1. `layer` is what ranks know each other's exchange by.
-  ExchangePlanner(Communicator& group, std::int64_t experts, double row_budget, std::int64_t layer);
+  ExchangePlanner(const ExpertGroups& groups, std::int64_t experts, double row_budget,
+                  std::int64_t layer);
+
+  std::size_t hops() const { return ways_.size(); }
+  /// The ranks between which rows go by a hop.
+  Communicator& group(std::size_t hop) const { return ways_[hop].group; }
 
   /// Counts, sizes and what leaves. All tensors of the plan are there afterwards, or have their
   /// place, and outlive the call in the arena. On the meta device every token goes to every rank
   /// and a rank's experts have a full budget: no routing takes more. Collective; waits for the
-  /// device. Throws CommunicationError, before any row is posted, where a rank announces the rows of
+  /// device, and where there are two hops for the experts' names to pass the first. Throws CommunicationError, before any row is posted, where a rank announces the rows of
   /// another layer or model, or more or fewer than its experts' slots allow.
   void begin(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
              ExchangePlan& plan, ExecutionContext& context) const;
 
   /// Sends the experts and weights of the rows that leave. Collective.
-  Ids send_ids(const ExchangePlan& plan, const Tensor& weights, ExecutionContext& context) const;
+  Ids send_ids(const ExchangePlan& plan, ExecutionContext& context) const;
   /// The rounds, row_weights and home_*. Waits for the device only where there are several rounds.
   void finish(ExchangePlan& plan, Ids& ids, ExecutionContext& context) const;
 
  private:
+  /// Who a hop's ranks are, and how they, or the nodes that they stand for, share which experts.
+  struct Way {
+    Communicator& group;
+    ExpertRanks experts;
+    const char* name;
+    std::int64_t count() const { return experts.experts_per_rank * experts.ranks; }
+  };
   struct HostCounts;
-  HostCounts exchange_counts(const Tensor& counts, std::int64_t tokens, std::int64_t top_k,
+
+  HostCounts plan_alone(const Tensor& expert_ids, const Tensor& weights,
+                        const ExpertCapacity& capacity, ExchangePlan& plan,
+                        ExecutionContext& context) const;
+  HostCounts plan_hops(const Tensor& expert_ids, const Tensor& weights,
+                       const ExpertCapacity& capacity, ExchangePlan& plan,
+                       ExecutionContext& context) const;
+  HostCounts plan_hop(const Way& way, const Tensor& ids, const Tensor& slot_rows,
+                      const Tensor& counts, const Tensor& sorted_slots, ExchangePlan& plan,
+                      ExecutionContext& context) const;
+  HostCounts exchange_counts(const Way& way, const Tensor& counts, const ExchangePlan& plan,
                              ExecutionContext& context) const;
-  void check_announced(int peer, std::span<const std::int64_t> announced, std::int64_t top_k) const;
+  void check_announced(const Way& way, int peer, std::span<const std::int64_t> announced,
+                       std::int64_t top_k) const;
   std::int64_t signature(std::int64_t top_k) const;
-  HostCounts planned_counts(std::int64_t tokens, std::int64_t top_k) const;
+  std::vector<std::int64_t> planned_rows(const ExchangePlan& plan) const;
+  /// Of what a hop may send: `all` gets it, and behind it what arrives.
+  Pending start_passing(std::size_t hop, const ExchangePlan& plan, const Tensor& own,
+                        const Tensor& all, ExecutionContext& context) const;
   std::int64_t budget_rows(std::int64_t tokens, std::int64_t top_k) const;
   std::int64_t most_rows_of_source(const ExchangePlan& plan) const;
   void make_rounds(ExchangePlan& plan, const Tensor& ids, ExecutionContext& context) const;
-  std::int64_t first_expert() const { return experts_per_rank_ * group_.rank(); }
+  std::int64_t first_expert() const { return experts_per_rank_ * rank_; }
 
-  Communicator& group_;
+  std::vector<Way> ways_;  // of the hops
+  int rank_, ranks_;       // of the whole group
   std::int64_t experts_;
   std::int64_t experts_per_rank_;
   double row_budget_;

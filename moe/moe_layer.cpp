@@ -79,7 +79,7 @@ struct MoeLayer::Impl {
         hidden(config.hidden),
         experts(experts_settings(config, mesh)),
         router(store, name + ".router", config, mesh.world()),
-        exchange(mesh.expert(), config.moe.experts, config.moe.row_budget, layer),
+        exchange(mesh.expert_groups(), config.moe.experts, config.moe.row_budget, layer),
         routed(store, name + ".experts", experts) {
     if (config.moe.shared_experts > 0) {
       shared.emplace(
@@ -141,7 +141,7 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
                             context);
   // What the experts read are copies of x's rows and of these: to gather them again costs less than
   // the memory to keep them.
-  kept.arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
+  kept.arrived = arena.allocate({plan.arriving(), layer.hidden}, dtype);
   kept.pre = kept.keep_pre_activations && plan.at_once
                  ? layer.routed.allocate_pre(plan.received, dtype, arena)
                  : Tensor();
@@ -155,7 +155,7 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   auto home = exchange.allocate_home(plan, layer.hidden, false, dtype, arena);
   const Shape most{plan.round_rows, layer.hidden};
   const Tensor read = arena.allocate(most, dtype), made = arena.allocate(most, dtype);
-  auto ids = exchange.send_ids(plan, routing.weights, context);
+  auto ids = exchange.send_ids(plan, context);
   auto arriving = exchange.start_dispatch(plan, x, kept.arrived, context);
   if (layer.shared) layer.shared->compute(*kept.shared, y, context);
   exchange.finish_plan(plan, ids, context);
@@ -223,7 +223,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
                  {"d_x", d_x, rows_shape, dtype}});
   layer.extra_rounds += static_cast<std::int64_t>(plan.rounds.size()) - 1;
   ++layer.traffic.passes;
-  layer.traffic.leaving_rows += plan.leaving;
+  layer.traffic.leaving_rows += plan.leaving();
   layer.traffic.leaving_slots += plan.leaving_slot_count;
   layer.traffic.expert_rows += plan.received;
   Pending counts = layer.router.start_backward(kept.routing, plan.counts, context);
@@ -234,7 +234,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
   const Tensor d_weights = arena.allocate({layout.rows(), plan.top_k}, wide);
   auto weights_home = exchange.allocate_home(plan, plan.top_k, true, wide, arena);
   auto home = exchange.allocate_home(plan, layer.hidden, false, dtype, arena);
-  const Tensor arrived = arena.allocate({plan.arriving, layer.hidden}, dtype);
+  const Tensor arrived = arena.allocate({plan.arriving(), layer.hidden}, dtype);
   auto arriving = exchange.start_dispatch(plan, d_y, arrived, context);
   if (layer.shared) layer.shared->backward(d_y, layout, *kept.shared, d_x, context);
   const Shape most{plan.round_rows, layer.hidden};

@@ -45,11 +45,13 @@ struct Part {
 Part part_of(const ExpertRound& round, std::int64_t first, std::int64_t last) {
   return {std::clamp(round.begin, first, last) - first, std::clamp(round.end, first, last) - first};
 }
-Part own_part(const ExchangePlan& plan, const ExpertRound& round) {
-  return part_of(round, 0, plan.tokens);
+/// Those whose results stay on this rank for now: its own tokens, and what it passed on.
+Part staying_part(const ExchangePlan& plan, const ExpertRound& round) {
+  return part_of(round, 0, plan.hops.back().sources);
 }
-Part arrived_part(const ExchangePlan& plan, const ExpertRound& round) {
-  return part_of(round, plan.tokens, plan.sources());
+/// Those whose results leave by the last hop.
+Part leaving_part(const ExchangePlan& plan, const ExpertRound& round) {
+  return part_of(round, plan.hops.back().sources, plan.sources());
 }
 
 }  // namespace
@@ -62,11 +64,10 @@ void TokenExchange::begin_plan(const Tensor& expert_ids, const Tensor& weights,
   planner_.begin(expert_ids, weights, capacity, plan, context);
 }
 
-ExchangePlanner::Ids TokenExchange::send_ids(const ExchangePlan& plan, const Tensor& weights,
-                                             ExecutionContext& context) {
+ExchangePlanner::Ids TokenExchange::send_ids(const ExchangePlan& plan, ExecutionContext& context) {
   const Timeline::At place(context.timeline, "routes");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  return planner_.send_ids(plan, weights, context);
+  return planner_.send_ids(plan, context);
 }
 
 void TokenExchange::finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids,
@@ -81,10 +82,20 @@ Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
   if (!sends()) return {};
   const Timeline::At place(context.timeline, "dispatch");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Tensor leaving = context.arena.allocate({plan.leaving, x.dim(1)}, x.dtype());
-  gather_rows(x, plan.leaving_slots, plan.top_k, leaving, context.stream);
-  return group_.start_all_to_all(leaving, plan.leaving_rows, arrived, plan.arriving_rows,
-                                 context.stream);
+  Pending pending;
+  std::int64_t begin = 0;  // of what arrives by the hop
+  for (std::size_t h = 0; h < plan.hops.size(); ++h) {
+    const ExchangeHop& hop = plan.hops[h];
+    if (h > 0) wait_for_rows(pending, context);
+    const Tensor leaving = context.arena.allocate({hop.leaving, x.dim(1)}, x.dtype());
+    gather_rows(x, h == 0 ? Tensor() : arrived.rows(0, begin), hop.leaving_slots, plan.top_k,
+                Gathered::all, leaving, context.stream);
+    pending = planner_.group(h).start_all_to_all(leaving, hop.leaving_rows,
+                                                 arrived.rows(begin, begin + hop.arriving),
+                                                 hop.arriving_rows, context.stream);
+    begin += hop.arriving;
+  }
+  return pending;
 }
 
 void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
@@ -95,7 +106,8 @@ void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
 void TokenExchange::gather(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
                            const Tensor& arrived, Gathered gathered, Tensor rows,
                            ExecutionContext& context) {
-  const Part own = own_part(plan, round), other = arrived_part(plan, round);
+  const Part own = part_of(round, 0, plan.tokens),
+             other = part_of(round, plan.tokens, plan.sources());
   const Part& part = gathered == Gathered::of_first ? own : other;
   if (gathered != Gathered::all && part.count() == 0) return;
   const Timeline::Scope phase(context.timeline, Phase::exchange);
@@ -108,8 +120,11 @@ TokenExchange::Home TokenExchange::allocate_home(const ExchangePlan& plan, std::
   Home home;
   home.per_slot = per_slot;
   if (!sends()) return home;
-  home.sums = arena.allocate({plan.tokens + plan.leaving, width}, dtype);
-  home.leaving = arena.allocate({plan.arriving, width}, dtype);
+  for (const ExchangeHop& hop : plan.hops)
+    home.sums.push_back(arena.allocate({hop.sources + hop.leaving, width}, dtype));
+  if (plan.hops.size() > 1)
+    home.passed = arena.allocate({plan.hops.front().arriving, width}, dtype);
+  home.leaving = arena.allocate({plan.hops.back().arriving, width}, dtype);
   return home;
 }
 
@@ -117,7 +132,7 @@ void TokenExchange::sum_arrived(const ExchangePlan& plan, const ExpertRound& rou
                                 const Tensor& results, Home& home, ExecutionContext& context) {
   if (!sends()) return;
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Part part = arrived_part(plan, round);
+  const Part part = leaving_part(plan, round);
   const std::int64_t sources = round.slot_rows.dim(0);
   add_up(home, results, round.slot_rows.rows(sources - part.count(), sources), Write::overwrite,
          part.of(home.leaving), context);
@@ -130,18 +145,21 @@ void TokenExchange::sum_own(const ExchangePlan& plan, const ExpertRound& round,
     return;
   }
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  const Part part = own_part(plan, round);
-  add_up(home, results, round.slot_rows.rows(0, part.count()), Write::overwrite, part.of(home.sums),
-         context);
+  const Part part = staying_part(plan, round);
+  add_up(home, results, round.slot_rows.rows(0, part.count()), Write::overwrite,
+         part.of(home.sums.back()), context);
 }
 
 void TokenExchange::send_home(const ExchangePlan& plan, Home& home, ExecutionContext& context) {
   if (!sends()) return;
   const Timeline::At place(context.timeline, "combine");
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  home.pending = group_.start_all_to_all(home.leaving, plan.arriving_rows,
-                                         home.sums.rows(plan.tokens, plan.tokens + plan.leaving),
-                                         plan.leaving_rows, context.stream);
+  const ExchangeHop& hop = plan.hops.back();
+  home.pending =
+      planner_.group(plan.hops.size() - 1)
+          .start_all_to_all(home.leaving, hop.arriving_rows,
+                            home.sums.back().rows(hop.sources, hop.sources + hop.leaving),
+                            hop.leaving_rows, context.stream);
 }
 
 void TokenExchange::finish_home(const ExchangePlan& plan, Home& home, Write write, Tensor y,
@@ -150,7 +168,23 @@ void TokenExchange::finish_home(const ExchangePlan& plan, Home& home, Write writ
   const Timeline::Scope phase(context.timeline, Phase::exchange);
   if (!sends()) return add_up(home, home.direct, plan.rounds[0].slot_rows, write, y, context);
   wait_for_rows(home.pending, context);
-  add_up(home, home.sums, home.per_slot ? plan.home_slots : plan.home_rows, write, y, context);
+  const auto table = [&](const ExchangeHop& hop) {
+    return home.per_slot ? hop.home_slots : hop.home_rows;
+  };
+  if (plan.hops.size() > 1) {
+    // What the node made of own tokens, and of the rows of other nodes that were passed on.
+    const ExchangeHop &across = plan.hops.front(), &within = plan.hops.back();
+    add_up(home, home.sums.back(), table(within).rows(0, plan.tokens), Write::overwrite,
+           home.sums.front().rows(0, plan.tokens), context);
+    add_up(home, home.sums.back(), table(within).rows(plan.tokens, within.sources),
+           Write::overwrite, home.passed, context);
+    Pending passed = planner_.group(0).start_all_to_all(
+        home.passed, across.arriving_rows,
+        home.sums.front().rows(across.sources, across.sources + across.leaving),
+        across.leaving_rows, context.stream);
+    wait_for_rows(passed, context);
+  }
+  add_up(home, home.sums.front(), table(plan.hops.front()), write, y, context);
 }
 
 }  // namespace polymoe

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "moe/exchange_plan.h"
-#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/context.h"
 
 namespace polymoe {
@@ -18,6 +19,10 @@ namespace polymoe {
 /// them; the home's own sum is one of them and rounded like them. In a group of one nothing is sent
 /// and a token's results are added once.
 ///
+/// In a group that is spread over nodes of several ranks each, a row goes to a node once: the rank
+/// there with this rank's place passes it on, and on the way home adds up what its node made of it.
+/// Of a token, then, the sum of each node is rounded.
+///
 /// The router's weights travel once, as the plan's row_weights, and are applied by the experts to
 /// their activations: there a weight meets a row that is in registers anyway and is rounded with
 /// the activation, so that neither what is sent nor what is added is rounded once more for it.
@@ -29,27 +34,30 @@ class TokenExchange {
   /// Results on their way home.
   struct Home {
     bool per_slot = false;  // a number per slot, not summed, in place of a row per source
-    Tensor sums;            // [tokens + leaving, width]: of own experts, and what comes home
-    Tensor leaving;         // [arriving, width]: of other ranks' tokens
-    Tensor direct;          // in a group of one: the experts' rows
+    // By hop, [sources + leaving, width]: of what a source needs no hop for, and what comes home.
+    std::vector<Tensor> sums;
+    Tensor passed;   // [arriving by the first of two hops, width]: of rows passed on
+    Tensor leaving;  // [arriving by the last hop, width]: of this rank's experts
+    Tensor direct;   // in a group of one: the experts' rows
     Pending pending;
   };
 
   /// See ExchangePlanner.
-  TokenExchange(Communicator& group, std::int64_t experts, double row_budget, std::int64_t layer)
-      : group_(group), planner_(group, experts, row_budget, layer) {}
+  TokenExchange(const ExpertGroups& groups, std::int64_t experts, double row_budget,
+                std::int64_t layer)
+      : planner_(groups, experts, row_budget, layer) {}
 
   /// False in a group of one.
-  bool sends() const { return group_.size() > 1; }
+  bool sends() const { return planner_.hops() > 0; }
 
   /// See ExchangePlanner, whose parts these are.
   void begin_plan(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
                   ExchangePlan& plan, ExecutionContext& context);
-  ExchangePlanner::Ids send_ids(const ExchangePlan& plan, const Tensor& weights,
-                                ExecutionContext& context);
+  ExchangePlanner::Ids send_ids(const ExchangePlan& plan, ExecutionContext& context);
   void finish_plan(ExchangePlan& plan, ExchangePlanner::Ids& ids, ExecutionContext& context);
 
-  /// Sends the rows of x [tokens, width] that leave. arrived [arriving, width]
+  /// Sends the rows of x [tokens, width] that leave. arrived [arriving, width]. Where there are two
+  /// hops the first is over when it returns, for the device's work behind it.
   Pending start_dispatch(const ExchangePlan& plan, const Tensor& x, const Tensor& arrived,
                          ExecutionContext& context);
   void wait(Pending& arriving, ExecutionContext& context);
@@ -67,14 +75,13 @@ class TokenExchange {
                    Home& home, ExecutionContext& context);
   void sum_own(const ExchangePlan& plan, const ExpertRound& round, const Tensor& results,
                Home& home, ExecutionContext& context);
-  /// Sends what sum_arrived added up, after all rounds.
+  /// Sends what sum_arrived added up, after all rounds, by the last hop.
   void send_home(const ExchangePlan& plan, Home& home, ExecutionContext& context);
-  /// y[t] (+)= token t's results: y [tokens, width]. Dropped slots add nothing; per slot they are 0.
+  /// The way home by the first of two hops, and y[t] (+)= token t's results: y [tokens, width]. Dropped slots add nothing; per slot they are 0.
   void finish_home(const ExchangePlan& plan, Home& home, Write write, Tensor y,
                    ExecutionContext& context);
 
  private:
-  Communicator& group_;
   ExchangePlanner planner_;
 };
 

@@ -23,10 +23,12 @@ void check_ids(const char* operation, const ExpertRanks& ranks, const char* name
     throw InvalidArgument(std::string(operation) + ": " + name + " has shape " +
                           to_string(ids.shape()) + ", expected [tokens, top_k]");
   }
-  if (ranks.experts_per_rank < 1 || ranks.own < 0) {
+  if (ranks.experts_per_rank < 1 || ranks.own < 0 || ranks.own >= ranks.ranks ||
+      ranks.first_expert < 0) {
     throw InvalidArgument(std::string(operation) + ": " + std::to_string(ranks.experts_per_rank) +
-                          " experts per rank and rank " + std::to_string(ranks.own) +
-                          ", expected at least 1 and 0");
+                          " experts per rank from " + std::to_string(ranks.first_expert) +
+                          " and rank " + std::to_string(ranks.own) + " of " +
+                          std::to_string(ranks.ranks) + ", expected at least 1, 0 and a rank");
   }
 }
 

@@ -9,10 +9,14 @@
 
 namespace polymoe {
 
-/// How a group of ranks shares the experts: rank r has [r * experts_per_rank, (r + 1) * ...).
+/// How a group of ranks shares some of the experts: rank r has
+/// [first_expert + r * experts_per_rank, first_expert + (r + 1) * experts_per_rank). In place of a
+/// rank stands a node, where rows go from node to node.
 struct ExpertRanks {
   std::int64_t experts_per_rank = 0;
   int own = 0;  // this rank
+  std::int64_t first_expert = 0;
+  int ranks = 1;
 };
 
 /// Which slots send their token's row to another rank: of a token's slots with experts of one rank
@@ -20,7 +24,8 @@ struct ExpertRanks {
 ///
 /// expert_ids     [tokens, top_k] i32
 /// slot_rows      [tokens, top_k] i32  of dispatch_plan: negative where the slot is dropped
-/// kept_ids       [tokens, top_k] i32  the expert, -1 of dropped slots; may alias slot_rows
+/// kept_ids       [tokens, top_k] i32  the expert, counted from first_expert; -1 of dropped slots and
+///                                     of experts that the group does not have; may alias slot_rows
 /// leaving_ranks  [tokens, top_k] i32  the rank the slot sends the token to; -1 where it does not
 ///
 /// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.

@@ -13,7 +13,11 @@ namespace polymoe::detail {
 namespace {
 
 TokenSlots slots_of(const ExpertRanks& ranks, const Tensor& ids) {
-  return {static_cast<int>(ids.dim(1)), static_cast<int>(ranks.experts_per_rank), ranks.own};
+  return {.top_k = static_cast<int>(ids.dim(1)),
+          .experts_per_rank = static_cast<int>(ranks.experts_per_rank),
+          .own = ranks.own,
+          .first_expert = static_cast<int>(ranks.first_expert),
+          .experts = static_cast<int>(ranks.experts_per_rank * ranks.ranks)};
 }
 
 }  // namespace

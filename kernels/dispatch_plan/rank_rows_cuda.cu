@@ -11,7 +11,11 @@ namespace {
 constexpr int threads = 128;
 
 TokenSlots slots_of(const ExpertRanks& ranks, const Tensor& ids) {
-  return {static_cast<int>(ids.dim(1)), static_cast<int>(ranks.experts_per_rank), ranks.own};
+  return {.top_k = static_cast<int>(ids.dim(1)),
+          .experts_per_rank = static_cast<int>(ranks.experts_per_rank),
+          .own = ranks.own,
+          .first_expert = static_cast<int>(ranks.first_expert),
+          .experts = static_cast<int>(ranks.experts_per_rank * ranks.ranks)};
 }
 
 __device__ std::int64_t first_token() { return std::int64_t{blockIdx.x} * threads + threadIdx.x; }

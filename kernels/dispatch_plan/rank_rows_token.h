@@ -17,6 +17,8 @@ struct TokenSlots {
   int top_k;
   int experts_per_rank;
   int own;
+  int first_expert;
+  int experts;  // of the group
 
   POLYMOE_ON_BOTH int rank_of(std::int32_t expert) const { return expert / experts_per_rank; }
 
@@ -31,7 +33,8 @@ struct TokenSlots {
                                           const std::int32_t* slot_rows, std::int32_t* kept_ids,
                                           std::int32_t* leaving_ranks) const {
     for (int j = 0; j < top_k; ++j) {
-      kept_ids[j] = slot_rows[j] < 0 ? -1 : expert_ids[j];
+      const std::int32_t expert = expert_ids[j] - first_expert;
+      kept_ids[j] = slot_rows[j] < 0 || expert < 0 || expert >= experts ? -1 : expert;
       const bool elsewhere = kept_ids[j] >= 0 && rank_of(kept_ids[j]) != own;
       leaving_ranks[j] = elsewhere && first_of_rank(kept_ids, j) == j ? rank_of(kept_ids[j]) : -1;
     }

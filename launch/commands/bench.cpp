@@ -11,6 +11,7 @@
 #include "launch/commands/command.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/exit_code.h"
+#include "launch/machine/expert_nodes.h"
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/arena_size.h"
@@ -149,7 +150,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const int threads =
       config.run.threads > 0 ? config.run.threads : threads_per_rank(*context.world);
   omp_set_num_threads(allowed_threads(threads));
-  const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
+  const PlannedLayout layout{.ranks = context.ranks,
+                             .threads = threads,
+                             .backend = device.type,
+                             .node_ranks = node_ranks_of(config.parallel, *context.world)};
   const std::size_t memory =
       memory_of_rank(device, device.type == DeviceType::cuda ? device_sharers(device, node)
                                                              : context.ranks_on_node);
@@ -165,7 +169,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     });
 
   serve_device(context, device, config.run.share_gpus);
-  ProcessMesh mesh(std::move(context.world), config.parallel.expert);
+  ProcessMesh mesh(std::move(context.world), config.parallel.expert, layout.node_ranks);
   const BenchReport report = measure(config, selection, plan, memory, mesh, device);
   if (line.has("json"))
     on_first_rank(mesh.world(),

@@ -194,7 +194,8 @@ Planned planned(const CommandLine& line, const std::string& path,
       .threads = config.run.threads > 0
                      ? config.run.threads
                      : static_cast<int>(std::max<std::int64_t>(usable_cores() / *ranks, 1)),
-      .backend = planned_backend(config.run)};
+      .backend = planned_backend(config.run),
+      .node_ranks = std::max(config.parallel.expert_node, 1)};
   const std::size_t available =
       line.has("memory") ? static_cast<std::size_t>(*memory * gibi) : default_memory(layout);
   choose_micro_batch(config, layout, available);

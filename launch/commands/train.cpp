@@ -15,6 +15,7 @@
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/exit_code.h"
+#include "launch/machine/expert_nodes.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/step/micro_batch.h"
@@ -147,7 +148,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const std::size_t memory = least_of_ranks(
       memory_of_rank(device, on_gpu ? device_sharers(device, node) : context.ranks_on_node),
       *context.world);
-  const PlannedLayout layout{.ranks = context.ranks, .threads = threads, .backend = device.type};
+  const PlannedLayout layout{.ranks = context.ranks,
+                             .threads = threads,
+                             .backend = device.type,
+                             .node_ranks = node_ranks_of(config.parallel, *context.world)};
   choose_micro_batch(config, layout, memory);
   const MemoryPlan plan = plan_memory(config, layout);
   if (!on_gpu) require_host_memory(plan, memory);
@@ -158,7 +162,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   ProcessMesh mesh = [&] {
     std::optional<CallWatch> look_on;
     if (context.ranks > 1) look_on.emplace(context.rank, "MPI_Comm_split", mpi_timeout());
-    return ProcessMesh(std::move(context.world), config.parallel.expert);
+    return ProcessMesh(std::move(context.world), config.parallel.expert, layout.node_ranks);
   }();
   StepPace pace;
   std::optional<Elapsed> preparing(std::in_place,

@@ -22,9 +22,10 @@ namespace polymoe {
 namespace {
 
 struct Layout {
-  std::string text;  // "4x2"
+  std::string text;  // "4x2", or "8x8/4"
   int ranks = 1;
   int expert = 1;
+  int node = 1;  // parallel.expert_node
 };
 
 std::optional<int> positive(std::string_view text) {
@@ -42,12 +43,16 @@ std::vector<Layout> layouts_of(const std::string& text) {
     const std::string one = text.substr(at, end - at);
     const std::size_t sign = one.find('x');
     const auto ranks = positive(one.substr(0, std::min(sign, one.size())));
-    const auto expert = sign == std::string::npos ? std::nullopt : positive(one.substr(sign + 1));
-    if (!ranks || !expert)
-      throw InvalidArgument(fmt::format(
-          "--layouts {}: '{}': must be RANKSxEXPERT, two numbers from 1 on, as in 1x1,2x2,4x4",
-          text, one));
-    layouts.push_back({one, *ranks, *expert});
+    const std::string behind = sign == std::string::npos ? "" : one.substr(sign + 1);
+    const std::size_t slash = std::min(behind.find('/'), behind.size());
+    const auto expert = positive(behind.substr(0, slash));
+    const auto node = slash == behind.size() ? 1 : positive(behind.substr(slash + 1));
+    if (!ranks || !expert || !node)
+      throw InvalidArgument(
+          fmt::format("--layouts {}: '{}': must be RANKSxEXPERT or "
+                      "RANKSxEXPERT/NODE, numbers from 1 on, as in 1x1,2x2,4x4/2",
+                      text, one));
+    layouts.push_back({one, *ranks, *expert, *node});
     at = end + 1;
   }
   if (layouts.size() < 2)
@@ -58,6 +63,7 @@ std::vector<Layout> layouts_of(const std::string& text) {
 
 Config config_of(Config config, const Layout& layout) {
   config.parallel.expert = layout.expert;
+  config.parallel.expert_node = layout.node;
   return config;
 }
 
@@ -71,6 +77,9 @@ void check(const Config& config, const std::vector<Layout>& layouts, int ranks_s
     if (own.model.moe.experts % layout.expert != 0)
       found.add(fmt::format("--layouts {}: {} does not divide moe.experts = {}", layout.text,
                             layout.expert, own.model.moe.experts));
+    if (layout.expert % layout.node != 0)
+      found.add(fmt::format("--layouts {}: nodes of {} ranks do not divide its {}", layout.text,
+                            layout.node, layout.expert));
     if (ranks_started > 1 && layout.ranks > ranks_started)
       found.add(fmt::format("--layouts {}: {} ranks were started; without mpirun ranks are threads",
                             layout.text, ranks_started));
@@ -102,7 +111,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   check(config, layouts, context.ranks);
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
-  check_memory(config_of(config, {"1x1", 1, 1}), *steps, device);
+  check_memory(config_of(config, {}), *steps, device);
   const DType dtype = compute_dtype(config.train.precision, device.backend());
   const int share = allowed_threads(config.run.threads > 0 ? config.run.threads
                                                            : threads_per_rank(*context.world));
@@ -166,9 +175,10 @@ const Command& verify_layout_command() {
       .options = {{.name = "config", .value = "FILE", .help = "the model and its batch"},
                   {.name = "layouts",
                    .value = "LIST",
-                   .help = "RANKSxEXPERT,...: ranks and expert-parallel size of each; the first is "
-                           "what the others are compared with. Ranks are threads, or those that "
-                           "mpirun started",
+                   .help =
+                       "RANKSxEXPERT,...: ranks and expert-parallel size of each, RANKSxEXPERT/N "
+                       "with parallel.expert_node = N; the first is what the others are compared "
+                       "with. Ranks are threads, or those that mpirun started",
                    .required = true},
                   {.name = "steps", .value = "K", .help = "default 3"}},
       .overrides = true,

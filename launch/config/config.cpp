@@ -97,6 +97,10 @@ std::vector<std::string> cross_violations(const Config& config) {
   if (config.model.moe.experts % config.parallel.expert != 0)
     found.must_be("parallel.expert", config.parallel.expert,
                   "a divisor of moe.experts (" + std::to_string(config.model.moe.experts) + ")");
+  if (config.parallel.expert_node > 0 && config.parallel.expert % config.parallel.expert_node != 0)
+    found.must_be(
+        "parallel.expert_node", config.parallel.expert_node,
+        "0 or a divisor of parallel.expert (" + std::to_string(config.parallel.expert) + ")");
   if (train.micro_batch > 0 && train.global_batch % train.micro_batch != 0)
     found.must_be("train.global_batch", train.global_batch,
                   "a multiple of train.micro_batch (" + std::to_string(train.micro_batch) + ")");

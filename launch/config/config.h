@@ -103,7 +103,8 @@ struct EvalConfig {
 };
 
 struct ParallelConfig {
-  int expert = 1;  // expert-parallel size; divides the ranks and the experts
+  int expert = 1;       // expert-parallel size; divides the ranks and the experts
+  int expert_node = 1;  // its ranks in a node, by which rows go; 0 = as many as there are
 };
 
 /// What a checkpoint that cannot be written does to the run.

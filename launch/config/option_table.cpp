@@ -217,6 +217,10 @@ void add_run(std::vector<Option>& table) {
   const auto add = [&](Option option) { table.push_back(std::move(option)); };
   add(whole("parallel.expert", "[1, 65536]", FIELD(parallel.expert),
             "ranks that share out the experts; divides the ranks and moe.experts"));
+  add(whole("parallel.expert_node", "[0, 65536]", FIELD(parallel.expert_node),
+            "ranks of an expert group in a node, where a token is to cross to a node once and be "
+            "passed on there; divides parallel.expert; 1 = straight to each rank, 0 = as many as "
+            "share a node"));
   add(whole("checkpoint.every", "[0, inf)", FIELD(checkpoint.every),
             "steps between checkpoints; 0 = by time alone, and at the end"));
   add(real(

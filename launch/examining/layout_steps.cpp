@@ -17,6 +17,7 @@
 #include "launch/config/schedule.h"
 #include "launch/data/read_ahead.h"
 #include "launch/data/training_data.h"
+#include "launch/machine/expert_nodes.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/training_model.h"
 #include "parallel/checkpoint/statistics.h"
@@ -174,12 +175,13 @@ std::string own_parameters(const TrainingModel& model, const ShardedOptimizer& o
 void run_layout(const Config& config, std::int64_t steps, std::unique_ptr<Communicator> world,
                 const LayoutRank& place, const std::function<void(const LayoutStep&)>& show) {
   omp_set_num_threads(place.threads);
+  const int node_ranks = node_ranks_of(config.parallel, *world);
   DeviceWorld devices =
       make_device_world(std::move(world), place.device,
                         {.share_devices = place.share_gpus, .timeout_seconds = config.run.timeout});
-  ProcessMesh mesh(std::move(devices.communicator), config.parallel.expert);
+  ProcessMesh mesh(std::move(devices.communicator), config.parallel.expert, node_ranks);
   const std::size_t capacity = training_arena_bytes(
-      config, mesh.world(),
+      config, mesh,
       {.device = place.device, .device_sharers = place.device_sharers, .threads = place.threads});
   TrainingModel model(config, mesh, place.device);
   Execution execution({.device = place.device, .capacity = capacity});

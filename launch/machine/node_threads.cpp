@@ -81,6 +81,15 @@ int cores_of_process(int process) {
   return static_cast<int>(cores.size());
 }
 
+std::vector<std::uint64_t> hosts_of_ranks(Communicator& world) {
+  const OwnedTensor gathered({world.size()}, DType::i64, Device::cpu());
+  gathered->data<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(hash_of(host_name()));
+  Stream stream(Device::cpu());
+  world.all_gather(*gathered, stream);
+  const auto* const first = gathered->data<std::int64_t>();
+  return {first, first + world.size()};
+}
+
 int threads_per_rank(Communicator& world) {
   const OwnedTensor gathered({world.size(), words_per_rank}, DType::i64, Device::cpu());
   std::int64_t* own = gathered->data<std::int64_t>() + world.rank() * words_per_rank;

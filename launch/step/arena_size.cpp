@@ -20,12 +20,14 @@ std::size_t free_bytes(Device device, Communicator& world) {
 
 }  // namespace
 
-std::size_t training_arena_bytes(const Config& config, Communicator& world,
+std::size_t training_arena_bytes(const Config& config, const ProcessMesh& mesh,
                                  const RankDevice& place) {
   if (place.device.type != DeviceType::cuda) return usable_bytes();
-  const MemoryPlan plan = plan_memory(
-      config, {.ranks = world.size(), .threads = place.threads, .backend = DeviceType::cuda});
-  const std::size_t free = free_bytes(place.device, world);
+  const MemoryPlan plan = plan_memory(config, {.ranks = mesh.world().size(),
+                                               .threads = place.threads,
+                                               .backend = DeviceType::cuda,
+                                               .node_ranks = mesh.node_ranks()});
+  const std::size_t free = free_bytes(place.device, mesh.world());
   return gpu_arena_bytes(plan, free / static_cast<std::size_t>(place.device_sharers));
 }
 

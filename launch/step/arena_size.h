@@ -20,8 +20,8 @@ struct RankDevice {
 };
 
 /// For training, asked before the model takes memory: of a GPU the plan's need, which no routing
-/// exceeds. Collective over `world`. Throws InvalidArgument as gpu_arena_bytes() does.
-std::size_t training_arena_bytes(const Config& config, Communicator& world,
+/// exceeds. Collective over the world. Throws InvalidArgument as gpu_arena_bytes() does.
+std::size_t training_arena_bytes(const Config& config, const ProcessMesh& mesh,
                                  const RankDevice& place);
 
 /// For evaluation and generation: of a GPU the plan's need.

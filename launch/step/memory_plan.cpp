@@ -62,8 +62,9 @@ std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& 
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
   refuse_violations("layout", layout_violations(config, layout.ranks));
   const ThreadCount thread_count(layout.threads);
-  const ProcessMesh mesh(make_planning_world(0, layout.ranks, config.parallel.expert),
-                         config.parallel.expert);
+  const ProcessMesh mesh(
+      make_planning_world(0, layout.ranks, config.parallel.expert, layout.node_ranks),
+      config.parallel.expert, layout.node_ranks);
   const Device device = Device::meta(layout.backend);
   // Every pass as large as the largest, which some rank's second one may be.
   Config planned = config;

@@ -40,6 +40,7 @@ struct PlannedLayout {
   int ranks = 1;
   int threads = 1;  // per rank: the CPU's kernels have scratch per thread
   DeviceType backend = DeviceType::cpu;
+  int node_ranks = 1;  // of an expert group, by which rows go: see ProcessMesh
 };
 
 /// Runs one optimizer step of the real program on the meta device, as one rank of the layout, and

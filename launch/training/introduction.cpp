@@ -8,6 +8,7 @@
 
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/progress.h"
 
 namespace polymoe {
@@ -42,6 +43,8 @@ std::string layout_text(const RunIntroduction& run) {
     text += run.config.parallel.expert == 1
                 ? ", each with all experts"
                 : fmt::format(", {} share out the experts", run.config.parallel.expert);
+  if (ProcessMesh::goes_by_node(run.config.parallel.expert, run.layout.node_ranks))
+    text += fmt::format(", tokens go by nodes of {}", run.layout.node_ranks);
   return text + ", " + run.precision;
 }
 

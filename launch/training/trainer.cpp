@@ -45,7 +45,7 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       data_(config_, mesh.world()),
       learning_rate_(config_.optimizer, config_.train.steps,
                      config_.train.global_batch * config_.model.context),
-      arena_bytes_(training_arena_bytes(config_, mesh.world(),
+      arena_bytes_(training_arena_bytes(config_, mesh,
                                         {.device = options.device,
                                          .device_sharers = options.device_sharers,
                                          .threads = options.threads})),

@@ -9,6 +9,7 @@ struct Layout {
   int ranks;
   int expert_parallel;
   std::vector<std::int64_t> sequences;  // per rank
+  int node_ranks = 1;                   // of an expert group
 };
 
 class Layouts : public ::testing::TestWithParam<Layout> {};
@@ -17,13 +18,15 @@ INSTANTIATE_TEST_SUITE_P(Ranks, Layouts,
                          ::testing::Values(Layout{2, 1, {2, 2}}, Layout{2, 2, {2, 2}},
                                            Layout{2, 2, {4, 0}}, Layout{4, 1, {1, 1, 1, 1}},
                                            Layout{4, 2, {1, 1, 1, 1}}, Layout{4, 4, {1, 1, 1, 1}},
-                                           Layout{4, 4, {0, 3, 0, 1}}, Layout{4, 2, {2, 0, 2, 0}}),
+                                           Layout{4, 4, {0, 3, 0, 1}}, Layout{4, 2, {2, 0, 2, 0}},
+                                           Layout{4, 4, {0, 3, 0, 1}, 2}),
                          [](const auto& test) {
                            std::string name = std::to_string(test.param.ranks) + "_expert_" +
                                               std::to_string(test.param.expert_parallel) + "_of";
                            for (const std::int64_t sequences : test.param.sequences) {
                              name += "_" + std::to_string(sequences);
                            }
+                           if (test.param.node_ranks > 1) name += "_by_node";
                            return name;
                          });
 
@@ -68,7 +71,8 @@ void expect_the_same_as_one_rank(const std::string& name, const ModelConfig& con
     const auto self = static_cast<std::size_t>(world->rank());
     std::int64_t begin = 0;
     for (std::size_t r = 0; r < self; ++r) begin += layout.sequences[r];
-    ModelRank rank(config, std::move(world), layout.expert_parallel, DType::f64);
+    ModelRank rank(config, std::move(world), layout.expert_parallel, DType::f64, Device::cpu(),
+                   layout.node_ranks);
     results[self] = step_of(rank, batch, begin, begin + layout.sequences[self], layout.ranks,
                             layout.ranks == 4             ? Recompute::block
                             : layout.expert_parallel == 2 ? Recompute::activation

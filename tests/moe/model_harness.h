@@ -126,8 +126,8 @@ inline ModelConfig reference_config(const std::string& name) {
 class ModelRank {
  public:
   ModelRank(const ModelConfig& config, std::unique_ptr<Communicator> world, int expert_parallel,
-            DType dtype, Device device = Device::cpu())
-      : mesh(std::move(world), expert_parallel),
+            DType dtype, Device device = Device::cpu(), int node_ranks = 1)
+      : mesh(std::move(world), expert_parallel, node_ranks),
         store(mesh),
         model(config, mesh, store),
         execution({.device = device, .capacity = std::size_t{1} << 30, .poison = true}) {

@@ -48,9 +48,14 @@ void set_values(const LayerCase& layer_case, ParameterStore& store) {
 
 }  // namespace
 
+std::string LayerLayout::name() const {
+  return std::to_string(ranks) + " ranks, expert parallel " + std::to_string(expert_parallel) +
+         (node_ranks == 1 ? "" : ", nodes of " + std::to_string(node_ranks));
+}
+
 LayerRank::LayerRank(const LayerCase& layer_case, std::unique_ptr<Communicator> world,
-                     int expert_parallel, DType dtype, Device device)
-    : mesh_(std::move(world), expert_parallel),
+                     int expert_parallel, DType dtype, Device device, int node_ranks)
+    : mesh_(std::move(world), expert_parallel, node_ranks),
       store_(mesh_),
       execution_({.device = device, .capacity = std::size_t{1} << 26, .poison = true}) {
   omp_set_num_threads(1);
@@ -93,7 +98,8 @@ LayerResult run_layer(const LayerCase& layer_case, const LayerLayout& layout, co
   std::vector<LayerResult> results(static_cast<std::size_t>(layout.ranks));
   run_ranks(layout.ranks, [&](std::unique_ptr<Communicator> world) {
     const auto self = static_cast<std::size_t>(world->rank());
-    LayerRank rank(layer_case, std::move(world), layout.expert_parallel, x.dtype());
+    LayerRank rank(layer_case, std::move(world), layout.expert_parallel, x.dtype(), Device::cpu(),
+                   layout.node_ranks);
     BatchLayout own = batch;
     std::int64_t row = 0;
     for (const auto& micro_batch : layout.sequences) {

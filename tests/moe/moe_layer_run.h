@@ -29,6 +29,9 @@ struct LayerLayout {
   int ranks = 1;
   int expert_parallel = 1;
   std::vector<std::vector<std::int64_t>> sequences;
+  int node_ranks = 1;  // ranks of an expert group that share a node
+
+  std::string name() const;
 };
 
 struct LayerResult {
@@ -45,7 +48,7 @@ struct LayerResult {
 class LayerRank {
  public:
   LayerRank(const LayerCase& layer_case, std::unique_ptr<Communicator> world, int expert_parallel,
-            DType dtype, Device device = Device::cpu());
+            DType dtype, Device device = Device::cpu(), int node_ranks = 1);
 
   MoeLayer& layer() { return *layer_; }
   ParameterStore& store() { return store_; }

@@ -61,7 +61,7 @@ LayerCase rich() {
 
 LayerLayout one_rank() { return {.ranks = 1, .expert_parallel = 1, .sequences = {{sequences}}}; }
 
-/// Layouts of 2, 4 and 8 ranks; with 4, one of them has no sequence, with 8 three.
+/// Layouts of 2, 4 and 8 ranks, some in nodes of several; with 4, one of them has no sequence, with 8 three.
 std::vector<LayerLayout> all_layouts() {
   return {{2, 1, {{3, 2}}},
           {2, 2, {{3, 2}}},
@@ -71,7 +71,11 @@ std::vector<LayerLayout> all_layouts() {
           {2, 2, {{0, 5}}},
           {8, 2, {{1, 0, 1, 1, 0, 1, 0, 1}}},
           {8, 4, {{1, 0, 1, 1, 0, 1, 0, 1}}},
-          {8, 8, {{1, 0, 1, 1, 0, 1, 0, 1}}}};
+          {8, 8, {{1, 0, 1, 1, 0, 1, 0, 1}}},
+          {4, 4, {{2, 0, 1, 2}}, 2},
+          {8, 4, {{1, 0, 1, 1, 0, 1, 0, 1}}, 2},
+          {8, 8, {{1, 0, 1, 1, 0, 1, 0, 1}}, 2},
+          {8, 8, {{1, 0, 1, 1, 0, 1, 0, 1}}, 4}};
 }
 
 struct Input {
@@ -97,8 +101,7 @@ void expect_layout_independent(const LayerCase& layer, const std::string& what) 
   const LayerResult expected = run_layer(layer, one_rank(), *input.x, *input.d_y);
   for (const LayerLayout& layout : all_layouts()) {
     expect_equal(run_layer(layer, layout, *input.x, *input.d_y), expected, {1e-12, 1e-13},
-                 what + ", " + std::to_string(layout.ranks) + " ranks, expert parallel " +
-                     std::to_string(layout.expert_parallel));
+                 what + ", " + layout.name());
   }
 }
 
@@ -162,7 +165,7 @@ TEST(MoeLayerLayouts, GiveTheSameBitsWhenRowsComeInRounds) {
     EXPECT_GT(in_rounds.extra_rounds, 0);
     EXPECT_EQ(in_rounds.y, at_once.y);
     EXPECT_EQ(in_rounds.d_x, at_once.d_x);
-    expect_equal(in_rounds, at_once, {1e-12, 1e-13}, std::to_string(layout.ranks));
+    expect_equal(in_rounds, at_once, {1e-12, 1e-13}, layout.name());
   }
 }
 
@@ -448,9 +451,10 @@ TEST(MoeLayerOnMeta, NoRoutingTakesMoreThanIsPlanned) {
         const std::int64_t most = *std::max_element(shares.begin(), shares.end());
         const LayerCase without_values{
             .config = layer.config, .length = length, .bias = {}, .values = {}};
-        LayerRank planned(without_values,
-                          make_planning_world(0, layout.ranks, layout.expert_parallel),
-                          layout.expert_parallel, DType::f32, Device::meta());
+        LayerRank planned(
+            without_values,
+            make_planning_world(0, layout.ranks, layout.expert_parallel, layout.node_ranks),
+            layout.expert_parallel, DType::f32, Device::meta(), layout.node_ranks);
         const OwnedTensor meta({most * length, hidden}, DType::f32, Device::meta());
         planned.forward_backward(*meta, *meta,
                                  {.sequences = most,
@@ -458,7 +462,7 @@ TEST(MoeLayerOnMeta, NoRoutingTakesMoreThanIsPlanned) {
                                   .global = {.tokens = 1, .sequences = most, .micro_batches = 1}},
                                  *meta, *meta);
         EXPECT_LE(run_layer(layer, layout, *x, *d_y).memory, planned.arena().high_water())
-            << layout.ranks << " ranks, expert parallel " << layout.expert_parallel;
+            << layout.name();
       }
     }
   }

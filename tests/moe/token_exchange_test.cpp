@@ -6,7 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <functional>
-#include <set>
+#include <iterator>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -58,21 +59,33 @@ double weight(std::int64_t token, std::int64_t slot) {
 /// What an expert makes of a row.
 double result(double x, std::int64_t expert) { return x + static_cast<double>(expert); }
 
+/// A group of ranks, spread over nodes of so many each.
+struct Ranks {
+  int count, of_node;
+};
+
 // One rank of a group: its tokens are [first, first + tokens) of all.
 struct Rank {
   Rank(std::unique_ptr<Communicator> host, const test::Placement& placement, const Routing& routing,
-       double row_budget)
+       double row_budget, int ranks_of_node = 1)
       : device{placement.device, 0},
         dtype(placement.dtype),
         choice(routing.choice),
-        group(make_device_world(std::move(host), device, {.share_devices = true}).communicator),
-        exchange(*group, experts, row_budget, 0),
+        mesh(mesh_of(make_device_world(std::move(host), device, {.share_devices = true}),
+                     ranks_of_node)),
+        group(&mesh.expert()),
+        of_node(ranks_of_node),
+        exchange(mesh.expert_groups(), experts, row_budget, 0),
         execution({.device = device, .capacity = std::size_t{1} << 20, .poison = true}) {
-    for (int r = 0; r < group->size(); ++r) {
-      if (r == group->rank()) first = all_tokens;
-      all_tokens += tokens_of_rank[r];
-    }
+    first = first_of(group->rank());
     tokens = tokens_of_rank[group->rank()];
+  }
+  static ProcessMesh mesh_of(DeviceWorld world, int ranks_of_node) {
+    const int ranks = world.communicator->size();
+    return {std::move(world.communicator), ranks, ranks_of_node};
+  }
+  static std::int64_t first_of(int rank) {
+    return std::accumulate(tokens_of_rank, tokens_of_rank + rank, std::int64_t{0});
   }
 
   Tensor filled(const Shape& shape, DType of, const std::function<double(std::int64_t)>& element) {
@@ -93,54 +106,98 @@ struct Rank {
   std::int32_t chosen(std::int64_t slot) const {
     return choice(first + slot / top_k)[static_cast<std::size_t>(slot % top_k)];
   }
-  std::int64_t rank_of(std::int64_t expert) const { return expert / (experts / group->size()); }
+  int rank_of(std::int64_t expert) const {
+    return static_cast<int>(expert / (experts / group->size()));
+  }
+  int node_of(int rank) const { return rank / of_node; }
+  bool wants_rank(std::int64_t token, int rank) const {
+    return std::ranges::any_of(choice(token), [&](std::int32_t e) { return rank_of(e) == rank; });
+  }
+  bool wants_node(std::int64_t token, int node) const {
+    return std::ranges::any_of(choice(token),
+                               [&](std::int32_t e) { return node_of(rank_of(e)) == node; });
+  }
+
+  using Tokens = std::vector<std::int64_t>;
+  // What a rank may send inside its node: its tokens, then those that ranks of its place in other
+  // nodes sent to its node.
+  Tokens known_to(int rank) const {
+    Tokens known;
+    const auto add = [&](int of, const std::function<bool(std::int64_t)>& wanted) {
+      for (std::int64_t t = first_of(of); t < first_of(of + 1); ++t) {
+        if (wanted(t)) known.push_back(t);
+      }
+    };
+    add(rank, [](std::int64_t) { return true; });
+    if (of_node == 1) return known;
+    for (int r = rank % of_node; r < group->size(); r += of_node) {
+      if (r != rank) add(r, [&](std::int64_t t) { return wants_node(t, node_of(rank)); });
+    }
+    return known;
+  }
+  // The ranks that send to this one what they know: of its node, or all.
+  std::vector<int> neighbours() const {
+    std::vector<int> ranks;
+    for (int r = 0; r < group->size(); ++r) {
+      if (r != group->rank() && (of_node == 1 || node_of(r) == node_of(group->rank())))
+        ranks.push_back(r);
+    }
+    return ranks;
+  }
 
   struct Row {
     std::int64_t token, expert, slot, source;
   };
   // This rank's experts' rows: each expert's own tokens, then those of the other ranks.
   std::vector<Row> expected_rows() const {
-    std::vector<std::int64_t> order;
-    for (std::int64_t t = first; t < first + tokens; ++t) order.push_back(t);
-    for (std::int64_t t = 0; t < all_tokens; ++t) {
-      if (t < first || t >= first + tokens) order.push_back(t);
+    Tokens sources = known_to(group->rank());
+    for (const int r : neighbours()) {
+      std::ranges::copy_if(known_to(r), std::back_inserter(sources),
+                           [&](std::int64_t t) { return wants_rank(t, group->rank()); });
     }
     std::vector<Row> rows;
     for (std::int64_t e = 0; e < experts; ++e) {
       if (rank_of(e) != group->rank()) continue;
-      std::int64_t source = 0;
-      for (const std::int64_t t : order) {
-        const Choice of_token = choice(t);
-        bool here = t >= first && t < first + tokens;  // own tokens are sources in any case
+      for (std::size_t s = 0; s < sources.size(); ++s) {
+        const Choice of_token = choice(sources[s]);
         for (std::size_t j = 0; j < of_token.size(); ++j) {
-          here = here || rank_of(of_token[j]) == group->rank();
-          if (of_token[j] == e) rows.push_back({t, e, static_cast<std::int64_t>(j), source});
+          if (of_token[j] == e)
+            rows.push_back(
+                {sources[s], e, static_cast<std::int64_t>(j), static_cast<std::int64_t>(s)});
         }
-        if (here) ++source;
       }
     }
     return rows;
   }
-  // (token, other rank) pairs.
-  std::int64_t expected_leaving() const {
-    std::set<std::pair<std::int64_t, std::int64_t>> pairs;
-    for (std::int64_t s = 0; s < tokens * top_k; ++s) {
-      if (rank_of(chosen(s)) != group->rank()) pairs.emplace(s / top_k, rank_of(chosen(s)));
+  // Rows by hop: own tokens for each other node, then what is known for each other rank of the node.
+  std::vector<std::int64_t> expected_leaving() const {
+    std::int64_t across = 0, within = 0;
+    for (std::int64_t t = first; t < first + tokens; ++t) {
+      for (int node = 0; node < group->size() / of_node; ++node)
+        across += node != node_of(group->rank()) && wants_node(t, node) ? 1 : 0;
     }
-    return static_cast<std::int64_t>(pairs.size());
+    for (const std::int64_t t : known_to(group->rank())) {
+      for (const int r : neighbours()) within += wants_rank(t, r) ? 1 : 0;
+    }
+    if (group->size() == 1) return {};
+    if (of_node == 1) return {within};
+    return {across, within};
   }
 
   Device device;
   DType dtype;
   Choice (*choice)(std::int64_t);
-  std::unique_ptr<Communicator> group;
+  ProcessMesh mesh;
+  Communicator* group;
+  int of_node;
   TokenExchange exchange;
   Execution execution;
   ExecutionContext& context = execution.context();
-  std::int64_t first = 0, tokens = 0, all_tokens = 0;
+  std::int64_t first = 0, tokens = 0;
 };
 
-class TokenExchangeTest : public testing::TestWithParam<std::tuple<int, Routing, test::Placement>> {
+class TokenExchangeTest
+    : public testing::TestWithParam<std::tuple<Ranks, Routing, test::Placement>> {
  protected:
   void SetUp() override {
     if (std::get<2>(GetParam()).device == DeviceType::cuda && cuda::device_count() == 0) {
@@ -171,10 +228,11 @@ void expect_round_trip(Rank& rank, bool at_once) {
   exchange.begin_plan(ids, weights, {}, plan, rank.context);
   const std::vector<Rank::Row> rows = rank.expected_rows();
   ASSERT_EQ(plan.received, static_cast<std::int64_t>(rows.size()));
-  EXPECT_EQ(plan.leaving, rank.expected_leaving());
-  EXPECT_EQ(plan.leaving_rows[static_cast<std::size_t>(rank.group->rank())], 0);
-  const Tensor arrived = rank.context.arena.allocate({plan.arriving, width}, rank.dtype);
-  auto sent_ids = exchange.send_ids(plan, weights, rank.context);
+  std::vector<std::int64_t> leaving;
+  for (const ExchangeHop& hop : plan.hops) leaving.push_back(hop.leaving);
+  EXPECT_EQ(leaving, rank.expected_leaving());
+  const Tensor arrived = rank.context.arena.allocate({plan.arriving(), width}, rank.dtype);
+  auto sent_ids = exchange.send_ids(plan, rank.context);
   auto arriving = exchange.start_dispatch(plan, x, arrived, rank.context);
   exchange.finish_plan(plan, sent_ids, rank.context);
   exchange.wait(arriving, rank.context);
@@ -238,18 +296,22 @@ void expect_round_trip(Rank& rank, bool at_once) {
 }
 
 TEST_P(TokenExchangeTest, BringsEachExpertItsTokensOnceAndTheirResultsBack) {
-  run_ranks(std::get<0>(GetParam()), [&](std::unique_ptr<Communicator> host) {
-    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 100.0);
+  const Ranks ranks = std::get<0>(GetParam());
+  run_ranks(ranks.count, [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 100.0,
+              ranks.of_node);
     expect_round_trip(rank, true);
-    rank.group->shutdown();
+    rank.mesh.shutdown();
   });
 }
 
 TEST_P(TokenExchangeTest, WorksRowsBeyondTheBudgetOffInRounds) {
-  run_ranks(std::get<0>(GetParam()), [&](std::unique_ptr<Communicator> host) {
-    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 1.0);
+  const Ranks ranks = std::get<0>(GetParam());
+  run_ranks(ranks.count, [&](std::unique_ptr<Communicator> host) {
+    Rank rank(std::move(host), std::get<2>(GetParam()), std::get<1>(GetParam()), 1.0,
+              ranks.of_node);
     expect_round_trip(rank, false);
-    rank.group->shutdown();
+    rank.mesh.shutdown();
   });
 }
 
@@ -262,7 +324,7 @@ TEST(TokenExchangeRounds, TakeWhatOneRankHasTooMuchOf) {
     const Tensor weights =
         rank.filled({rank.tokens, top_k}, DType::f32, [](std::int64_t) { return 1.0; });
     rank.exchange.begin_plan(ids, weights, {}, plan, rank.context);
-    auto sent_ids = rank.exchange.send_ids(plan, weights, rank.context);
+    auto sent_ids = rank.exchange.send_ids(plan, rank.context);
     rank.exchange.finish_plan(plan, sent_ids, rank.context);
     // Experts 4 and 5 are of rank 2, which has 17 of 25 tokens: 34 rows are its share.
     EXPECT_EQ(plan.rounds.size(), rank.group->rank() == 2 ? 2U : 1U);
@@ -271,14 +333,14 @@ TEST(TokenExchangeRounds, TakeWhatOneRankHasTooMuchOf) {
       EXPECT_EQ(plan.rounds[0].rows(), 34);
       EXPECT_EQ(plan.rounds[1].rows(), 16);
     }
-    rank.group->shutdown();
+    rank.mesh.shutdown();
   });
 }
 
 TEST(TokenExchangeCounts, OfAnotherLayerAreRefusedBeforeRowsArePosted) {
   run_ranks(2, [&](std::unique_ptr<Communicator> host) {
     Rank rank(std::move(host), {DeviceType::cpu, DType::f32}, {"spread", spread}, 100.0);
-    TokenExchange exchange(*rank.group, experts, 100.0, 3 + rank.group->rank());
+    TokenExchange exchange({*rank.group}, experts, 100.0, 3 + rank.group->rank());
     ExchangePlan plan;
     const Tensor ids = rank.filled({rank.tokens, top_k}, DType::i32,
                                    [&](std::int64_t s) { return rank.chosen(s); });
@@ -295,7 +357,7 @@ TEST(TokenExchangeCounts, OfAnotherLayerAreRefusedBeforeRowsArePosted) {
                 std::string::npos)
           << message;
     }
-    rank.group->shutdown();
+    rank.mesh.shutdown();
   });
 }
 
@@ -324,18 +386,22 @@ TEST(TokenExchangeCounts, OfMoreSlotsThanRowsAllowAreRefused) {
             << error.what();
       }
     }
-    rank.group->shutdown();
+    rank.mesh.shutdown();
   });
 }
 
 INSTANTIATE_TEST_SUITE_P(
     RanksAndDevices, TokenExchangeTest,
-    testing::Combine(testing::Values(1, 2, 4, 8),
+    testing::Combine(testing::Values(Ranks{1, 1}, Ranks{2, 1}, Ranks{4, 1}, Ranks{8, 1},
+                                     Ranks{4, 2}, Ranks{8, 2}, Ranks{8, 4}),
                      testing::Values(Routing{"spread", spread}, Routing{"one_pair", one_pair}),
                      testing::ValuesIn(test::placements())),
     [](const auto& test) {
       const auto& placement = std::get<2>(test.param);
-      return std::to_string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name + "_" +
+      const Ranks ranks = std::get<0>(test.param);
+      const std::string nodes =
+          ranks.of_node == 1 ? "" : "_in_nodes_of_" + std::to_string(ranks.of_node);
+      return std::to_string(ranks.count) + nodes + "_" + std::get<1>(test.param).name + "_" +
              (placement.device == DeviceType::cuda ? "cuda_" : "cpu_") + name_of(placement.dtype);
     });
 

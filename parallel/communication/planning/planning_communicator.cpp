@@ -55,18 +55,26 @@ std::unique_ptr<Communicator> PlanningCommunicator::split(int color) {
                                                 std::vector<std::vector<int>>{});
 }
 
-std::unique_ptr<Communicator> make_planning_world(int rank, int ranks, int expert_parallel) {
+std::unique_ptr<Communicator> make_planning_world(int rank, int ranks, int expert_parallel,
+                                                  int node_ranks) {
   if (expert_parallel < 1 || ranks < 1 || ranks % expert_parallel != 0) {
     throw InvalidArgument("parallel.expert = " + std::to_string(expert_parallel) +
                           " does not divide the number of ranks, " + std::to_string(ranks));
   }
-  std::vector<int> expert, replicas;
+  std::vector<int> expert, replicas, node, across;
   for (int r = 0; r < ranks; ++r) {
     expert.push_back(ProcessMesh::expert_color(r, expert_parallel));
     replicas.push_back(ProcessMesh::replicas_color(r, expert_parallel));
+    if (!ProcessMesh::goes_by_node(expert_parallel, node_ranks)) continue;
+    node.push_back(ProcessMesh::node_color(r, node_ranks));
+    across.push_back(ProcessMesh::across_color(r, expert_parallel, node_ranks));
   }
-  return std::make_unique<PlanningCommunicator>(
-      rank, ranks, std::vector<std::vector<int>>{std::move(expert), std::move(replicas)});
+  std::vector<std::vector<int>> colors{std::move(expert), std::move(replicas)};
+  if (!node.empty()) {
+    colors.push_back(std::move(node));
+    colors.push_back(std::move(across));
+  }
+  return std::make_unique<PlanningCommunicator>(rank, ranks, std::move(colors));
 }
 
 }  // namespace polymoe

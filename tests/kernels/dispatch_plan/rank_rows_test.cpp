@@ -19,7 +19,7 @@ using test::tensor_of;
 using test::values_of;
 
 // Ranks of two experts each; this is rank 1, which has experts 2 and 3.
-constexpr ExpertRanks ranks{.experts_per_rank = 2, .own = 1};
+constexpr ExpertRanks ranks{.experts_per_rank = 2, .own = 1, .ranks = 4};
 
 struct Leaving {
   std::vector<double> kept_ids, leaving_ranks;
@@ -47,6 +47,18 @@ TEST(RankRows, ADroppedSlotSendsNothing) {
   const Leaving leaving = leaving_of({1, 0, 5, 2}, {-1, 3, -1, 0}, 4);
   EXPECT_EQ(leaving.kept_ids, (std::vector<double>{-1, 0, -1, 2}));
   EXPECT_EQ(leaving.leaving_ranks, (std::vector<double>{-1, 0, -1, -1}));
+}
+
+TEST(RankRows, AGroupThatHasSomeOfTheExpertsCountsItsOwn) {
+  Stream stream(Device::cpu());
+  // Experts 4 to 7 on two ranks, of which this is the second. Dropped slots may be named by the ids.
+  const ExpertRanks node{.experts_per_rank = 2, .own = 1, .first_expert = 4, .ranks = 2};
+  const OwnedTensor ids = tensor_of({2, 4}, DType::i32, {1, 5, 8, 4, 6, -1, 4, 3});
+  const OwnedTensor kept = poisoned_tensor({2, 4}, DType::i32);
+  const OwnedTensor leaving = poisoned_tensor({2, 4}, DType::i32);
+  find_leaving_ranks(node, *ids, *ids, *kept, *leaving, stream);
+  EXPECT_EQ(values_of(*kept), (std::vector<double>{-1, 1, -1, 0, 2, -1, 0, -1}));
+  EXPECT_EQ(values_of(*leaving), (std::vector<double>{-1, 0, -1, -1, -1, -1, 0, -1}));
 }
 
 TEST(RankRows, AtHomeATokenAddsOneRowOfEachRankOfItsExperts) {
@@ -81,7 +93,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, RankRowsDevices, ::testing::ValuesIn(test::pla
 TEST_P(RankRowsDevices, EqualTheCpus) {
   Stream host(Device::cpu());
   const RandomStream random(7, "routing");
-  const ExpertRanks eight{.experts_per_rank = 5, .own = 3};
+  const ExpertRanks eight{.experts_per_rank = 5, .own = 3, .ranks = 8};
   for (const std::int64_t tokens : {0, 1, 3000}) {
     const Shape shape{tokens, 6};
     std::vector<double> ids, rows;

@@ -97,6 +97,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"optimizer.moment_dtype", "bf16"},
     {"optimizer.clip", "0.5"},
     {"parallel.expert", "4"},
+    {"parallel.expert_node", "2"},
     {"checkpoint.every", "100"},
     {"checkpoint.every_seconds", "900"},
     {"checkpoint.keep", "5"},
