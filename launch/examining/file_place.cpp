@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <thread>
+#include <vector>
 
 #include "launch/examining/place.h"
 #include "parallel/communication/agreement.h"
@@ -190,11 +191,23 @@ std::string new_directory_in(const fs::path& parent, Examination& found) {
   return name;
 }
 
+/// Those of a directory and the ones above it that are not there yet, the innermost first.
+std::vector<fs::path> missing_directories(const fs::path& directory) {
+  std::vector<fs::path> missing;
+  std::error_code error;
+  fs::path one = fs::absolute(directory / ".", error).parent_path();
+  for (; one.has_relative_path() && !fs::exists(one, error); one = one.parent_path())
+    missing.push_back(one);
+  return missing;
+}
+
 }  // namespace
 
 void examine_files(const fs::path& directory, int rounds, const Examiner& examiner,
                    Communicator& world, Examination& found) {
   const bool first = world.rank() == 0, works = examiner.rank_on_node == 0;
+  const std::vector<fs::path> made =
+      first ? missing_directories(directory) : std::vector<fs::path>();
   const fs::path room = on_first_rank(world, [&] { return new_directory_in(directory, found); });
   if (room.empty()) return;
   const fs::path lock = room / "lock";
@@ -239,6 +252,8 @@ void examine_files(const fs::path& directory, int rounds, const Examiner& examin
     if (error)
       found.problems.push_back(
           fmt::format("{}: cannot be removed: {}", room.string(), error.message()));
+    // What was made here and has stayed empty goes, too.
+    for (const fs::path& one : made) fs::remove(one, error);
   }
 }
 
