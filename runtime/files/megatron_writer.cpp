@@ -12,6 +12,7 @@
 
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/new_file.h"
 
 namespace polymoe {
 namespace {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/new_file.h"
 
+#include <filesystem>
 #include <system_error>
+
+#include "runtime/files/file.h"
 
 namespace polymoe {
 
