@@ -2,7 +2,6 @@
 #include <fmt/core.h>
 #include <omp.h>
 
-#include <algorithm>
 #include <iostream>
 #include <memory>
 

@@ -51,7 +51,7 @@ std::string meant_by(const std::string& argument, std::size_t number, bool none_
 
 /// An option that ends as a longer one does: tokens, for max-tokens.
 std::string nearest_option(const std::string& given, const std::vector<std::string>& names) {
-  const std::string best = nearest(given, names);
+  std::string best = nearest(given, names);
   if (!best.empty()) return best;
   for (const std::string& name : names)
     if (given.ends_with("-" + name) || given.ends_with("_" + name)) return name;

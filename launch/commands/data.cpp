@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <iostream>
-#include <limits>
 #include <numeric>
 
 #include "launch/commands/command.h"

@@ -3,17 +3,14 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
-
 #include "launch/config/option_table.h"
-#include "launch/config/values.h"
 #include "launch/machine/version.h"
 #include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {
 
-std::string replaced(std::string text, char what, const char* by) {
+std::string replaced(const std::string& text, char what, const char* by) {
   std::string result;
   for (const char c : text) c == what ? result.append(by) : result.append(1, c);
   return result;

@@ -4,7 +4,6 @@
 #include "launch/commands/command.h"
 #include "launch/machine/exit_code.h"
 #include "launch/studies/study_costs.h"
-#include "runtime/error.h"
 #include "runtime/violations.h"
 
 namespace polymoe {

@@ -5,7 +5,6 @@
 
 #include "launch/commands/command.h"
 #include "launch/config/values.h"
-#include "launch/machine/exit_code.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/error.h"
 #include "runtime/violations.h"

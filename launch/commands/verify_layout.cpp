@@ -13,7 +13,6 @@
 #include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/memory_plan.h"
-#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/system.h"
 #include "runtime/violations.h"

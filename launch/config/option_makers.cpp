@@ -110,8 +110,9 @@ Option files(const char* key, Member<std::vector<WeightedFile>> field, const cha
   Option option{key, "PATH[:WEIGHT] ... with weights > 0, no '#'", help, {}, {}};
   option.read = [field](const std::string& value, Config& config) {
     auto parsed = parse_files(value);
-    if (parsed) field(config) = *std::move(parsed);
-    return parsed && survives_in_a_file(value);
+    if (!parsed) return false;
+    field(config) = *std::move(parsed);
+    return survives_in_a_file(value);
   };
   option.print = [field](const Config& config) { return print_files(field(config)); };
   return option;

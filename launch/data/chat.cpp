@@ -8,7 +8,6 @@
 
 #include "launch/data/tokenizer_huggingface.h"
 #include "runtime/error.h"
-#include "runtime/files/file.h"
 
 namespace polymoe {
 namespace {

@@ -3,8 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
 

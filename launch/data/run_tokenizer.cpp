@@ -41,7 +41,7 @@ std::optional<std::string> stored(const Place& place) {
   if (fs::exists(place.model)) return place.model.string();
   if (!fs::exists(place.name)) return std::nullopt;
   const std::string text = read_file(place.name, 4096);
-  const std::string name(trim(text));
+  std::string name(trim(text));
   if (name != built_in)
     throw InputFileError(place.name.string(),
                          fmt::format("names the tokenizer '{}': must be {}", name, built_in));

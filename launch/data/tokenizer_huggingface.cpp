@@ -169,15 +169,13 @@ class HuggingFaceTokenizer final : public Tokenizer {
   }
 
   void set_end(const std::string& configured) {
-    static const std::vector<std::string> usual = {
-        "<|endoftext|>",
-        "<|end_of_text|>",
-        "</s>",
-        "<eos>",
-        "<|eos|>",
-        "[EOS]",
-        "<\xEF\xBD\x9C"
-        "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+    static const std::vector<std::string> usual = {"<|endoftext|>",
+                                                   "<|end_of_text|>",
+                                                   "</s>",
+                                                   "<eos>",
+                                                   "<|eos|>",
+                                                   "[EOS]",
+                                                   "<\uFF5Cend\u2581of\u2581sentence\uFF5C>"};
     const auto id_of = [&](const std::string& name) {
       for (const AddedToken& token : added_)
         if (token.content == name) return token.id;

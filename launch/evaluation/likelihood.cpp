@@ -10,7 +10,6 @@
 
 #include "launch/config/step_shares.h"
 #include "launch/step/token_batch.h"
-#include "runtime/buffer.h"
 #include "runtime/copy.h"
 
 namespace polymoe {

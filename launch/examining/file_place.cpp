@@ -7,7 +7,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
@@ -18,9 +17,6 @@
 
 #include "launch/examining/place.h"
 #include "parallel/communication/agreement.h"
-#include "runtime/error.h"
-#include "runtime/files/file.h"
-#include "runtime/random.h"
 #include "runtime/system.h"
 
 namespace polymoe {

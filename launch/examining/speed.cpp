@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
 
 #include "kernels/matmul/matmul.h"
 #include "kernels/random_normal/random_normal.h"

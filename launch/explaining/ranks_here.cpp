@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
-#include <charconv>
 #include <fstream>
 #include <map>
-#include <sstream>
 #include <system_error>
 
 #include "launch/explaining/explanation.h"
-#include "runtime/error.h"
 #include "runtime/system.h"
 
 namespace polymoe {

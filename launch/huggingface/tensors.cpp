@@ -2,8 +2,6 @@
 #include "launch/huggingface/tensors.h"
 #include "parallel/checkpoint/names.h"
 
-#include <utility>
-
 namespace polymoe {
 namespace {
 

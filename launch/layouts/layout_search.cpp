@@ -8,7 +8,6 @@
 #include <optional>
 
 #include "launch/config/values.h"
-#include "launch/step/micro_batch.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -68,7 +67,7 @@ class Searcher {
   }
 
   template <class Value>
-  std::vector<Value> values(const char* key, Value own, std::vector<Value> all) const {
+  std::vector<Value> values(const char* key, Value own, const std::vector<Value>& all) const {
     return is_fixed(key) ? std::vector<Value>{own} : all;
   }
 

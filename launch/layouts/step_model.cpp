@@ -158,9 +158,10 @@ StepModel::Work StepModel::work_of(const EstimatedLayout& layout) const {
   // Parameters of this rank, those of experts apart: they have fewer replicas.
   const double local = static_cast<double>(layout.plan.parameters) / value;
   const double matrices = pre_activation_factor(model.activation.kind) + 1;
+  const std::int64_t own_experts = model.moe.experts / group;
   const double experts = layers == 0.0
                              ? 0.0
-                             : layers * static_cast<double>(model.moe.experts / group) * matrices *
+                             : layers * static_cast<double>(own_experts) * matrices *
                                    static_cast<double>(model.hidden * model.expert_width());
   const auto shared_out = [&](double parameters, int ranks) {
     return parameters * (1.0 - 1.0 / ranks);

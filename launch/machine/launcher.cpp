@@ -3,7 +3,7 @@
 
 #include <fmt/core.h>
 
-#include <cstdlib>
+#include <charconv>
 
 namespace polymoe {
 
@@ -12,7 +12,9 @@ Launcher find_launcher(
   const auto number = [&](const char* name) -> std::optional<int> {
     const auto text = variable(name);
     if (!text) return std::nullopt;
-    return std::atoi(text->c_str());
+    int value = 0;
+    std::from_chars(text->data(), text->data() + text->size(), value);
+    return value;
   };
   Launcher launcher;
   if (const auto ranks = number("OMPI_COMM_WORLD_SIZE")) {

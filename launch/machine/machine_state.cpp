@@ -2,12 +2,10 @@
 #include "launch/machine/machine_state.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <fstream>
-#include <string_view>
 #include <vector>
 
 #include "runtime/cuda/gpu_health.h"

@@ -4,8 +4,6 @@
 #include <fmt/core.h>
 #include <omp.h>
 
-#include <algorithm>
-
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/config/step_shares.h"
 #include "launch/machine/device_choice.h"

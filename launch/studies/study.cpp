@@ -164,7 +164,7 @@ class CellMaker {
   std::optional<Config> configured(std::vector<std::string> given, int ranks) {
     given.push_back("--run.dir=" + (study_.directory / "cell").string());
     try {
-      const Config config = read_config(file_.base.string(), given);
+      Config config = read_config(file_.base.string(), given);
       const std::vector<std::string> lines = training_violations(config, ranks);
       for (const std::string& line : lines) violations_.add(name_, line);
       if (lines.empty()) return config;
