@@ -12,6 +12,7 @@
 #include "layers/transformer_block.h"
 #include "moe/decoding_cache.h"
 #include "moe/language_model.h"
+#include "moe/moe_layer.h"
 #include "runtime/arena.h"
 #include "runtime/context.h"
 #include "runtime/dtype.h"

@@ -2,6 +2,7 @@
 #include "moe/moe_layer.h"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>

@@ -27,7 +27,7 @@ class ActivationSums {
            std::int64_t factor) {
     const std::int64_t rows = width > 0 ? static_cast<std::int64_t>(result.size()) / width : 0;
     if (!(reach_ > 0.0)) set_reach(pre);
-    for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t i = 0; i < width; ++i) {
         const double x = pre[static_cast<std::size_t>(row * factor * width + i)];
         sum_ += x;
@@ -39,6 +39,7 @@ class ActivationSums {
         ++counts_[bin];
         results_[bin] += result[static_cast<std::size_t>(row * width + i)];
       }
+    }
   }
 
   LayerActivation finish(std::int64_t layer) const {
@@ -113,13 +114,14 @@ class Looker {
 
   void end(double loss_sum) {
     const auto states = static_cast<std::size_t>(result_.states);
-    for (std::size_t a = 0; a < states; ++a)
+    for (std::size_t a = 0; a < states; ++a) {
       for (std::size_t b = 0; b <= a; ++b) {
         double sum = 0.0;
         for (std::size_t i = 0; i < states_[a].size(); ++i)
           sum += static_cast<double>(states_[a][i]) * static_cast<double>(states_[b][i]);
         result_.similarity[a * states + b] += sum;
       }
+    }
     result_.tokens += static_cast<std::int64_t>(tokens_.size());
     result_.loss += loss_sum;
   }
@@ -155,7 +157,7 @@ class Looker {
     }
     const std::vector<std::int32_t> ids = host_values<std::int32_t>(expert_ids, context_.stream);
     routing.choices.insert(routing.choices.end(), ids.begin(), ids.end());
-    for (std::size_t t = 0; t < tokens_.size(); ++t)
+    for (std::size_t t = 0; t < tokens_.size(); ++t) {
       for (std::size_t a = 0; a < k; ++a) {
         const auto expert = static_cast<std::size_t>(ids[t * k + a]);
         ++routing.expert_tokens[expert];
@@ -163,6 +165,7 @@ class Looker {
         for (std::size_t b = 0; b < k; ++b)
           ++routing.together[expert * count + static_cast<std::size_t>(ids[t * k + b])];
       }
+    }
   }
 
   void finish_routing(std::size_t layer) {

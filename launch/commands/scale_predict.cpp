@@ -146,13 +146,14 @@ int run_scale_predict(CommandContext&, const std::vector<std::string>& args) {
   if (line.has("tokens") && !line.has("memory"))
     throw InvalidArgument("--tokens: needs --memory BYTES, or the largest size were the best");
   const bool of_budget = !line.has("config");
-  for (const char* option : {"memory", "rates"})
+  for (const char* option : {"memory", "rates"}) {
     if (line.has(option) &&
         !(of_budget && (option != std::string("rates") || line.has("gpu-hours"))))
       throw InvalidArgument(fmt::format("--{}: has no meaning with --{}", option,
                                         !of_budget          ? "config"
                                         : line.has("flops") ? "flops"
                                                             : "tokens"));
+  }
   if (of_budget && !line.overrides().empty())
     throw InvalidArgument(line.overrides().front() +
                           ": changes the run of --config, and there is none");

@@ -244,7 +244,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   }();
   mesh.shutdown();
   context.ledger->forget_file();
-  if (context.rank == 0)
+  if (context.rank == 0) {
     show(summary(
              {.directory = config.run.dir,
               .steps_done = trainer.steps_done(),
@@ -260,6 +260,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
               .tokens_to_evaluate = config.data.valid.empty() ? "" : config.data.valid.front().path,
               .has_tokenizer = !described.tokenizer.empty()}),
          context.log_file);
+  }
   const std::string not_finite = not_finite_end(trainer);
   if (!not_finite.empty() && context.rank == 0) {
     if (end == RunEnd::finished)

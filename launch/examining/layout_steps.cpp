@@ -144,14 +144,16 @@ std::string own_gradients(const ParameterStore& store, Stream& stream) {
   std::string text;
   for (const ParameterScope scope : all_parameter_scopes) {
     if (!store.gradients(scope).defined()) continue;
-    for (int segment = 0; segment < store.segments(); ++segment)
-      for (const LogicalRange& range : store.logical_ranges(scope, store.owned(scope, segment)))
+    for (int segment = 0; segment < store.segments(); ++segment) {
+      for (const LogicalRange& range : store.logical_ranges(scope, store.owned(scope, segment))) {
         append_piece(
             {.name = range.tensor->name,
              .shape = range.tensor->shape,
              .begin = range.tensor_begin,
              .data = store.gradients(scope).rows(range.flat_begin, range.flat_begin + range.count)},
             segment, stream, text);
+      }
+    }
   }
   return text;
 }

@@ -20,10 +20,10 @@
 #include "launch/studies/cell_process.h"
 #include "launch/studies/cell_state.h"
 #include "launch/studies/claim.h"
-#include "launch/training/progress.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/progress.h"
 #include "runtime/system.h"
 
 namespace polymoe {

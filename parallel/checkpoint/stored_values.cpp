@@ -32,9 +32,8 @@ Tensor view_of(Buffer& buffer, std::int64_t elements, DType dtype) {
 
 void check_reachable(const Tensor& values, const Stream& stream) {
   const Device device = values.device();
-  if (device.type == DeviceType::cpu || device == stream.device()) {
-    if (device.type != DeviceType::meta) return;
-  }
+  const bool here = device.type == DeviceType::cpu || device == stream.device();
+  if (here && device.type != DeviceType::meta) return;
   throw InvalidArgument("values on " + name_of(device) + " with a stream of " +
                         name_of(stream.device()) + ": a checkpoint needs them on the cpu or there");
 }

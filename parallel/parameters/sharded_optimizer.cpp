@@ -87,7 +87,8 @@ std::size_t ShardedOptimizer::bytes() const {
 double ShardedOptimizer::gradient_norm(Communicator& world, ExecutionContext& context) {
   const Timeline::Scope phase(context.timeline, Phase::optimizer);
   const Arena::Scope scratch(context.arena);
-  const Tensor squares = context.arena.allocate({parameter_scopes * store_.segments()}, DType::f64);
+  const Tensor squares =
+      context.arena.allocate({std::int64_t{parameter_scopes} * store_.segments()}, DType::f64);
   set_zero(squares, context.stream);
   std::int64_t next = 0;
   for (const ParameterScope scope : all_parameter_scopes) {
