@@ -73,13 +73,14 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
         if (look && l == 0) look({.layer = -1, .x = before.x, .branch = before.branch});
         const ResidualStream after =
             blocks_[l].forward(before, layout, memory.workspace, saved, context);
-        if (look)
+        if (look) {
           look({.layer = static_cast<std::int64_t>(l),
                 .x = after.x,
                 .branch = after.branch,
                 .feed_forward =
                     [&] { return feed_forwards_[l]->view(*saved.feed_forward, context); },
                 .experts = experts_of(l)});
+        }
         return after;
       },
       context);

@@ -67,13 +67,14 @@ void find_problems(const Examiner& examiner, Examination& found) {
   // What Open MPI and NCCL map for each process.
   constexpr double shared_per_rank = 32 * mebi;
   const double shared = shared_memory_bytes();
-  if (examiner.ranks_on_node > 1 && shared < shared_per_rank * examiner.ranks_on_node)
+  if (examiner.ranks_on_node > 1 && shared < shared_per_rank * examiner.ranks_on_node) {
     found.problems.push_back(
         shared < 0.0
             ? std::string("there is no /dev/shm, through which the ranks of a node exchange")
             : fmt::format("/dev/shm has {:.0f} MiB left for {} ranks, which want {:.0f} each "
                           "(a container's --shm-size)",
                           shared / mebi, examiner.ranks_on_node, shared_per_rank / mebi));
+  }
   if (examiner.rank_on_node == 0) {
     const std::string idle =
         binding_hint(cores_of_process(0), cores_of_process(getppid()), examiner.ranks_on_node);

@@ -127,8 +127,8 @@ std::vector<std::vector<double>> start_grid(ScalingForm form, const std::vector<
     mean += run.loss / static_cast<double>(runs.size());
   }
   std::vector<std::vector<double>> starts;
-  for (const double share : {0.25, 0.6, 0.9})
-    for (const double alpha : {0.1, 0.3, 0.6, 1.0})
+  for (const double share : {0.25, 0.6, 0.9}) {
+    for (const double alpha : {0.1, 0.3, 0.6, 1.0}) {
       for (const double beta : {0.1, 0.3, 0.6, 1.0}) {
         const double floor = std::log(share * least);
         const double rest = std::log((mean - share * least) / 2.0);
@@ -148,6 +148,8 @@ std::vector<std::vector<double>> start_grid(ScalingForm form, const std::vector<
             break;
         }
       }
+    }
+  }
   return starts;
 }
 

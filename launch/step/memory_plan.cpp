@@ -101,7 +101,7 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout) {
 std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
   constexpr double gibi = 1024.0 * 1024.0 * 1024.0;
   const auto gib = [](std::size_t bytes) { return static_cast<double>(bytes) / gibi; };
-  if (plan.device_total() > free)
+  if (plan.device_total() > free) {
     throw InvalidArgument(fmt::format(
         "configuration: a rank needs {:.2f} GiB on its GPU, {:.2f} are free: parameters {:.2f}, "
         "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
@@ -110,6 +110,7 @@ std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
         "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
         gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
         gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));
+  }
   return plan.activations;
 }
 

@@ -100,13 +100,14 @@ class Comparer {
       if (cell.kind == CellKind::trunk) continue;
       const auto [place, is_new] =
           places_.emplace(Key{cell.values, cell.tokens()}, comparison_.groups.size());
-      if (is_new)
+      if (is_new) {
         comparison_.groups.push_back({.values = cell.values,
                                       .tokens = cell.tokens(),
                                       .flops = flops_of(cell),
                                       .results = {},
                                       .expected = 0,
                                       .loss = {}});
+      }
       SeedGroup& group = comparison_.groups[place->second];
       ++group.expected;
       if (counts(results_[i])) group.results.push_back(i);

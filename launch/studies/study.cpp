@@ -267,13 +267,14 @@ void find_baseline(Study& study, std::vector<std::string>& violations) {
   if (!study.baseline) return;
   std::size_t found = 0;
   std::string labels;
-  for (std::size_t a = 0; a < study.axes.size(); ++a)
+  for (std::size_t a = 0; a < study.axes.size(); ++a) {
     for (const StudyAxis::Value& value : study.axes[a].values) {
       labels += (labels.empty() ? "" : ", ") + value.label;
       if (value.label != *study.baseline) continue;
       study.compared_axis = a;
       ++found;
     }
+  }
   if (found != 1)
     violations.push_back(
         fmt::format("study.baseline = {}: must be the label of one value of one "

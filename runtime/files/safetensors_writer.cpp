@@ -98,13 +98,14 @@ void SafetensorsWriter::append(std::string_view name, const Tensor& elements) {
   }
   const std::int64_t count = elements.elements();
   if (tensor_ == tensors_.size() || tensors_[tensor_].name != name ||
-      count > tensors_[tensor_].shape.elements() - done_)
+      count > tensors_[tensor_].shape.elements() - done_) {
     throw InvalidArgument("safetensors writer: " + std::to_string(count) + " elements of " +
                           std::string(name) + ", expected " +
                           (tensor_ == tensors_.size()
                                ? std::string("none")
                                : "the rest of " + tensors_[tensor_].name + " from element " +
                                      std::to_string(done_) + " on"));
+  }
   done_ += count;
   const float* values = elements.data<float>();
   if (options_.dtype == SafetensorsDType::f32) {
