@@ -133,7 +133,7 @@ std::int64_t ExchangePlanner::budget_rows(std::int64_t tokens, std::int64_t top_
   return static_cast<std::int64_t>(std::ceil(row_budget_ * static_cast<double>(tokens * top_k)));
 }
 
-/// Of each expert of this rank, on the meta device.
+/// How many rows each expert of this rank gets, on the meta device.
 std::vector<std::int64_t> ExchangePlanner::planned_rows(const ExchangePlan& plan) const {
   const std::int64_t rows =
       ranks_ == 1 ? plan.tokens * plan.top_k : budget_rows(plan.tokens, plan.top_k);

@@ -127,7 +127,7 @@ class ExchangePlanner {
                        std::int64_t top_k) const;
   std::int64_t signature(std::int64_t top_k) const;
   std::vector<std::int64_t> planned_rows(const ExchangePlan& plan) const;
-  /// Of what a hop may send: `all` gets it, and behind it what arrives.
+  /// Starts what a hop may send: `all` gets it, and behind it what arrives.
   Pending start_passing(std::size_t hop, const ExchangePlan& plan, const Tensor& own,
                         const Tensor& all, ExecutionContext& context) const;
   std::int64_t budget_rows(std::int64_t tokens, std::int64_t top_k) const;

@@ -120,7 +120,7 @@ class LanguageModel {
   using RunBlock = std::function<ResidualStream(std::size_t l, const ResidualStream& before,
                                                 TransformerBlock::Saved& saved)>;
 
-  /// Of block l; null where it has no experts.
+  /// The experts of block l; null where it has none.
   const MoeLayer* experts_of(std::size_t l) const;
   /// Throws InvalidArgument unless the batch has the shapes of its sequences.
   void check(const TokenBatch& batch) const;

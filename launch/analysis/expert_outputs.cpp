@@ -35,13 +35,14 @@ void ExpertOutputs::add(const MoeLayer& layer, std::int64_t experts, const Tenso
   tokens_ += taken;
   const auto count = static_cast<std::size_t>(experts);
   sums_.resize(count * count);
-  for (std::size_t a = 0; a < count; ++a)
+  for (std::size_t a = 0; a < count; ++a) {
     for (std::size_t b = 0; b <= a; ++b) {
       double sum = 0.0;
       for (std::size_t i = 0; i < outputs[a].size(); ++i)
         sum += static_cast<double>(outputs[a][i]) * static_cast<double>(outputs[b][i]);
       sums_[a * count + b] += sum;
     }
+  }
 }
 
 ExpertSimilarity ExpertOutputs::finish(std::int64_t layer) const {

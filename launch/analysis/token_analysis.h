@@ -41,7 +41,7 @@ struct TokenAnalysis {
   std::vector<double> similarity = {};  // [states, states]: mean cosine of a token's hidden states
   std::vector<LayerRouting> routing = {};         // of layers with experts
   std::vector<LayerActivation> activations = {};  // of every layer
-  /// Of what the experts of each layer with experts make of a sample of the tokens, see
+  /// How alike is what the experts of each layer make of a sample of the tokens, see
   /// ExpertOutputs, and how many tokens that is.
   std::vector<ExpertSimilarity> outputs = {};
   std::int64_t output_tokens = 0;

@@ -13,7 +13,7 @@ struct TextFrame {
   std::vector<std::int32_t> before, after;
 };
 
-/// Of the "post_processor" of a tokenizer file, for a single text; null: nothing. Throws
+/// Reads the "post_processor" of a tokenizer file, for a single text; null: nothing. Throws
 /// InvalidArgument on a kind that is not supported, and on one that contradicts itself.
 TextFrame read_text_frame(const Json* post_processor);
 

@@ -12,8 +12,8 @@ namespace polymoe {
 class ParquetTexts {
  public:
   virtual ~ParquetTexts() = default;
-  /// Of the next row; false at the end. Throws InputFileError naming the row where there is no text,
-  /// or where the file is damaged.
+  /// Reads the next row; false at the end. Throws InputFileError naming the row where there is no
+  /// text, or where the file is damaged.
   virtual bool next(std::string& text) = 0;
   /// The number of the row given last, from 1, and how many there are.
   virtual std::int64_t row() const = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Of a build without Arrow.
+// What a build without Arrow has.
 #include "launch/data/parquet_texts.h"
 #include "runtime/error.h"
 

@@ -44,7 +44,7 @@ struct TaskScores {
   /// For questions with choices; the last where the file has a form without the question of all.
   std::optional<Share> accuracy = {}, per_character = {}, per_byte = {}, per_token = {},
                        less_unconditional = {};
-  /// Of the right continuations: a ratio of two sums over the items, whose error is that of its
+  /// The right continuations have a ratio of two sums over the items, whose error is that of its
   /// linearisation (Cochran, Sampling Techniques, 6.3). None of a single item.
   std::optional<Share> bits_per_byte = {};
   std::optional<Share> exact_match = {};

@@ -23,7 +23,7 @@ int share_of_cores(const std::vector<RankCores>& ranks, std::size_t mine);
 /// This rank's share as the system has placed it. Collective over `world`.
 int threads_per_rank(Communicator& world);
 
-/// Of each rank a number that is equal for the ranks of one node. Collective over `world`.
+/// Gives each rank a number that is equal for the ranks of one node. Collective over `world`.
 std::vector<std::uint64_t> hosts_of_ranks(Communicator& world);
 
 /// Takes back what the environment may have told OpenMP and products cannot live with. Before the

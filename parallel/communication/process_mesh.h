@@ -48,7 +48,7 @@ class ProcessMesh {
   Communicator& expert() const { return *expert_; }
   Communicator& expert_replicas() const { return *expert_replicas_; }
   int expert_parallel() const { return expert_->size(); }
-  /// Of the groups by node; 1 where there are none.
+  /// How many ranks a group by node has; 1 where there are no such groups.
   int node_ranks() const { return node_ ? node_->size() : 1; }
   ExpertGroups expert_groups() const { return {*expert_, node_.get(), across_.get()}; }
 

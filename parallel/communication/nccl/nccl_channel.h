@@ -79,8 +79,8 @@ class Channel {
   /// Aborts what is in flight; never waits for peers.
   ~Channel();
 
-  /// Of an operation whose tensors have so many bytes. Puts `call` behind the work on `caller` and returns when it is enqueued, which takes peers
-  /// only where connections have to be made first.
+  /// Puts `call`, an operation on tensors of so many bytes, behind the work on `caller`. Returns
+  /// when it is enqueued, which takes peers only where connections have to be made first.
   Pending post(const char* name, std::size_t bytes, Stream& caller, const Call& call);
   /// Blocks until everything posted is done.
   void finish_posted();
