@@ -2,6 +2,7 @@
 #include "moe/token_exchange.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/backend.h"

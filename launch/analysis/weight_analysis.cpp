@@ -138,13 +138,14 @@ std::vector<ExpertSimilarity> expert_similarities(const CheckpointReader& checkp
         std::vector<std::vector<float>> slices;
         for (const auto* tensor : of_expert)
           slices.push_back(values_of(checkpoint, *tensor, begin, slice));
-        for (std::size_t a = 0; a < count; ++a)
+        for (std::size_t a = 0; a < count; ++a) {
           for (std::size_t b = 0; b <= a; ++b) {
             double sum = 0.0;
             for (std::size_t i = 0; i < slices[a].size(); ++i)
               sum += static_cast<double>(slices[a][i]) * static_cast<double>(slices[b][i]);
             products[a * count + b] += sum;
           }
+        }
       }
     }
     ExpertSimilarity similarity{.layer = layer, .experts = experts, .cosines = products};

@@ -16,7 +16,7 @@ bool better(const Figure& a, const Figure& b) {
 /// The figures of each name, in the order in which names come first.
 std::vector<std::vector<const Figure*>> by_name(const std::vector<Examination>& ranks) {
   std::vector<std::vector<const Figure*>> groups;
-  for (const Examination& rank : ranks)
+  for (const Examination& rank : ranks) {
     for (const Figure& figure : rank.figures) {
       const auto group = std::ranges::find_if(
           groups, [&](const auto& known) { return known.front()->name == figure.name; });
@@ -25,6 +25,7 @@ std::vector<std::vector<const Figure*>> by_name(const std::vector<Examination>& 
       else
         group->push_back(&figure);
     }
+  }
   return groups;
 }
 
@@ -36,7 +37,7 @@ struct FactValues {
 
 std::vector<FactValues> facts_by_key(const std::vector<Examination>& ranks) {
   std::vector<FactValues> all;
-  for (const Examination& rank : ranks)
+  for (const Examination& rank : ranks) {
     for (const auto& [key, value] : rank.facts) {
       auto fact = std::ranges::find(all, key, &FactValues::key);
       if (fact == all.end()) fact = all.insert(all.end(), FactValues{key, {}});
@@ -45,6 +46,7 @@ std::vector<FactValues> facts_by_key(const std::vector<Examination>& ranks) {
       if (known == fact->values.end()) known = fact->values.insert(known, {value, {}});
       known->second.push_back(rank.where);
     }
+  }
   for (FactValues& fact : all)
     std::ranges::stable_sort(fact.values, [](const auto& a, const auto& b) {
       return a.second.size() > b.second.size();

@@ -36,10 +36,10 @@ class Searcher {
   Searcher(const StepModel& model, const LayoutSearch& search) : model_(model), search_(search) {}
 
   std::vector<RankedLayout> run() {
-    for (const int expert : expert_sizes())
+    for (const int expert : expert_sizes()) {
       for (const Recompute recompute :
            values<Recompute>("train.recompute", search_.config.train.recompute,
-                             {Recompute::none, Recompute::activation, Recompute::block}))
+                             {Recompute::none, Recompute::activation, Recompute::block})) {
         for (const DType moments :
              values<DType>("optimizer.moment_dtype", search_.config.optimizer.adamw.moment_dtype,
                            {DType::f32, DType::bf16})) {
@@ -49,6 +49,8 @@ class Searcher {
           config.optimizer.adamw.moment_dtype = moments;
           try_micro_batches(config);
         }
+      }
+    }
     if (found_.empty() && violations_)
       throw InvalidArgument(fmt::format("--ranks {}: {}", search_.ranks, *violations_));
     if (found_.empty())
