@@ -9,11 +9,11 @@
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/memory_plan.h"
-#include "launch/training/progress.h"
 #include "moe/model_size.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"
+#include "runtime/progress.h"
 #include "runtime/system.h"
 
 namespace polymoe {
