@@ -237,7 +237,8 @@ void add_run(std::vector<Option>& table) {
   };
   add(std::move(resume));
   add(flag("checkpoint.background", FIELD(checkpoint.background),
-           "train on while a checkpoint is written, from a copy in host memory"));
+           "train on while a checkpoint is written, from a copy in host memory; with "
+           "checkpoint.every = 0 there is none, and training waits"));
   add(choice<SaveFailure>(
       "checkpoint.on_error", {{"stop", SaveFailure::stop}, {"continue", SaveFailure::proceed}},
       FIELD(checkpoint.on_error),
