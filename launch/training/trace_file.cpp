@@ -90,7 +90,7 @@ std::string RankTrace::to_text() const {
   json.set("title", title);
   json.set("steps", to_json(steps)).set("host", to_json(host)).set("stream", to_json(stream));
   Json array = Json::array();
-  for (const TraceOperation& one : operations)
+  for (const TraceOperation& one : operations) {
     array.add(Json::array()
                   .add(one.group)
                   .add(one.group_name)
@@ -101,6 +101,7 @@ std::string RankTrace::to_text() const {
                   .add(one.posted)
                   .add(one.begin)
                   .add(one.end));
+  }
   json.set("operations", std::move(array));
   return json.dump();
 }
