@@ -75,6 +75,9 @@ ModelBench::ModelBench(const Config& config, const ProcessMesh& mesh, const Memo
       details_{.peak_before = most_of_ranks(memory_in_use(context), mesh.world(), context.stream)},
       training_(config, mesh, context.stream.device()) {
   training_.optimizer().initialize(config.train.seed, context.stream);
+}
+
+void ModelBench::measure_memory(ExecutionContext& context) {
   for (int i = 0; i < 2; ++i) step(context);
   details_.peak = most_of_ranks(memory_in_use(context), mesh_.world(), context.stream);
 }

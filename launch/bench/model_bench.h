@@ -28,12 +28,14 @@ struct StepDetails {
 /// The whole training step, and generation, of a model with its first values and random tokens.
 class ModelBench {
  public:
-  /// Makes the model and runs two steps, after which the step's memory is known. Collective over
-  /// the mesh, as all that follows.
+  /// Makes the model. Collective over the mesh, as all that follows.
   ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
              ExecutionContext& context);
 
-  /// Floor: the operations of forward and backward pass, without recomputation; weights read by
+  /// Runs two steps, after which the step's memory is known: before anything else takes memory.
+  void measure_memory(ExecutionContext& context);
+
+  /// After measure_memory. Floor: the operations of forward and backward pass, without recomputation; weights read by
   /// forward, backward and update, gradients written and read, moments read and written.
   BenchResult time_steps(ExecutionContext& context);
   /// What is known of the steps timed last.

@@ -109,6 +109,7 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
   // The step's memory is the process's as long as nothing else has taken any.
   std::unique_ptr<ModelBench> model;
   if (with_model) model = std::make_unique<ModelBench>(config, mesh, plan, context);
+  if (selection.step) model->measure_memory(context);  // a large global batch takes minutes
   report.setting.rates = measure_machine(world, report.setting.product, context);
   // For `plan --rates`; smaller, as buckets of gradients are.
   if (selection.step) report.setting.link = measure_link(world, message_bytes(device) / 4, context);
