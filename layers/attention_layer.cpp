@@ -152,19 +152,27 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
   const std::int64_t places = shared.sequences * shared.length;
   const BatchLayout layout{.sequences = shared.sequences, .length = shared.length, .global = {}};
   Arena::Scope scope(arena);
-  // A projection of each row once, at all of its places.
-  const auto spread = [&](const Linear& projection, std::int64_t width) {
-    const Tensor at_places = arena.allocate({places, width}, x.dtype());
+  const Tensor q = arena.allocate({places, settings_.hidden}, x.dtype());
+  const Tensor k = arena.allocate({places, kv_width()}, x.dtype());
+  const Tensor v = arena.allocate({places, kv_width()}, x.dtype());
+  {
+    // Each row once, and then at all of its places.
     Arena::Scope temporary(arena);
-    const Tensor rows = arena.allocate({shared.rows(), width}, x.dtype());
-    projection.forward(x, rows, context);
-    embedding_forward(shared.row_of, rows, at_places, context.stream);
-    return at_places;
-  };
-  const Tensor q = spread(q_, settings_.hidden);
-  const Tensor k = spread(k_, kv_width());
-  const Tensor v = spread(v_, kv_width());
-  rotate(positions_of(layout), q, k, context);
+    const Tensor q_rows = arena.allocate({shared.rows(), settings_.hidden}, x.dtype());
+    const Tensor k_rows = arena.allocate({shared.rows(), kv_width()}, x.dtype());
+    const Tensor v_rows = arena.allocate({shared.rows(), kv_width()}, x.dtype());
+    q_.forward(x, q_rows, context);
+    k_.forward(x, k_rows, context);
+    v_.forward(x, v_rows, context);
+    rotate({.sequence_length = shared.rows(),
+            .first_position = 0,
+            .theta = settings_.rope_theta,
+            .document_starts = shared.starts},
+           q_rows, k_rows, context);
+    embedding_forward(shared.row_of, q_rows, q, context.stream);
+    embedding_forward(shared.row_of, k_rows, k, context.stream);
+    embedding_forward(shared.row_of, v_rows, v, context.stream);
+  }
   const Tensor out = arena.allocate({places, settings_.hidden}, x.dtype());
   const Tensor log_sum_exp = arena.allocate({shared.sequences, settings_.heads, shared.length},
                                             accumulation_dtype(x.dtype()));

@@ -105,6 +105,7 @@ Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,
                 {{"tokens", batch.tokens, {rows}, DType::i32},
                  {"row_of", shared.row_of, {shared.sequences * shared.length}, DType::i32},
                  {"place_of", shared.place_of, {rows}, DType::i32},
+                 {"starts", shared.starts, {rows}, DType::i32},
                  {"predicting", batch.predicting, {predictions}, DType::i32},
                  {"targets", batch.targets, {predictions}, DType::i32}});
   Arena& arena = context.arena;

@@ -31,6 +31,13 @@ struct TokensToEvaluate {
   std::int64_t max_windows = 0;  // 0 = all
 };
 
+/// On a CPU as in training, so that a run's validations are repeated to the bit.
+std::int64_t windows_per_pass(SavedModel& saved) {
+  if (saved.context().stream.device().type == DeviceType::cuda)
+    return saved.limits().tokens / saved.config().model.context;
+  return shares_of(saved.config(), saved.mesh().world().size()).largest();
+}
+
 /// Cross-entropy over a token file, on rank 0's output and as members of the report. Collective.
 void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& report) {
   const std::string& path = tokens.path;
@@ -46,7 +53,7 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
   const Evaluation result = evaluate(
       saved.model(), file,
       {.context = model.context,
-       .per_batch = shares_of(saved.config(), saved.mesh().world().size()).largest(),
+       .per_batch = windows_per_pass(saved),
        .max_windows = tokens.max_windows,
        .documents = ends ? &*ends : nullptr,
        .progress = saved.mesh().world().rank() == 0 ? progress_on_stderr() : ProgressOutput{}},
@@ -64,13 +71,11 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
 std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::vector<Task> tasks,
                            Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
-  const AnsweringModel answering{
-      .model = saved.model(),
-      .mesh = saved.mesh(),
-      .context = saved.context(),
-      .dtype = saved.dtype(),
-      .tokens_per_batch = scoring_tokens(saved.config(), saved.mesh().world().size(),
-                                         saved.context().stream.device())};
+  const AnsweringModel answering{.model = saved.model(),
+                                 .mesh = saved.mesh(),
+                                 .context = saved.context(),
+                                 .dtype = saved.dtype(),
+                                 .limits = saved.limits()};
   // All of them before the first is asked: a bad item of the last is told at once.
   std::vector<PreparedTask> prepared;
   for (Task& task : tasks)
@@ -78,14 +83,15 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::v
   std::vector<TaskScores> scores;
   std::string items;
   for (const PreparedTask& task : prepared) {
-    const std::vector<TaskAnswer> answers =
+    const TaskAnswers answers =
         task.answer(answering, shows ? progress_on_stderr() : ProgressOutput{}).value();
-    scores.push_back(score(task.task(), answers));
-    items += items_jsonl(task.task(), answers);
+    scores.push_back(score(task.task(), answers.items));
+    scores.back().work = answers.work;
+    items += items_jsonl(task.task(), answers.items);
   }
   const Json json = scores_json(scores);
   for (const Json::Member& member : json.members()) report.set(member.key, member.value);
-  if (shows) std::cout << scores_table(scores);
+  if (shows) std::cout << scores_table(scores) << work_table(scores);
   return items;
 }
 

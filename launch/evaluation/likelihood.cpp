@@ -2,139 +2,75 @@
 #include "launch/evaluation/likelihood.h"
 
 #include <algorithm>
-#include <map>
-#include <numeric>
 #include <span>
-#include <tuple>
-#include <unordered_map>
 
-#include "launch/config/step_shares.h"
 #include "launch/step/token_batch.h"
 #include "runtime/copy.h"
 
 namespace polymoe {
 namespace {
 
-/// Requests that one rank answers in one pass.
-struct Pass {
-  std::vector<std::size_t> requests;
-  std::int64_t length = 0;  // inputs of the longest
-};
-
-/// Inputs that a request needs: all tokens but the last, as far as the context reaches back.
-std::int64_t inputs_of(const LikelihoodRequest& request, std::int64_t context) {
-  return std::min(static_cast<std::int64_t>(request.tokens.size()) - 1, context);
-}
-
-/// Requests in the order in which they are answered: by length, those of one group one behind the
-/// other.
-std::vector<std::size_t> ordered(const std::vector<LikelihoodRequest>& requests,
-                                 std::int64_t context) {
-  std::map<std::int64_t, std::int64_t> longest;  // of each group
-  for (const LikelihoodRequest& request : requests) {
-    std::int64_t& length = longest[request.group];
-    length = std::max(length, inputs_of(request, context));
-  }
-  std::vector<std::size_t> order(requests.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto key = [&](std::size_t i) {
-    return std::tuple(-longest[requests[i].group], requests[i].group,
-                      -inputs_of(requests[i], context));
-  };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
-  return order;
-}
-
-/// `alone`: a pass holds sequences of one length only.
-std::vector<Pass> cut(const std::vector<LikelihoodRequest>& requests, std::int64_t context,
-                      std::int64_t tokens_per_batch, bool alone) {
-  std::vector<std::size_t> order = ordered(requests, context);
-  if (alone)
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-      return inputs_of(requests[a], context) > inputs_of(requests[b], context);
-    });
-  std::vector<Pass> passes;
-  for (const std::size_t i : order) {
-    const std::int64_t inputs = inputs_of(requests[i], context);
-    // A pass may begin within a group, with a request that is shorter than those of the next.
-    const auto longest = [&](const Pass& pass) { return std::max(pass.length, inputs); };
-    const auto with_it = [](const Pass& pass) {
-      return static_cast<std::int64_t>(pass.requests.size()) + 1;
-    };
-    const bool fits = !passes.empty() &&
-                      longest(passes.back()) * with_it(passes.back()) <= tokens_per_batch &&
-                      (!alone || passes.back().length == inputs);
-    if (!fits) passes.emplace_back();
-    passes.back().length = longest(passes.back());
-    passes.back().requests.push_back(i);
-  }
-  return passes;
-}
-
 /// A pass on the host, see SharedTokenBatch. What requests have in common at their beginnings is
 /// there once.
 struct HostBatch {
-  HostBatch(const std::vector<LikelihoodRequest>& requests, const Pass& pass) {
-    row_of.assign(static_cast<std::size_t>(pass.length) * pass.requests.size(), 0);
-    std::unordered_map<std::uint64_t, std::int32_t> known;  // row by the row before it and token
+  HostBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
+            std::int64_t context) {
+    row_of.assign(static_cast<std::size_t>(pass.length * pass.sequences), 0);
+    std::span<const std::int32_t> before;  // inputs of the request before
     std::size_t first_place = 0;
     for (const std::size_t i : pass.requests) {
-      const LikelihoodRequest& request = requests[i];
-      const std::int64_t inputs = inputs_of(request, pass.length);
-      const std::int32_t* token = request.tokens.data() + request.tokens.size() - 1 - inputs;
-      const std::int64_t predicted = std::min(request.predicted, inputs);
-      std::int32_t row = -1;
-      for (std::int64_t j = 0; j < inputs; ++j, ++token) {
-        const std::uint64_t step =
-            (static_cast<std::uint64_t>(static_cast<std::uint32_t>(row)) << 32U) |
-            static_cast<std::uint32_t>(*token);
-        const auto [found, is_new] = known.emplace(step, static_cast<std::int32_t>(tokens.size()));
-        row = found->second;
-        const std::size_t place = first_place + static_cast<std::size_t>(j);
-        if (is_new) {
-          tokens.push_back(*token);
-          place_of.push_back(static_cast<std::int32_t>(place));
-        }
-        row_of[place] = row;
-        if (j >= inputs - predicted) {
-          predicting.push_back(row);
-          targets.push_back(token[1]);
-        }
+      const std::span<const std::int32_t> inputs = inputs_of(requests[i], context);
+      // Requests are in the order of their inputs: what this one shares with any of those before it
+      // shares with the last of them.
+      const auto shared =
+          static_cast<std::size_t>(std::ranges::mismatch(inputs, before).in1 - inputs.begin());
+      std::int32_t* const rows = row_of.data() + first_place;
+      if (shared > 0) std::copy_n(rows - pass.length, shared, rows);
+      for (std::size_t j = shared; j < inputs.size(); ++j) {
+        const auto row = static_cast<std::int32_t>(tokens.size());
+        rows[j] = row;
+        tokens.push_back(inputs[j]);
+        place_of.push_back(static_cast<std::int32_t>(first_place + j));
+        starts.push_back(row - static_cast<std::int32_t>(j));
       }
-      predictions.push_back(predicted);
+      const std::size_t predicted =
+          std::min(static_cast<std::size_t>(requests[i].predicted), inputs.size());
+      const std::int32_t* const target = requests[i].tokens.data() + requests[i].tokens.size();
+      predicting.insert(predicting.end(), rows + inputs.size() - predicted, rows + inputs.size());
+      targets.insert(targets.end(), target - predicted, target);
+      predictions.push_back(static_cast<std::int64_t>(predicted));
+      before = inputs;
       first_place += static_cast<std::size_t>(pass.length);
     }
   }
 
-  std::vector<std::int32_t> tokens, row_of, place_of, predicting, targets;
+  std::vector<std::int32_t> tokens, row_of, place_of, starts, predicting, targets;
   std::vector<std::int64_t> predictions;  // of each request
 };
 
-/// The losses of the predictions of a pass, in their order.
-std::vector<float> losses_of(const HostBatch& host, const Pass& pass, LanguageModel& model,
-                             ExecutionContext& context) {
+/// The losses of the predictions of a pass, in their order; not waited for.
+Tensor losses_of(const HostBatch& host, const ScoringPass& pass, LanguageModel& model,
+                 ExecutionContext& context) {
   const auto moved = [&](const std::vector<std::int32_t>& values) {
     const Tensor tensor =
         context.arena.allocate({static_cast<std::int64_t>(values.size())}, DType::i32);
     set_values(std::span(values), tensor, context.stream);
     return tensor;
   };
-  const SharedTokenBatch batch{
-      .rows = {.sequences = static_cast<std::int64_t>(pass.requests.size()),
-               .length = pass.length,
-               .row_of = moved(host.row_of),
-               .place_of = moved(host.place_of)},
-      .tokens = moved(host.tokens),
-      .predicting = moved(host.predicting),
-      .targets = moved(host.targets)};
-  return host_values<float>(model.shared_token_losses(batch, context), context.stream);
+  const SharedTokenBatch batch{.rows = {.sequences = pass.sequences,
+                                        .length = pass.length,
+                                        .row_of = moved(host.row_of),
+                                        .place_of = moved(host.place_of),
+                                        .starts = moved(host.starts)},
+                               .tokens = moved(host.tokens),
+                               .predicting = moved(host.predicting),
+                               .targets = moved(host.targets)};
+  return model.shared_token_losses(batch, context);
 }
 
-/// For models whose router drops tokens by sequence: every sequence must be complete.
-std::vector<float> losses_of_whole(const HostBatch& host, const Pass& pass, LanguageModel& model,
-                                   ExecutionContext& context) {
-  std::vector<std::size_t> places;  // of the predictions
+/// The losses of all places of a pass whose sequences are complete; not waited for.
+Tensor losses_of_whole(const HostBatch& host, const ScoringPass& pass, LanguageModel& model,
+                       ExecutionContext& context) {
   const auto fill = [&](const TokenRows& to) {
     std::fill_n(to.targets, host.row_of.size(), -1);
     for (std::size_t i = 0; i < host.row_of.size(); ++i)
@@ -142,78 +78,100 @@ std::vector<float> losses_of_whole(const HostBatch& host, const Pass& pass, Lang
     std::size_t next = 0;
     for (std::size_t s = 0; s < pass.requests.size(); ++s) {
       const auto end = static_cast<std::size_t>(pass.length) * (s + 1);
-      const auto count = static_cast<std::size_t>(host.predictions[s]);
-      for (std::size_t place = end - count; place < end; ++place) {
+      for (auto place = end - static_cast<std::size_t>(host.predictions[s]); place < end; ++place)
         to.targets[place] = host.targets[next++];
-        places.push_back(place);
-      }
     }
   };
-  const TokenBatch batch = make_batch(
-      {.sequences = static_cast<std::int64_t>(pass.requests.size()), .length = pass.length}, fill,
-      context);
-  const std::vector<float> all =
-      host_values<float>(model.token_losses(batch, context), context.stream);
-  std::vector<float> losses;
-  for (const std::size_t place : places) losses.push_back(all[place]);
-  return losses;
+  return model.token_losses(
+      make_batch({.sequences = pass.sequences, .length = pass.length}, fill, context), context);
 }
 
-bool drops_tokens(const ModelConfig& config) {
-  return config.moe.experts > 0 && config.moe.capacity_factor > 0.0;
-}
+/// Passes that a rank works off: what the host does for one is done while a GPU computes the one
+/// before.
+class PassWork {
+ public:
+  PassWork(const AnsweringModel& answering, const std::vector<LikelihoodRequest>& requests)
+      : answering_(answering),
+        requests_(requests),
+        whole_(drops_tokens(answering.model.config())),
+        likelihoods_(requests.size(), 0.0) {}
 
-void answer(const AnsweringModel& answering, const std::vector<LikelihoodRequest>& requests,
-            const Pass& pass, double* likelihoods) {
-  ExecutionContext& context = answering.context;
-  const Arena::Scope scope(context.arena);
-  const HostBatch host(requests, pass);
-  const std::vector<float> losses = drops_tokens(answering.model.config())
-                                        ? losses_of_whole(host, pass, answering.model, context)
-                                        : losses_of(host, pass, answering.model, context);
-  std::size_t at = 0;
-  for (std::size_t s = 0; s < pass.requests.size(); ++s) {
-    double sum = 0.0;
-    for (std::int64_t j = 0; j < host.predictions[s]; ++j) sum -= static_cast<double>(losses[at++]);
-    likelihoods[pass.requests[s]] = sum;
+  HostBatch prepare(const ScoringPass& pass) const {
+    return HostBatch(requests_, pass, answering_.model.config().context);
   }
-}
+  Tensor start(const HostBatch& host, const ScoringPass& pass) {
+    tokens_ += static_cast<std::int64_t>(whole_ ? host.row_of.size() : host.tokens.size());
+    return (whole_ ? losses_of_whole : losses_of)(host, pass, answering_.model, answering_.context);
+  }
+  void finish(const HostBatch& host, const ScoringPass& pass, const Tensor& losses) {
+    const std::vector<float> values = host_values<float>(losses, answering_.context.stream);
+    std::size_t next = 0;
+    for (std::size_t s = 0; s < pass.requests.size(); ++s) {
+      const auto count = static_cast<std::size_t>(host.predictions[s]);
+      // A whole sequence has a loss at every place, the predictions' at its end.
+      if (whole_) next = static_cast<std::size_t>(pass.length) * (s + 1) - count;
+      double sum = 0.0;
+      for (std::size_t j = 0; j < count; ++j) sum -= static_cast<double>(values[next++]);
+      likelihoods_[pass.requests[s]] = sum;
+    }
+  }
+
+  /// Of all ranks.
+  Likelihoods result() {
+    likelihoods_.push_back(static_cast<double>(tokens_));
+    answering_.mesh.world().all_reduce(
+        Tensor(likelihoods_.data(), {static_cast<std::int64_t>(likelihoods_.size())}, DType::f64,
+               Device::cpu()),
+        Reduction::sum, answering_.context.stream);
+    Likelihoods result{.values = std::move(likelihoods_)};
+    result.computed_tokens = static_cast<std::int64_t>(result.values.back());
+    result.values.pop_back();
+    return result;
+  }
+
+ private:
+  const AnsweringModel& answering_;
+  const std::vector<LikelihoodRequest>& requests_;
+  const bool whole_;
+  std::vector<double> likelihoods_;
+  std::int64_t tokens_ = 0;
+};
 
 }  // namespace
 
-std::int64_t scoring_tokens(const Config& config, int ranks, Device device) {
-  const std::int64_t context = config.model.context;
-  if (device.type == DeviceType::cuda) return shares_of(config, ranks).largest() * context;
-  constexpr std::int64_t most = 8192;
-  return std::max(context, std::min(most, config.train.global_batch * context));
-}
-
-std::optional<std::vector<double>> log_likelihoods(
-    const AnsweringModel& answering, const std::vector<LikelihoodRequest>& requests,
-    const std::function<void(std::int64_t)>& advance) {
-  const std::int64_t context = answering.model.config().context;
-  const std::vector<Pass> passes =
-      cut(requests, context, std::max(answering.tokens_per_batch, context),
-          drops_tokens(answering.model.config()));
-  Communicator& world = answering.mesh.world();
+std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
+                                           const std::vector<LikelihoodRequest>& requests,
+                                           const std::function<void(std::int64_t)>& advance) {
+  const ModelConfig& config = answering.model.config();
+  const std::vector<ScoringPass> passes =
+      cut_into_passes(requests, {.context = config.context,
+                                 .limits = answering.limits,
+                                 .equal_lengths = drops_tokens(config)});
+  const Communicator& world = answering.mesh.world();
   const auto ranks = static_cast<std::size_t>(world.size());
-  std::vector<double> likelihoods(requests.size(), 0.0);
+  // A rank that has none left joins with no sequences.
+  const auto mine = [&](std::size_t first) {
+    const std::size_t own = first + static_cast<std::size_t>(world.rank());
+    return own < passes.size() ? passes[own]
+                               : ScoringPass{.requests = {}, .length = passes[first].length};
+  };
+  PassWork work(answering, requests);
+  std::optional<HostBatch> next;
   for (std::size_t first = 0; first < passes.size(); first += ranks) {
     if (answering.leave && answering.leave()) return std::nullopt;
-    // A rank that has none left joins with no sequences.
-    const std::size_t mine = first + static_cast<std::size_t>(world.rank());
-    const Pass none{.requests = {}, .length = passes[first].length};
-    answer(answering, requests, mine < passes.size() ? passes[mine] : none, likelihoods.data());
+    const Arena::Scope scope(answering.context.arena);
+    const ScoringPass pass = mine(first);
+    const HostBatch host = next ? std::move(*next) : work.prepare(pass);
+    const Tensor losses = work.start(host, pass);
+    next.reset();
+    if (first + ranks < passes.size()) next.emplace(work.prepare(mine(first + ranks)));
+    work.finish(host, pass, losses);
     std::int64_t done = 0;
     for (std::size_t i = first; i < std::min(first + ranks, passes.size()); ++i)
       done += static_cast<std::int64_t>(passes[i].requests.size());
     if (advance) advance(done);
   }
-  if (!likelihoods.empty())
-    world.all_reduce(Tensor(likelihoods.data(), {static_cast<std::int64_t>(likelihoods.size())},
-                            DType::f64, Device::cpu()),
-                     Reduction::sum, answering.context.stream);
-  return likelihoods;
+  return work.result();
 }
 
 }  // namespace polymoe

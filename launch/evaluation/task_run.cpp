@@ -4,8 +4,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <chrono>
+#include <iterator>
 #include <utility>
 
+#include "kernels/cpu/parallel_for.h"
 #include "launch/inference/sampler.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
@@ -17,23 +20,47 @@ namespace {
   throw InputFileError(fmt::format("{}, line {}", task.path.string(), item.line), cause);
 }
 
-/// Context and continuation as tokens, the continuation's predicted.
-LikelihoodRequest encode(const Tokenizer& tokenizer, std::string context, const std::string& text) {
-  std::string continuation = text;
-  while (context.ends_with(' ')) {
-    context.pop_back();
-    continuation.insert(0, " ");
+/// Seconds since it was made.
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
   }
-  LikelihoodRequest request;
-  std::vector<std::int32_t> front = tokenizer.before_text();
-  request.tokens = front;
-  tokenizer.encode(context, front);
-  tokenizer.encode(context + continuation, request.tokens);
-  request.predicted =
-      static_cast<std::int64_t>(request.tokens.size()) - static_cast<std::int64_t>(front.size());
-  if (front.empty()) request.tokens.insert(request.tokens.begin(), tokenizer.end_of_document());
-  return request;
-}
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+/// Contexts with their continuations as tokens; a context that comes again is encoded once.
+class ContextEncoder {
+ public:
+  explicit ContextEncoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+
+  /// The continuation's tokens are those that are predicted.
+  LikelihoodRequest encode(std::string context, const std::string& text) {
+    std::string continuation = text;
+    while (context.ends_with(' ')) {
+      context.pop_back();
+      continuation.insert(0, " ");
+    }
+    if (front_.empty() || context != context_) {
+      front_ = tokenizer_.before_text();
+      tokenizer_.encode(context, front_);
+    }
+    LikelihoodRequest request{.tokens = tokenizer_.before_text()};
+    tokenizer_.encode(context + continuation, request.tokens);
+    request.predicted =
+        static_cast<std::int64_t>(request.tokens.size()) - static_cast<std::int64_t>(front_.size());
+    if (front_.empty()) request.tokens.insert(request.tokens.begin(), tokenizer_.end_of_document());
+    context_ = std::move(context);
+    return request;
+  }
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::string context_;
+  std::vector<std::int32_t> front_;  // of that context
+};
 
 /// The text before the first of the ends; whether there is one.
 bool cut_at_end(std::string& text, const std::vector<std::string>& ends) {
@@ -44,19 +71,25 @@ bool cut_at_end(std::string& text, const std::vector<std::string>& ends) {
   return true;
 }
 
+struct GeneratedAnswer {
+  std::string text = {};
+  std::int64_t tokens = 0;  // that the model was given
+};
+
 /// Every rank runs the model on the same tokens, as its experts need it.
-std::string generate(const AnsweringModel& answering, const Tokenizer& tokenizer,
-                     const TaskItem& item, std::vector<std::int32_t> ids) {
+GeneratedAnswer generate(const AnsweringModel& answering, const Tokenizer& tokenizer,
+                         const TaskItem& item, std::vector<std::int32_t> ids) {
   const ModelConfig& config = answering.model.config();
   ExecutionContext& context = answering.context;
   DecodingCache cache(config, config.context, answering.dtype, context.stream.device());
   Sampler sampler({.temperature = 0.0});
   std::vector<std::int32_t> generated;
-  std::string text;
+  GeneratedAnswer answer;
   const std::int64_t most =
       std::min(item.max_tokens, config.context - static_cast<std::int64_t>(ids.size()));
   for (std::int64_t i = 0; i < most; ++i) {
     const Arena::Scope scope(context.arena);
+    answer.tokens += static_cast<std::int64_t>(ids.size());
     const Tensor tokens =
         context.arena.allocate({static_cast<std::int64_t>(ids.size())}, DType::i32);
     set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
@@ -68,101 +101,135 @@ std::string generate(const AnsweringModel& answering, const Tokenizer& tokenizer
                                      context.stream);
     if (id == tokenizer.end_of_document()) break;
     generated.push_back(id);
-    text = tokenizer.decode(generated);
-    if (cut_at_end(text, item.until)) break;
+    answer.text = tokenizer.decode(generated);
+    if (cut_at_end(answer.text, item.until)) break;
     ids.assign(1, id);
   }
-  return text;
+  return answer;
 }
 
 }  // namespace
 
+struct PreparedTask::EncodedItem {
+  const TaskItem& item;
+  std::size_t number = 0;
+  TaskAnswer blank = {};
+  std::vector<std::int32_t> context = {};  // of an answer to generate
+  std::vector<LikelihoodRequest> requests = {};
+  std::vector<Place> places = {};
+  std::string fault = {};
+};
+
 PreparedTask::PreparedTask(Task task, const Tokenizer& tokenizer, std::int64_t window)
-    : task_(std::move(task)), tokenizer_(tokenizer), window_(window), blank_(task_.items.size()) {
+    : task_(std::move(task)), tokenizer_(tokenizer), window_(window) {
+  const Stopwatch watch;
+  std::vector<EncodedItem> encoded;
   for (std::size_t i = 0; i < task_.items.size(); ++i)
-    if (task_.generates)
-      add_context(i);
-    else
-      add_choices(i);
-}
-
-void PreparedTask::add_context(std::size_t i) {
-  const TaskItem& item = task_.items[i];
-  std::vector<std::int32_t> ids = tokenizer_.encode_prompt(item.context);
-  const std::int64_t room = std::max<std::int64_t>(window_ - item.max_tokens, 1);
-  if (static_cast<std::int64_t>(ids.size()) > room) {
-    ids.erase(ids.begin(), ids.end() - room);
-    blank_[i].cut = true;
+    encoded.push_back({.item = task_.items[i], .number = i});
+  cpu::parallel_for(static_cast<std::int64_t>(encoded.size()), [&](std::int64_t i) {
+    EncodedItem& one = encoded[static_cast<std::size_t>(i)];
+    task_.generates ? encode_context(one) : encode_choices(one);
+  });
+  for (EncodedItem& one : encoded) {
+    // The first of them, whichever thread came to what.
+    if (!one.fault.empty()) fail(task_, one.item, one.fault);
+    blank_.push_back(std::move(one.blank));
+    contexts_.push_back(std::move(one.context));
+    std::ranges::move(one.requests, std::back_inserter(requests_));
+    places_.insert(places_.end(), one.places.begin(), one.places.end());
   }
-  contexts_.push_back(std::move(ids));
+  preparing_seconds_ = watch.seconds();
 }
 
-void PreparedTask::add_choices(std::size_t i) {
-  const TaskItem& item = task_.items[i];
-  TaskAnswer& answer = blank_[i];
+void PreparedTask::encode_context(EncodedItem& to) const {
+  to.context = tokenizer_.encode_prompt(to.item.context);
+  const std::int64_t room = std::max<std::int64_t>(window_ - to.item.max_tokens, 1);
+  if (static_cast<std::int64_t>(to.context.size()) <= room) return;
+  to.context.erase(to.context.begin(), to.context.end() - room);
+  to.blank.cut = true;
+}
+
+void PreparedTask::encode_choices(EncodedItem& to) const {
+  const TaskItem& item = to.item;
+  TaskAnswer& answer = to.blank;
   answer.log_likelihoods.resize(item.choices.size());
   answer.without_question.resize(item.contexts_without.size());
+  ContextEncoder with_question(tokenizer_), without_question(tokenizer_);
   for (std::size_t c = 0; c < item.choices.size(); ++c) {
-    const LikelihoodRequest request =
-        add(item.context_of(c), {.item = i, .choice = c, .without_question = false});
+    const Place place{.item = to.number, .choice = c, .without_question = false};
+    LikelihoodRequest request = with_question.encode(item.context_of(c), item.choices[c]);
     answer.tokens.push_back(request.predicted);
     answer.cut = answer.cut || static_cast<std::int64_t>(request.tokens.size()) - 1 > window_;
-    if (!item.contexts_without.empty())
-      add(item.contexts_without[c], {.item = i, .choice = c, .without_question = true});
+    add_request(to, std::move(request), place);
+    if (item.contexts_without.empty()) continue;
+    add_request(to, without_question.encode(item.contexts_without[c], item.choices[c]),
+                {.item = to.number, .choice = c, .without_question = true});
   }
 }
 
-/// The whole of it.
-LikelihoodRequest PreparedTask::add(const std::string& context, const Place& place) {
-  const TaskItem& item = task_.items[place.item];
-  LikelihoodRequest request = encode(tokenizer_, context, item.choices[place.choice]);
-  if (request.predicted < 1)
-    fail(task_, item,
-         fmt::format("choice {} has no tokens of its own after its context", place.choice));
-  request.group = static_cast<std::int64_t>(place.item);
+void PreparedTask::add_request(EncodedItem& to, LikelihoodRequest request,
+                               const Place& place) const {
+  if (request.predicted < 1) {
+    if (to.fault.empty())
+      to.fault = fmt::format("choice {} has no tokens of its own after its context", place.choice);
+    return;
+  }
+  // What is asked with the question and without it has nothing in common.
+  request.group = static_cast<std::int64_t>(2 * place.item) + (place.without_question ? 1 : 0);
   // What is longer than the window is predicted in parts, each from what stands before it.
   const std::int64_t most = std::max<std::int64_t>(1, window_ / 2);
-  LikelihoodRequest part = request;
-  for (std::int64_t left = request.predicted; left > 0; left -= part.predicted) {
+  for (std::int64_t left = request.predicted, predicted = 0; left > 0; left -= predicted) {
     const auto end = request.tokens.end() - left;
-    part.predicted = request.predicted > window_ ? std::min(left, most) : left;
+    predicted = request.predicted > window_ ? std::min(left, most) : left;
     // No pass reads what lies further back than the window.
-    const auto begin = end + part.predicted - request.tokens.begin() > window_ + 1
-                           ? end + part.predicted - (window_ + 1)
+    const auto begin = end + predicted - request.tokens.begin() > window_ + 1
+                           ? end + predicted - (window_ + 1)
                            : request.tokens.begin();
-    part.tokens.assign(begin, end + part.predicted);
-    requests_.push_back(part);
-    places_.push_back(place);
+    to.requests.push_back(
+        {.tokens = {begin, end + predicted}, .predicted = predicted, .group = request.group});
+    to.places.push_back(place);
   }
-  return request;
 }
 
-std::optional<std::vector<TaskAnswer>> PreparedTask::answer(const AnsweringModel& answering,
-                                                            const ProgressOutput& output) const {
-  std::vector<TaskAnswer> answers = blank_;
-  if (task_.generates) {
-    Progress shown(output, {.what = task_.name,
-                            .total = static_cast<std::int64_t>(task_.items.size()),
-                            .unit = "items"});
-    for (std::size_t i = 0; i < answers.size(); ++i) {
-      if (answering.leave && answering.leave()) return std::nullopt;
-      answers[i].generated = generate(answering, tokenizer_, task_.items[i], contexts_[i]);
-      shown.advance();
-    }
-    return answers;
+std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answering,
+                                                   const ProgressOutput& output) const {
+  TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
+  const Stopwatch watch;
+  Progress progress(output, {.what = task_.name,
+                             .total = static_cast<std::int64_t>(task_.items.size()),
+                             .unit = "items"});
+  for (std::size_t i = 0; i < blank_.size(); ++i) {
+    if (answering.leave && answering.leave()) return std::nullopt;
+    const GeneratedAnswer answer = generate(answering, tokenizer_, task_.items[i], contexts_[i]);
+    answers.items[i].generated = answer.text;
+    answers.work.tokens += answer.tokens;
+    progress.advance();
   }
+  answers.work.computed_tokens = answers.work.tokens;
+  answers.work.model_seconds = watch.seconds();
+  return answers;
+}
+
+std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
+                                                const ProgressOutput& output) const {
+  if (task_.generates) return generated(answering, output);
+  TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
+  const Stopwatch watch;
   Progress progress(output, {.what = task_.name,
                              .total = static_cast<std::int64_t>(requests_.size()),
                              .unit = "requests"});
-  const auto values =
+  const auto found =
       log_likelihoods(answering, requests_, [&](std::int64_t count) { progress.advance(count); });
-  if (!values) return std::nullopt;
-  for (std::size_t i = 0; i < values->size(); ++i) {
+  if (!found) return std::nullopt;
+  for (std::size_t i = 0; i < places_.size(); ++i) {
     const Place& place = places_[i];
-    TaskAnswer& answer = answers[place.item];
+    TaskAnswer& answer = answers.items[place.item];
     (place.without_question ? answer.without_question : answer.log_likelihoods)[place.choice] +=
-        (*values)[i];
+        found->values[i];
+    answers.work.tokens += static_cast<std::int64_t>(inputs_of(requests_[i], window_).size());
   }
+  answers.work.computed_tokens = found->computed_tokens;
+  answers.work.model_seconds = watch.seconds();
   return answers;
 }
 

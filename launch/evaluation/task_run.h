@@ -12,7 +12,13 @@
 
 namespace polymoe {
 
-/// A task's items as tokens: prepared once, answered as often as is wanted.
+/// What a model said to a task's items, and what that took.
+struct TaskAnswers {
+  std::vector<TaskAnswer> items;
+  ScoringWork work;
+};
+
+/// A task's items as tokens: prepared once, by all threads, answered as often as is wanted.
 ///
 /// Context and continuation are encoded together and split where the context alone ends; blanks at
 /// the end of a context go to the continuation. An empty context is the end of a document. A context
@@ -29,8 +35,8 @@ class PreparedTask {
 
   /// The model's answers, the same on every rank; with progress on `output`. Nothing where
   /// `answering.leave` said so. Collective over the mesh.
-  std::optional<std::vector<TaskAnswer>> answer(const AnsweringModel& answering,
-                                                const ProgressOutput& output) const;
+  std::optional<TaskAnswers> answer(const AnsweringModel& answering,
+                                    const ProgressOutput& output) const;
 
  private:
   /// Whose likelihood a request is part of.
@@ -39,9 +45,14 @@ class PreparedTask {
     bool without_question = false;
   };
 
-  void add_context(std::size_t i);
-  void add_choices(std::size_t i);
-  LikelihoodRequest add(const std::string& context, const Place& place);
+  /// What becomes of an item, whatever the others are.
+  struct EncodedItem;
+  void encode_context(EncodedItem& to) const;
+  void encode_choices(EncodedItem& to) const;
+  void add_request(EncodedItem& to, LikelihoodRequest request, const Place& place) const;
+
+  std::optional<TaskAnswers> generated(const AnsweringModel& answering,
+                                       const ProgressOutput& output) const;
 
   Task task_;
   const Tokenizer& tokenizer_;
@@ -50,6 +61,7 @@ class PreparedTask {
   std::vector<std::vector<std::int32_t>> contexts_;  // of answers to generate
   std::vector<LikelihoodRequest> requests_;
   std::vector<Place> places_;  // of the requests
+  double preparing_seconds_ = 0.0;
 };
 
 }  // namespace polymoe

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <string_view>
 
+#include "launch/config/values.h"
 #include "launch/data/unicode_text.h"
 
 namespace polymoe {
@@ -161,8 +163,32 @@ std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskS
 
 namespace {
 
+constexpr std::string_view macro_name = "macro average";
+
 void set_share(Json& json, const std::string& name, const Share& share) {
   json.set(name, share.value).set(name + "_stderr", share.error);
+}
+
+/// 0 where nothing was computed.
+double tokens_per_second(const ScoringWork& work) {
+  return work.model_seconds > 0.0 ? static_cast<double>(work.computed_tokens) / work.model_seconds
+                                  : 0.0;
+}
+
+Json work_json(const ScoringWork& work) {
+  Json json = Json::object();
+  json.set("tokens", work.tokens)
+      .set("computed_tokens", work.computed_tokens)
+      .set("preparing_seconds", work.preparing_seconds)
+      .set("model_seconds", work.model_seconds)
+      .set("computed_tokens_per_second", tokens_per_second(work));
+  return json;
+}
+
+std::size_t name_width(const std::vector<TaskScores>& scores) {
+  std::size_t width = macro_name.size();
+  for (const TaskScores& task : scores) width = std::max(width, task.name.size());
+  return width;
 }
 
 std::string text_of(const std::string& name, const Share& share) {
@@ -181,6 +207,7 @@ Json scores_json(const std::vector<TaskScores>& scores) {
         .set("cut_contexts", task.cut);
     for (const auto& [name, share] : task.shares()) set_share(row, name, share);
     if (task.bits_per_byte) set_share(row, "bits_per_byte", *task.bits_per_byte);
+    if (task.work) row.set("work", work_json(*task.work));
     tasks.add(std::move(row));
   }
   Json macro = Json::object();
@@ -218,8 +245,7 @@ std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers
 }
 
 std::string scores_table(const std::vector<TaskScores>& scores) {
-  std::size_t width = std::string("macro average").size();
-  for (const TaskScores& task : scores) width = std::max(width, task.name.size());
+  const std::size_t width = name_width(scores);
   std::string text;
   for (const TaskScores& task : scores) {
     text += fmt::format("{:<{}}  {:>6} items", task.name, width, task.items);
@@ -229,9 +255,25 @@ std::string scores_table(const std::vector<TaskScores>& scores) {
     text += "\n";
   }
   if (scores.size() > 1) {
-    text += fmt::format("{:<{}}  {:>6} tasks", "macro average", width, scores.size());
+    text += fmt::format("{:<{}}  {:>6} tasks", macro_name, width, scores.size());
     for (const auto& [name, share] : macro_average(scores)) text += text_of(name, share);
     text += "\n";
+  }
+  return text;
+}
+
+std::string work_table(const std::vector<TaskScores>& scores) {
+  const std::size_t width = name_width(scores);
+  std::string text;
+  for (const TaskScores& task : scores) {
+    if (!task.work) continue;
+    const ScoringWork& work = *task.work;
+    text += fmt::format(
+        "{:<{}}  {} tokens, {} computed in {:.1f} s: {} a second; texts to tokens {:.1f} s\n",
+        task.name, width, with_separators(work.tokens), with_separators(work.computed_tokens),
+        work.model_seconds,
+        with_separators(static_cast<std::int64_t>(std::llround(tokens_per_second(work)))),
+        work.preparing_seconds);
   }
   return text;
 }

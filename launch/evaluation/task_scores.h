@@ -36,6 +36,14 @@ struct Share {
   double error = 0.0;
 };
 
+/// What the answers to a task took.
+struct ScoringWork {
+  double preparing_seconds = 0.0;    // texts to tokens
+  double model_seconds = 0.0;        // tokens to answers, on all ranks together
+  std::int64_t tokens = 0;           // that the model was given, as far as its window reaches
+  std::int64_t computed_tokens = 0;  // of them: what requests have in common is computed once
+};
+
 struct TaskScores {
   std::string name = {};
   std::int64_t items = 0;
@@ -48,6 +56,7 @@ struct TaskScores {
   /// linearisation (Cochran, Sampling Techniques, 6.3). None of a single item.
   std::optional<Share> bits_per_byte = {};
   std::optional<Share> exact_match = {};
+  std::optional<ScoringWork> work = {};
 
   /// The scores by name: "acc", "acc_per_char", "acc_per_byte", "acc_per_token", "acc_uncond",
   /// "exact_match".
@@ -60,11 +69,13 @@ TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers);
 /// error is sqrt(sum of their squared errors) / their number: that of these tasks, not of others.
 std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskScores>& scores);
 
-/// {"tasks": [...], "macro": {...}}.
+/// {"tasks": [...], "macro": {...}}; a task's "work" where it is known.
 Json scores_json(const std::vector<TaskScores>& scores);
 /// A line of JSON per item: task, line in its file, what the model said and chose, what is right.
 std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers);
 /// A table for people, a line a task.
 std::string scores_table(const std::vector<TaskScores>& scores);
+/// What they took, a line a task.
+std::string work_table(const std::vector<TaskScores>& scores);
 
 }  // namespace polymoe

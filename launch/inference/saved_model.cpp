@@ -11,7 +11,6 @@
 #include "launch/checkpoints/resume.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/node_threads.h"
-#include "launch/step/arena_size.h"
 #include "runtime/log.h"
 
 namespace polymoe {
@@ -55,8 +54,8 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
       mesh_(make_mesh(config_, std::move(world))),
       store_(mesh_),
       model_(config_.model, mesh_, store_),
-      execution_({.device = options.device,
-                  .capacity = inference_arena_bytes(config_, mesh_, options.device)}) {
+      arena_(inference_arena(config_, mesh_, options.device)),
+      execution_({.device = options.device, .capacity = arena_.bytes}) {
   omp_set_num_threads(options.threads > 0 ? allowed_threads(options.threads)
                                           : threads_per_rank(mesh_.world()));
   store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),

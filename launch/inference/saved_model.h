@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "launch/config/config.h"
+#include "launch/step/arena_size.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/communication/process_mesh.h"
@@ -37,6 +38,8 @@ class SavedModel {
   /// What parameters and activations are held in.
   DType dtype() const { return store_.dtype(); }
   ExecutionContext& context() { return execution_.context(); }
+  /// Of the passes that its arena has room for.
+  const PassLimits& limits() const { return arena_.limits; }
 
   /// The orderly, collective end.
   void shutdown() { mesh_.shutdown(); }
@@ -47,6 +50,7 @@ class SavedModel {
   ProcessMesh mesh_;
   ParameterStore store_;
   LanguageModel model_;
+  InferenceArena arena_;
   Execution execution_;
 };
 

@@ -206,7 +206,8 @@ void add_tasks(Page& page, const std::vector<Run>& runs) {
   std::vector<std::string> keys = keys_of(runs, "eval/");
   // One normalisation of each task, and what stands alone.
   std::erase_if(keys, [](const std::string& key) {
-    return key.find("/acc_") != std::string::npos && !key.ends_with("/acc_per_char");
+    return key.ends_with("_stderr") ||
+           (key.find("/acc_") != std::string::npos && !key.ends_with("/acc_per_char"));
   });
   if (keys.empty()) return;
   page.heading("Tasks");

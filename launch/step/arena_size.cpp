@@ -31,9 +31,21 @@ std::size_t training_arena_bytes(const Config& config, const ProcessMesh& mesh,
   return gpu_arena_bytes(plan, free / static_cast<std::size_t>(place.device_sharers));
 }
 
-std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device) {
-  if (device.type != DeviceType::cuda) return usable_bytes();
-  return plan_inference(config, mesh.world().size(), mesh.expert_parallel(), device.type);
+InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device) {
+  if (device.type != DeviceType::cuda)
+    return {.limits = training_pass_limits(config, mesh.world().size(), device),
+            .bytes = usable_bytes()};
+  constexpr std::int64_t busy_tokens = 32768;
+  // Other ranks, and others, may compute on it too.
+  constexpr std::size_t parts = 4;
+  const std::size_t free = cuda::memory_info(device.index).free;
+  for (std::int64_t tokens = busy_tokens;; tokens /= 2) {
+    const PassLimits limits = gpu_pass_limits(config, tokens);
+    const InferenceMemory memory = plan_inference(config, mesh, device.type, limits);
+    const bool fits = memory.parameters + parts * memory.activations <= free;
+    if (fits || tokens <= config.model.context)
+      return {.limits = limits, .bytes = memory.activations};
+  }
 }
 
 std::size_t bench_arena_bytes(const MemoryPlan& plan, bool with_model, Communicator& world,

@@ -24,8 +24,15 @@ struct RankDevice {
 std::size_t training_arena_bytes(const Config& config, const ProcessMesh& mesh,
                                  const RankDevice& place);
 
-/// For evaluation and generation: of a GPU the plan's need.
-std::size_t inference_arena_bytes(const Config& config, const ProcessMesh& mesh, Device device);
+/// For evaluation and generation.
+struct InferenceArena {
+  PassLimits limits;
+  std::size_t bytes = 0;
+};
+
+/// Asked before the model takes memory: of a GPU the plan's need, for passes that keep it busy as
+/// far as they leave it most of its memory.
+InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device);
 
 /// For measurements, asked before the model takes memory: of a GPU what is free, less what
 /// libraries take and, `with_model`, what the planned model takes. Collective over `world`. Throws

@@ -49,6 +49,21 @@ void measure_losses(LanguageModel& model, const Config& config, std::int64_t seq
                      context);
 }
 
+void measure_shared_losses(LanguageModel& model, const PassLimits& limits,
+                           ExecutionContext& context) {
+  const Arena::Scope scope(context.arena);
+  const auto ids = [&](std::int64_t count) { return context.arena.allocate({count}, DType::i32); };
+  model.shared_token_losses({.rows = {.sequences = 1,
+                                      .length = limits.places,
+                                      .row_of = ids(limits.places),
+                                      .place_of = ids(limits.tokens),
+                                      .starts = ids(limits.tokens)},
+                             .tokens = ids(limits.tokens),
+                             .predicting = ids(limits.tokens),
+                             .targets = ids(limits.tokens)},
+                            context);
+}
+
 }  // namespace
 
 std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces) {
@@ -114,9 +129,11 @@ std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
   return plan.activations;
 }
 
-std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
-                           DeviceType backend) {
-  const ProcessMesh mesh(make_planning_world(0, ranks, expert_parallel), expert_parallel);
+InferenceMemory plan_inference(const Config& config, const ProcessMesh& layout, DeviceType backend,
+                               const PassLimits& limits) {
+  const int expert_parallel = layout.expert_parallel();
+  const ProcessMesh mesh(make_planning_world(0, layout.world().size(), expert_parallel),
+                         expert_parallel);
   const Device device = Device::meta(backend);
   const DType dtype =
       compute_dtype(backend == DeviceType::cpu ? Precision::f32 : config.train.precision, backend);
@@ -125,12 +142,16 @@ std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
   store.allocate(dtype, device);
   Execution execution({.device = device});
   ExecutionContext& context = execution.context();
-  measure_losses(model, config, shares_of(config, ranks).largest(), context);
+  measure_losses(model, config, limits.tokens / config.model.context, context);
+  if (!drops_tokens(config.model)) measure_shared_losses(model, limits, context);
   const Arena::Scope scope(context.arena);
   DecodingCache cache(config.model, config.model.context, dtype, device);
   model.next_token_logits(context.arena.allocate({config.model.context}, DType::i32), cache,
                           context);
-  return context.arena.high_water();
+  InferenceMemory memory{.activations = context.arena.high_water()};
+  for (const ParameterScope parameters : all_parameter_scopes)
+    memory.parameters += store.values(parameters).bytes();
+  return memory;
 }
 
 }  // namespace polymoe

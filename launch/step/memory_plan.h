@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "launch/config/config.h"
+#include "launch/step/pass_limits.h"
 #include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/communication/process_mesh.h"
 
 namespace polymoe {
 
@@ -53,9 +55,14 @@ MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
 /// and the keys that lower them when the plan does not fit `free` bytes.
 std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free);
 
-/// The most that lives at once in the arena of a rank that only evaluates or generates: batches of
-/// the largest share of a step, prompts of the whole context.
-std::size_t plan_inference(const Config& config, int ranks, int expert_parallel,
-                           DeviceType backend);
+/// Bytes of a rank that only evaluates or generates.
+struct InferenceMemory {
+  std::size_t parameters = 0;
+  std::size_t activations = 0;  // the most that lives at once in the arena
+};
+
+/// For passes within `limits`, and prompts of the whole context.
+InferenceMemory plan_inference(const Config& config, const ProcessMesh& layout, DeviceType backend,
+                               const PassLimits& limits);
 
 }  // namespace polymoe

@@ -60,8 +60,8 @@ void RunEvaluation::score_tasks(StepMetrics& metrics) {
                       .mesh = run_.mesh,
                       .context = run_.context,
                       .dtype = run_.model.parameters().dtype(),
-                      .tokens_per_batch = scoring_tokens(run_.config, run_.mesh.world().size(),
-                                                         run_.context.stream.device()),
+                      .limits = training_pass_limits(run_.config, run_.mesh.world().size(),
+                                                     run_.context.stream.device()),
                       .leave = leave_});
   if (!scores) {
     run_.log.info(fmt::format("the scoring of step {} is left", metrics.step));

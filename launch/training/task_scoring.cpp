@@ -33,18 +33,19 @@ std::optional<TaskScoring::Scores> TaskScoring::score(const AnsweringModel& answ
   for (const PreparedTask& task : tasks_) {
     const auto answers = task.answer(answering, {});
     if (!answers) return std::nullopt;
-    scores.push_back(polymoe::score(task.task(), *answers));
+    scores.push_back(polymoe::score(task.task(), answers->items));
   }
   Scores result{.values = {}, .table = scores_table(scores)};
+  const auto add = [&](const std::string& name, const Share& share) {
+    result.values.emplace_back(name, share.value);
+    result.values.emplace_back(name + "_stderr", share.error);
+  };
   for (const TaskScores& task : scores) {
-    for (const auto& [name, share] : task.shares())
-      result.values.emplace_back(task.name + "/" + name, share.value);
-    if (task.bits_per_byte)
-      result.values.emplace_back(task.name + "/bits_per_byte", task.bits_per_byte->value);
+    for (const auto& [name, share] : task.shares()) add(task.name + "/" + name, share);
+    if (task.bits_per_byte) add(task.name + "/bits_per_byte", *task.bits_per_byte);
   }
   if (scores.size() > 1)
-    for (const auto& [name, share] : macro_average(scores))
-      result.values.emplace_back("macro/" + name, share.value);
+    for (const auto& [name, share] : macro_average(scores)) add("macro/" + name, share);
   return result;
 }
 

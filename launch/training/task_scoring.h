@@ -21,7 +21,7 @@ namespace polymoe {
 class TaskScoring {
  public:
   struct Scores {
-    std::vector<std::pair<std::string, double>> values;  // "NAME/acc", "macro/acc", ...
+    std::vector<std::pair<std::string, double>> values;  // "NAME/acc", "NAME/acc_stderr", ...
     std::string table;                                   // for people, a line a task
   };
 

@@ -25,7 +25,7 @@ class ReferenceScoresTest : public testing::Test {
                       {.from = fixtures / "tasks", .to = directory_.path() / "run", .ranks = 1})
                       .checkpoint;
   }
-  std::vector<TaskAnswer> answers(const Task& task, int ranks, std::int64_t tokens_per_batch) {
+  std::vector<TaskAnswer> answers(const Task& task, int ranks, const PassLimits& limits) {
     std::vector<TaskAnswer> result;
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       const int rank = world->rank();
@@ -35,10 +35,11 @@ class ReferenceScoresTest : public testing::Test {
                                      .mesh = saved.mesh(),
                                      .context = saved.context(),
                                      .dtype = saved.dtype(),
-                                     .tokens_per_batch = tokens_per_batch};
+                                     .limits = limits};
       auto found = PreparedTask(task, *tokenizer, saved.config().model.context)
                        .answer(answering, {})
-                       .value();
+                       .value()
+                       .items;
       if (rank == 0) result = std::move(found);
       saved.shutdown();
     });
@@ -61,7 +62,7 @@ TEST_F(ReferenceScoresTest, AreThoseOfTransformersUnderAnyLayout) {
   for (const auto& [name, rows] : expected) {
     const Task task = read_task(fixtures / "tasks" / (name + ".jsonl"));
     ASSERT_EQ(task.items.size(), rows.size()) << name;
-    const std::vector<TaskAnswer> found = answers(task, 1, 400);
+    const std::vector<TaskAnswer> found = answers(task, 1, {.tokens = 400, .places = 400});
     for (std::size_t i = 0; i < rows.size(); ++i) {
       SCOPED_TRACE(name + ", item " + std::to_string(i));
       const std::vector<Json>& values = rows[i].at("log_likelihoods").items();
@@ -75,12 +76,16 @@ TEST_F(ReferenceScoresTest, AreThoseOfTransformersUnderAnyLayout) {
       cut += found[i].cut ? 1 : 0;
     }
     // The same bits on any number of ranks that share the experts alike, the same scores on all.
-    const std::vector<TaskAnswer> two = answers(task, 2, 400), small = answers(task, 4, 48);
+    const std::vector<TaskAnswer> two = answers(task, 2, {.tokens = 400, .places = 400}),
+                                  small = answers(task, 4, {.tokens = 48, .places = 48}),
+                                  padded = answers(
+                                      task, 2, {.tokens = 200, .places = 1600, .few_shapes = true});
     for (std::size_t i = 0; i < rows.size(); ++i)
       for (std::size_t c = 0; c < found[i].log_likelihoods.size(); ++c) {
         const double value = found[i].log_likelihoods[c];
         EXPECT_NEAR(two[i].log_likelihoods[c], value, 1e-5 * std::abs(value));
         EXPECT_NEAR(small[i].log_likelihoods[c], value, 1e-5 * std::abs(value));
+        EXPECT_NEAR(padded[i].log_likelihoods[c], value, 1e-5 * std::abs(value));
       }
   }
   EXPECT_GE(cut, 3);  // contexts longer than the window are among them

@@ -14,13 +14,15 @@
 namespace polymoe {
 namespace {
 
-AnsweringModel answering(test::RandomModel& random, std::int64_t tokens_per_batch) {
+AnsweringModel answering(test::RandomModel& random, const PassLimits& limits) {
   return {.model = random.model,
           .mesh = random.mesh,
           .context = random.context,
           .dtype = DType::f32,
-          .tokens_per_batch = tokens_per_batch};
+          .limits = limits};
 }
+
+constexpr PassLimits small_passes = {.tokens = 64, .places = 64};
 
 class TaskRunTest : public testing::Test {
  protected:
@@ -29,14 +31,15 @@ class TaskRunTest : public testing::Test {
     config_.vocab = tokenizer_->vocab();
   }
   std::vector<TaskAnswer> run(const Task& task, int ranks, int expert_parallel,
-                              std::int64_t tokens_per_batch = 64) {
+                              const PassLimits& limits = small_passes) {
     std::vector<std::vector<TaskAnswer>> answers(static_cast<std::size_t>(ranks));
     run_ranks(ranks, [&](std::unique_ptr<Communicator> world) {
       const auto rank = static_cast<std::size_t>(world->rank());
       test::RandomModel random(config_, std::move(world), expert_parallel);
       answers[rank] = PreparedTask(task, *tokenizer_, config_.context)
-                          .answer(answering(random, tokens_per_batch), {})
-                          .value();
+                          .answer(answering(random, limits), {})
+                          .value()
+                          .items;
       random.mesh.shutdown();
     });
     for (const auto& other : answers)

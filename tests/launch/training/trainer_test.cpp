@@ -126,6 +126,8 @@ TEST_F(TrainerTest, ReportsEachValidationFileScoresOnTasksAndTokensOfExpertsUnde
     EXPECT_EQ(rows[i].find("valid_loss/more") != nullptr, i == 3 || i == 6) << i;
   }
   EXPECT_GT(number(last, "eval/easy/bits_per_byte"), 0.0);
+  const double share = number(last, "eval/easy/acc");
+  EXPECT_NEAR(number(last, "eval/easy/acc_stderr"), std::sqrt(share * (1.0 - share) / 2.0), 1e-12);
 
   settings.run.dir = path("two").string();
   ASSERT_EQ(train(settings, {.ranks = 2, .expert_parallel = 2}), RunEnd::finished);

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "launch/step/pass_limits.h"
+
+namespace polymoe {
+
+/// Tokens whose last ones are predicted.
+struct LikelihoodRequest {
+  std::vector<std::int32_t> tokens;
+  std::int64_t predicted = 0;  // the last ones, in [1, tokens.size() - 1]
+  std::int64_t group = 0;      // requests of one group have the same beginning
+};
+
+/// What a request gives to a model: all tokens but the last, as far as the context reaches back.
+std::span<const std::int32_t> inputs_of(const LikelihoodRequest& request, std::int64_t context);
+
+/// Requests that one rank answers in one pass of the model.
+struct ScoringPass {
+  std::vector<std::size_t> requests;  // in the order of their inputs: what begins alike is together
+  std::int64_t sequences = 0;         // those of the requests, and empty ones behind them
+  std::int64_t length = 0;            // at least the inputs of the longest
+};
+
+/// How requests are put together.
+struct ScoringCut {
+  std::int64_t context = 0;    // of the model
+  PassLimits limits;           // at least one request is in a pass
+  bool equal_lengths = false;  // all requests of a pass, which is filled by them then
+};
+
+/// Passes over all requests, those of like length together and groups as far as they fit.
+std::vector<ScoringPass> cut_into_passes(const std::vector<LikelihoodRequest>& requests,
+                                         const ScoringCut& cut);
+
+}  // namespace polymoe
