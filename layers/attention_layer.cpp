@@ -150,9 +150,9 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
   if (shared.sequences == 0) return;
   Arena& arena = context.arena;
   const std::int64_t places = shared.sequences * shared.length;
-  const BatchLayout layout{.sequences = shared.sequences, .length = shared.length, .global = {}};
+  const std::int64_t queries = shared.queries();
   Arena::Scope scope(arena);
-  const Tensor q = arena.allocate({places, settings_.hidden}, x.dtype());
+  const Tensor q = arena.allocate({queries, settings_.hidden}, x.dtype());
   const Tensor k = arena.allocate({places, kv_width()}, x.dtype());
   const Tensor v = arena.allocate({places, kv_width()}, x.dtype());
   {
@@ -169,15 +169,36 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
             .theta = settings_.rope_theta,
             .document_starts = shared.starts},
            q_rows, k_rows, context);
-    embedding_forward(shared.row_of, q_rows, q, context.stream);
+    embedding_forward(shared.query_of, q_rows, q, context.stream);
     embedding_forward(shared.row_of, k_rows, k, context.stream);
     embedding_forward(shared.row_of, v_rows, v, context.stream);
   }
-  const Tensor out = arena.allocate({places, settings_.hidden}, x.dtype());
-  const Tensor log_sum_exp = arena.allocate({shared.sequences, settings_.heads, shared.length},
-                                            accumulation_dtype(x.dtype()));
-  attention_forward(shape_of(layout), by_head(q), by_head(k), by_head(v), by_head(out), log_sum_exp,
-                    arena, context.stream);
+  const Tensor out = arena.allocate({queries, settings_.hidden}, x.dtype());
+  const auto attend = [&](std::int64_t sequences, std::int64_t first_query, std::int64_t first_key,
+                          std::int64_t length) {
+    const AttentionShape shape{.batch = sequences,
+                               .query_length = length,
+                               .key_length = shared.length,
+                               .heads = settings_.heads,
+                               .kv_heads = settings_.kv_heads,
+                               .head_dim = head_dim()};
+    const Tensor log_sum_exp =
+        arena.allocate({sequences, settings_.heads, length}, accumulation_dtype(x.dtype()));
+    const auto part = [&](const Tensor& all, std::int64_t first, std::int64_t rows) {
+      return by_head(all.rows(first, first + rows));
+    };
+    attention_forward(shape, part(q, first_query, sequences * length),
+                      part(k, first_key, sequences * shared.length),
+                      part(v, first_key, sequences * shared.length),
+                      part(out, first_query, sequences * length), log_sum_exp, arena,
+                      context.stream);
+  };
+  if (shared.known == 0) {
+    attend(shared.sequences, 0, 0, shared.length);
+  } else {
+    attend(1, 0, 0, shared.length);
+    attend(shared.sequences - 1, shared.length, shared.length, shared.length - shared.known);
+  }
   const Tensor rows = arena.allocate({shared.rows(), settings_.hidden}, x.dtype());
   embedding_forward(shared.place_of, out, rows, context.stream);
   o_.forward(rows, y, context);

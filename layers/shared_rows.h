@@ -10,18 +10,27 @@ namespace polymoe {
 
 /// Sequences that may begin alike: what they share has one row, so that everything but attention
 /// computes it once. A row is a token behind all tokens that precede it.
+///
+/// Attention has keys at every place of every sequence; queries only where a row may be new, which
+/// is at all places of the first sequence, and behind the first `known` ones of the others.
 struct SharedRows {
   std::int64_t sequences = 0;
   std::int64_t length = 0;  // at least that of the longest sequence
+  std::int64_t known = 0;   // in [0, length)
   /// [sequences * length] i32: the row at each place; behind a sequence's end any row.
   Tensor row_of;
-  /// [rows] i32: a place where each row stands.
+  /// [queries()] i32: the row of each query, in the order of the places.
+  Tensor query_of;
+  /// [rows] i32: a query of each row.
   Tensor place_of;
   /// [rows] i32: its number less its position in a sequence, which is at least 0 where rows are
   /// numbered behind those that precede them.
   Tensor starts;
 
   std::int64_t rows() const { return place_of.dim(0); }
+  std::int64_t queries() const {
+    return sequences == 0 ? 0 : length + (sequences - 1) * (length - known);
+  }
   /// For what looks at rows alone.
   BatchLayout rows_alone() const {
     return {.sequences = rows() > 0 ? 1 : 0,

@@ -10,42 +10,72 @@
 namespace polymoe {
 namespace {
 
+/// How many inputs each request of a pass has in common with one before it. Requests are in the
+/// order of their inputs: that is what it has in common with the last of them.
+std::vector<std::int64_t> shared_inputs(const std::vector<LikelihoodRequest>& requests,
+                                        const ScoringPass& pass, std::int64_t context) {
+  std::vector<std::int64_t> shared;
+  std::span<const std::int32_t> before;
+  for (const std::size_t i : pass.requests) {
+    const std::span<const std::int32_t> inputs = inputs_of(requests[i], context);
+    shared.push_back(std::ranges::mismatch(inputs, before).in1 - inputs.begin());
+    before = inputs;
+  }
+  return shared;
+}
+
 /// A pass on the host, see SharedTokenBatch. What requests have in common at their beginnings is
 /// there once.
 struct HostBatch {
   HostBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
-            std::int64_t context) {
+            std::int64_t context)
+      : length(pass.length) {
     row_of.assign(static_cast<std::size_t>(pass.length * pass.sequences), 0);
-    std::span<const std::int32_t> before;  // inputs of the request before
-    std::size_t first_place = 0;
-    for (const std::size_t i : pass.requests) {
-      const std::span<const std::int32_t> inputs = inputs_of(requests[i], context);
-      // Requests are in the order of their inputs: what this one shares with any of those before it
-      // shares with the last of them.
-      const auto shared =
-          static_cast<std::size_t>(std::ranges::mismatch(inputs, before).in1 - inputs.begin());
-      std::int32_t* const rows = row_of.data() + first_place;
-      if (shared > 0) std::copy_n(rows - pass.length, shared, rows);
-      for (std::size_t j = shared; j < inputs.size(); ++j) {
-        const auto row = static_cast<std::int32_t>(tokens.size());
-        rows[j] = row;
-        tokens.push_back(inputs[j]);
-        place_of.push_back(static_cast<std::int32_t>(first_place + j));
-        starts.push_back(row - static_cast<std::int32_t>(j));
-      }
-      const std::size_t predicted =
-          std::min(static_cast<std::size_t>(requests[i].predicted), inputs.size());
-      const std::int32_t* const target = requests[i].tokens.data() + requests[i].tokens.size();
-      predicting.insert(predicting.end(), rows + inputs.size() - predicted, rows + inputs.size());
-      targets.insert(targets.end(), target - predicted, target);
-      predictions.push_back(static_cast<std::int64_t>(predicted));
-      before = inputs;
-      first_place += static_cast<std::size_t>(pass.length);
+    const std::vector<std::int64_t> shared = shared_inputs(requests, pass, context);
+    known = pass.sequences > 1 ? length : 0;
+    for (std::size_t s = 0; s < pass.requests.size(); ++s) {
+      const std::span<const std::int32_t> inputs = inputs_of(requests[pass.requests[s]], context);
+      add(requests[pass.requests[s]], inputs, static_cast<std::int64_t>(s), shared[s]);
+      // One that has nothing of its own has no queries.
+      if (s > 0 && shared[s] < std::ssize(inputs)) known = std::min(known, shared[s]);
+    }
+    known = std::min(known, length - 1) / pass.known_step * pass.known_step;
+    for (std::int32_t& place : place_of) place = query_at(place);
+    for (std::int64_t s = 0; s < pass.sequences; ++s) {
+      const auto sequence = row_of.begin() + s * length;
+      query_of.insert(query_of.end(), sequence + (s == 0 ? 0 : known), sequence + length);
     }
   }
 
-  std::vector<std::int32_t> tokens, row_of, place_of, starts, predicting, targets;
+  std::int64_t length = 0, known = 0;  // as in SharedRows
+  std::vector<std::int32_t> tokens, row_of, query_of, place_of, starts, predicting, targets;
   std::vector<std::int64_t> predictions;  // of each request
+
+ private:
+  /// The request's inputs as a sequence, of which `shared` have the rows of the one before.
+  void add(const LikelihoodRequest& request, std::span<const std::int32_t> inputs,
+           std::int64_t sequence, std::int64_t shared) {
+    const std::int64_t first_place = sequence * length;
+    std::int32_t* const rows = row_of.data() + first_place;
+    if (shared > 0) std::copy_n(rows - length, shared, rows);
+    for (std::int64_t j = shared; j < std::ssize(inputs); ++j) {
+      const auto row = static_cast<std::int32_t>(tokens.size());
+      rows[j] = row;
+      tokens.push_back(inputs[static_cast<std::size_t>(j)]);
+      place_of.push_back(static_cast<std::int32_t>(first_place + j));
+      starts.push_back(row - static_cast<std::int32_t>(j));
+    }
+    const std::int64_t predicted = std::min(request.predicted, std::ssize(inputs));
+    const std::int32_t* const target = request.tokens.data() + request.tokens.size();
+    predicting.insert(predicting.end(), rows + std::ssize(inputs) - predicted,
+                      rows + std::ssize(inputs));
+    targets.insert(targets.end(), target - predicted, target);
+    predictions.push_back(predicted);
+  }
+  std::int32_t query_at(std::int32_t place) const {
+    const std::int64_t sequence = place / length;
+    return static_cast<std::int32_t>(place - sequence * known);
+  }
 };
 
 /// The losses of the predictions of a pass, in their order; not waited for.
@@ -59,7 +89,9 @@ Tensor losses_of(const HostBatch& host, const ScoringPass& pass, LanguageModel& 
   };
   const SharedTokenBatch batch{.rows = {.sequences = pass.sequences,
                                         .length = pass.length,
+                                        .known = host.known,
                                         .row_of = moved(host.row_of),
+                                        .query_of = moved(host.query_of),
                                         .place_of = moved(host.place_of),
                                         .starts = moved(host.starts)},
                                .tokens = moved(host.tokens),

@@ -110,6 +110,7 @@ class PassCutter {
                      [&](std::size_t a, std::size_t b) { return before(a, b); });
     pass_.length = pass_length(load_.longest);
     pass_.sequences = load_.sequences;
+    pass_.known_step = cut_.limits.few_shapes ? 64 : 8;
     if (cut_.limits.few_shapes && !cut_.equal_lengths)
       pass_.sequences = rounded_sequences(
           load_.sequences, std::max<std::int64_t>(cut_.limits.places / pass_.length, 1));

@@ -25,6 +25,8 @@ struct ScoringPass {
   std::vector<std::size_t> requests;  // in the order of their inputs: what begins alike is together
   std::int64_t sequences = 0;         // those of the requests, and empty ones behind them
   std::int64_t length = 0;            // at least the inputs of the longest
+  /// Beginnings that sequences have in common count in multiples of this, see SharedRows::known.
+  std::int64_t known_step = 1;
 };
 
 /// How requests are put together.

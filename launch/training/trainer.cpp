@@ -34,12 +34,18 @@ std::int64_t filling_extent(const Arena& arena) {
   return extent;
 }
 
+/// The options, whose threads are set for all that follows: what data is counted by, too.
+const TrainerOptions& with_threads_set(const TrainerOptions& options) {
+  omp_set_num_threads(options.threads);
+  return options;
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOptions& options)
     : config_(config),
       mesh_(mesh),
-      options_(options),
+      options_(with_threads_set(options)),
       log_(mesh.world().size() == 1 ? Log::alone : mesh.world().rank(), run_log(config.run.dir)),
       outputs_(config_, mesh.world()),
       data_(config_, mesh.world()),
@@ -54,7 +60,6 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       trace_(config_, mesh, execution_.stream(), options.ledger),
       rank_reports_(config_, mesh, options.device),
       guard_(config_.train) {
-  omp_set_num_threads(options_.threads);
   execution_.timeline().set_listener([this](Phase phase) {
     if (options_.phase_begins) options_.phase_begins(phase);
     trace_.phase_begins(phase);

@@ -235,5 +235,77 @@ TEST_P(WholeModelDevices, CachedLogitsEqualTheFullForwardPass) {
   }
 }
 
+/// Three sequences that begin alike, and one of nothing: each row once has the losses of the rows of
+/// whole sequences.
+TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {
+  constexpr std::int32_t length = 128, known = 64, sequences = 3, own = length - known;
+  ModelConfig config = reference_config("moe");
+  config.hidden = 64;
+  config.heads = 2;
+  config.kv_heads = 1;
+  config.context = length;
+  config.moe.top_k = config.moe.experts;  // rounding chooses none
+  ModelRank rank(config, alone(), 1, dtype(), device());
+  fill_on_device(rank);
+
+  using Ids = std::vector<std::int32_t>;
+  const auto vocab = static_cast<std::int32_t>(config.vocab);
+  const auto token_at = [&](std::int32_t sequence, std::int32_t place) {
+    return (7 * place + (place < known ? 0 : sequence + place * sequence)) % vocab;
+  };
+  Ids whole, targets, tokens, row_of((sequences + 1) * length, 0), query_of, place_of, starts,
+      predicting, predicted;
+  for (std::int32_t s = 0; s < sequences; ++s) {
+    for (std::int32_t place = 0; place < length; ++place) {
+      whole.push_back(token_at(s, place));
+      targets.push_back(token_at(s, (place + 1) % length));
+      const bool is_new = s == 0 || place >= known;
+      const auto row = is_new ? static_cast<std::int32_t>(tokens.size()) : place;
+      row_of[static_cast<std::size_t>(s * length + place)] = row;
+      if (!is_new) continue;
+      tokens.push_back(whole.back());
+      starts.push_back(row - place);
+      place_of.push_back(static_cast<std::int32_t>(query_of.size()));
+      query_of.push_back(row);
+      predicting.push_back(row);
+      predicted.push_back(targets.back());
+    }
+  }
+  query_of.insert(query_of.end(), own, 0);
+  const auto ids = [&](Ids& values) {
+    return moved(Tensor(values.data(), {static_cast<std::int64_t>(values.size())}, DType::i32,
+                        Device::cpu()));
+  };
+  const OwnedTensor all_tokens = ids(whole), all_targets = ids(targets), new_tokens = ids(tokens),
+                    keys = ids(row_of), queries = ids(query_of), places = ids(place_of),
+                    begins = ids(starts), from = ids(predicting), to = ids(predicted);
+  const Arena::Scope scope(rank.context.arena);
+  const auto losses = [&](const Tensor& tensor) { return values_of(*fetched(tensor)); };
+  const std::vector<double> full = losses(rank.model.token_losses({.tokens = *all_tokens,
+                                                                   .targets = *all_targets,
+                                                                   .sequences = sequences,
+                                                                   .length = length,
+                                                                   .document_starts = {}},
+                                                                  rank.context));
+  const std::vector<double> shared =
+      losses(rank.model.shared_token_losses({.rows = {.sequences = sequences + 1,
+                                                      .length = length,
+                                                      .known = known,
+                                                      .row_of = *keys,
+                                                      .query_of = *queries,
+                                                      .place_of = *places,
+                                                      .starts = *begins},
+                                             .tokens = *new_tokens,
+                                             .predicting = *from,
+                                             .targets = *to},
+                                            rank.context));
+  std::vector<double> expected;
+  for (std::int32_t s = 0; s < sequences; ++s)
+    for (std::int32_t place = s == 0 ? 0 : known; place < length; ++place)
+      expected.push_back(full[static_cast<std::size_t>(s * length + place)]);
+  ASSERT_EQ(shared.size(), expected.size());
+  EXPECT_LT(norm_wise_error(shared, expected), dtype() == DType::bf16 ? 2e-2 : 1e-5);
+}
+
 }  // namespace
 }  // namespace polymoe::test

@@ -106,6 +106,34 @@ TEST_F(TaskRunTest, LikelihoodsAreThoseOfGenerationUnderAnyLayout) {
   }
 }
 
+TEST_F(TaskRunTest, WhatRequestsShareIsComputedOnceAndChangesNothing) {
+  config_.context = 128;
+  const std::string examples =
+      "Examples that stand before every question of a task, as they often do. ";
+  ASSERT_GT(examples.size(), 64U);
+  Task task{.name = "t", .path = "t.jsonl"};
+  std::int64_t rows = static_cast<std::int64_t>(examples.size());
+  for (const std::string question : {"Why?", "Did he?", "A", "B is a longer one"}) {
+    task.items.push_back({.context = examples + question, .choices = {" yes", " no", " no"}});
+    rows += static_cast<std::int64_t>(question.size()) + 3 + 2 - 1;  // " ye", " n", without a blank
+  }
+  const std::vector<TaskAnswer> alone = run(task, 1, 1, {.tokens = 128, .places = 128});
+  for (const bool few_shapes : {false, true})
+    for (const int ranks : {1, 2}) {
+      const std::vector<TaskAnswer> together =
+          run(task, ranks, ranks, {.tokens = 1024, .places = 4096, .few_shapes = few_shapes});
+      for (std::size_t i = 0; i < alone.size(); ++i)
+        for (std::size_t c = 0; c < 3; ++c)
+          EXPECT_NEAR(together[i].log_likelihoods[c], alone[i].log_likelihoods[c],
+                      1e-5 * std::abs(alone[i].log_likelihoods[c]));
+    }
+  test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+  const auto answers =
+      PreparedTask(task, *tokenizer_, config_.context)
+          .answer(answering(random, {.tokens = 1024, .places = 4096, .few_shapes = true}), {});
+  EXPECT_EQ(answers->work.computed_tokens, rows);
+}
+
 TEST_F(TaskRunTest, WhatATokenizerPutsBeforeATextStandsBeforeContexts) {
   tokenizer_ = load_tokenizer(POLYMOE_FIXTURES "/tokenizers/llama3.json");
   config_.vocab = tokenizer_->vocab();
