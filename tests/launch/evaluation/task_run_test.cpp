@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "launch/step/memory_plan.h"
 #include "runtime/error.h"
 #include "tests/launch/random_model.h"
 #include "tests/launch/training/tiny_training.h"
@@ -132,6 +133,28 @@ TEST_F(TaskRunTest, WhatRequestsShareIsComputedOnceAndChangesNothing) {
       PreparedTask(task, *tokenizer_, config_.context)
           .answer(answering(random, {.tokens = 1024, .places = 4096, .few_shapes = true}), {});
   EXPECT_EQ(answers->work.computed_tokens, rows);
+}
+
+/// A GPU's arena is allocated before the first pass.
+TEST_F(TaskRunTest, PassesFitTheMemoryThatIsPlannedForThem) {
+  config_.context = 128;
+  Task task{.name = "t", .path = "t.jsonl"};
+  const std::string examples(90, 'e');
+  for (int i = 0; i < 300; ++i)
+    task.items.push_back({.context = examples + std::to_string(i), .choices = {" yes", " no"}});
+  for (int i = 0; i < 40; ++i)
+    task.items.push_back(
+        {.context = std::string(100, static_cast<char>('A' + i)), .choices = {"!"}});
+  const PassLimits limits{.tokens = 512, .places = 8 * 512, .few_shapes = true};
+  test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
+  Config config;
+  config.model = config_;
+  config.train.precision = Precision::f32;
+  const InferenceMemory planned = plan_inference(config, random.mesh, DeviceType::cpu, limits);
+  random.context.arena.reset_high_water();
+  PreparedTask(task, *tokenizer_, config_.context).answer(answering(random, limits), {});
+  EXPECT_GT(random.context.arena.high_water(), planned.activations / 4);
+  EXPECT_LE(random.context.arena.high_water(), planned.activations);
 }
 
 TEST_F(TaskRunTest, WhatATokenizerPutsBeforeATextStandsBeforeContexts) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "launch/config/config.h"
+#include "parallel/communication/local/local_communicator.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
 
@@ -93,6 +94,21 @@ TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
   const double experts = 16.0 * 64 * 2 * 1536 * 2048 * 4;
   EXPECT_NEAR(static_cast<double>(alone.parameters - shared.parameters), experts * 7 / 8, 1e4);
   EXPECT_GT(shared.buffers, 0U);
+}
+
+// What `eval` takes of an H200 beside the model.
+TEST(PlanTest, ScoringAModelOf7BTakesLessThanTheModel) {
+  const Config config = shipped("moe-7b");
+  const ProcessMesh alone(std::move(make_local_communicators(1)[0]), 1);
+  const PassLimits limits = gpu_pass_limits(config, 32768);
+  EXPECT_EQ(limits.tokens, 32768);
+  EXPECT_TRUE(limits.few_shapes);
+  const InferenceMemory memory = plan_inference(config, alone, DeviceType::cuda, limits);
+  EXPECT_NEAR(static_cast<double>(memory.parameters), 2.0 * 6'919'161'920, 0.01e9);
+  EXPECT_LT(memory.activations, memory.parameters);
+  const InferenceMemory less =
+      plan_inference(config, alone, DeviceType::cuda, gpu_pass_limits(config, 1));
+  EXPECT_LT(less.activations, memory.activations / 2);
 }
 
 TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
