@@ -149,7 +149,7 @@ HeatMap between_experts(const std::string& what, const ExpertSimilarity& layer) 
 /// Effective rank over the smaller side, by layer: the mean over experts and their range.
 Chart rank_chart(const std::vector<MatrixSpectrum>& spectra) {
   Chart chart{.title = "Effective rank of the feed-forward matrices",
-              .x = {.label = "layer"},
+              .x = {.label = "layer", .whole = true},
               .y = {.label = "effective rank / smaller side"}};
   for (const char* part : {"gate", "up", "down"}) {
     std::map<std::int64_t, std::vector<double>> layers;
@@ -215,8 +215,9 @@ void add_coefficients(Page& page, const Analysis& analysis) {
   page.heading("Coefficients of " + analysis.activation);
   const std::size_t terms = analysis.coefficients.front().values.front().size();
   // Over layers, of the last checkpoint.
-  Chart now{
-      .title = "Coefficients by layer", .x = {.label = "layer"}, .y = {.label = "coefficient"}};
+  Chart now{.title = "Coefficients by layer",
+            .x = {.label = "layer", .whole = true},
+            .y = {.label = "coefficient"}};
   for (std::size_t term = 0; term < terms; ++term) {
     Series series{.name = fmt::format("a{}", term), .style = Series::Style::line_points};
     for (const CoefficientHistory& history : analysis.coefficients) {
@@ -291,12 +292,13 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
     for (const std::int64_t tokens : layer.expert_tokens)
       load.values.push_back(static_cast<double>(tokens) * static_cast<double>(layer.experts) / sum);
   }
+  load.low = 0.0;
   load.center = 1.0;
   page.figure(load);
   if (!analysis.saturation.empty()) {
     Series series{.name = "share", .style = Series::Style::bars};
     Chart chart{.title = "Choices of experts in common with the other checkpoint",
-                .x = {.label = "layer"},
+                .x = {.label = "layer", .whole = true},
                 .y = {.label = "share", .low = 0.0, .high = 1.0}};
     for (std::size_t i = 0; i < layers.size(); ++i) {
       series.x.push_back(static_cast<double>(layers[i].layer));

@@ -166,6 +166,8 @@ std::string axis_lines(const char* name, Axis axis, double low, double high) {
   if (axis.logarithmic)
     text += fmt::format("set logscale {0}\nset format {0} '%g'\n", name) +
             fine_ticks(name, *axis.low, *axis.high);
+  constexpr double most_whole = 12.0;
+  if (axis.whole && high - low <= most_whole) text += fmt::format("set {}tics 1\n", name);
   if (!axis.places.empty()) {
     std::vector<std::string> tics;
     for (std::size_t i = 0; i < axis.places.size(); ++i)
@@ -357,12 +359,16 @@ std::string draw(const HeatMap& map, const std::string& name, PictureSize size) 
       "set palette defined (0 '#440154', 0.25 '#3b528b', 0.5 '#21918c', 0.75 '#5ec962', 1 "
       "'#fde725') maxcolors 64\n";
   if (map.center) {
-    const double reach = std::max({high - *map.center, *map.center - low, 1e-12});
-    low = *map.center - reach;
-    high = *map.center + reach;
-    palette =
-        "set palette defined (0 '#2166ac', 0.25 '#92c5de', 0.5 '#f2f2f2', 0.75 '#f4a582', 1 "
-        "'#b2182b') maxcolors 64\n";
+    const double center = *map.center;
+    const double reach = map.low ? center - low : std::max({high - center, center - low, 1e-12});
+    if (!map.low) low = center - reach;
+    high = std::max(high, center + reach);
+    // The colours meet at the middle, however far it is to the ends.
+    const double middle = (center - low) / (high - low);
+    palette = fmt::format(
+        "set palette defined (0 '#2166ac', {} '#92c5de', {} '#f2f2f2', {} '#f4a582', 1 "
+        "'#b2182b') maxcolors 64\n",
+        number(middle / 2.0), number(middle), number((1.0 + middle) / 2.0));
   }
   if (!(high > low)) high = low + (low == 0.0 ? 1.0 : std::abs(low) * 0.01);
   std::string script = head(size) + palette;

@@ -12,6 +12,7 @@ namespace polymoe {
 struct Axis {
   std::string label = {};
   bool logarithmic = false;
+  bool whole = false;                         // numbers of things: no ticks between them
   std::optional<double> low = {}, high = {};  // default: what the values need
   /// Names of the places 0, 1, ... instead of numbers.
   std::vector<std::string> places = {};
@@ -52,7 +53,8 @@ struct HeatMap {
   std::vector<std::string> row_names = {}, column_names = {};
   std::vector<double> column_places = {};
   std::optional<double> low = {}, high = {};
-  /// Values lie on both sides of a middle, `center`: two colours that meet there.
+  /// Values lie on both sides of a middle, `center`: two colours that meet there. `low`, where it is
+  /// given, lies below it.
   std::optional<double> center = {};
 };
 

@@ -88,6 +88,22 @@ TEST_F(PictureTest, HeatMapNamesRowsAndColumns) {
     EXPECT_NE(svg.find(text), std::string::npos) << text;
 }
 
+TEST_F(PictureTest, NoTickStandsWhereNothingCanBe) {
+  // A load of less than nothing, a layer and a half.
+  const HeatMap map{
+      .title = "Load", .rows = 1, .columns = 2, .values = {0, 4}, .low = 0.0, .center = 1.0};
+  const std::string load = draw(map, "fig");
+  EXPECT_EQ(count(load, "<text>-"), 0U);
+  EXPECT_EQ(count(load, "<text> 4<"), 1U);
+  const Chart chart{.title = "By layer",
+                    .x = {.label = "layer", .whole = true},
+                    .y = {.label = "rank"},
+                    .series = {{.name = "s", .x = {0, 1, 2, 3}, .y = {1, 2, 3, 4}}}};
+  const std::string svg = draw(chart, "fig");
+  EXPECT_EQ(count(svg, "<text> 1.5<"), 1U);  // of the ranks
+  EXPECT_EQ(count(svg, "<text> 3<"), 2U);
+}
+
 TEST_F(PictureTest, RefusesWhatCannotBeDrawn) {
   const auto refuse = [](const auto& figure, const std::string& words) {
     const std::string message = message_of<InvalidArgument>([&] { draw(figure, "fig"); });
