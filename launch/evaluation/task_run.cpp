@@ -78,15 +78,14 @@ struct GeneratedAnswer {
 
 /// Every rank runs the model on the same tokens, as its experts need it.
 GeneratedAnswer generate(const AnsweringModel& answering, const Tokenizer& tokenizer,
-                         const TaskItem& item, std::vector<std::int32_t> ids) {
-  const ModelConfig& config = answering.model.config();
+                         const TaskItem& item, std::vector<std::int32_t> ids,
+                         DecodingCache& cache) {
   ExecutionContext& context = answering.context;
-  DecodingCache cache(config, config.context, answering.dtype, context.stream.device());
   Sampler sampler({.temperature = 0.0});
   std::vector<std::int32_t> generated;
   GeneratedAnswer answer;
   const std::int64_t most =
-      std::min(item.max_tokens, config.context - static_cast<std::int64_t>(ids.size()));
+      std::min(item.max_tokens, cache.capacity() - static_cast<std::int64_t>(ids.size()));
   for (std::int64_t i = 0; i < most; ++i) {
     const Arena::Scope scope(context.arena);
     answer.tokens += static_cast<std::int64_t>(ids.size());
@@ -198,9 +197,17 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
   Progress progress(output, {.what = task_.name,
                              .total = static_cast<std::int64_t>(task_.items.size()),
                              .unit = "items"});
+  // What the longest takes, not the window.
+  std::int64_t capacity = 1;
+  for (std::size_t i = 0; i < blank_.size(); ++i)
+    capacity = std::max(capacity, std::ssize(contexts_[i]) + task_.items[i].max_tokens);
+  capacity = std::min(capacity, window_);
   for (std::size_t i = 0; i < blank_.size(); ++i) {
     if (answering.leave && answering.leave()) return std::nullopt;
-    const GeneratedAnswer answer = generate(answering, tokenizer_, task_.items[i], contexts_[i]);
+    DecodingCache cache(answering.model.config(), capacity, answering.dtype,
+                        answering.context.stream.device());
+    const GeneratedAnswer answer =
+        generate(answering, tokenizer_, task_.items[i], contexts_[i], cache);
     answers.items[i].generated = answer.text;
     answers.work.tokens += answer.tokens;
     progress.advance();
