@@ -55,6 +55,11 @@ void check_real(const char* operation, const char* name, const Tensor& tensor, i
 
 DType accumulation_dtype(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
 
+DType weight_gradient_dtype(const Tensor& gradient, DType dtype) {
+  const bool narrow = dtype == DType::bf16 && gradient.dtype() == DType::bf16;
+  return narrow ? DType::bf16 : accumulation_dtype(dtype);
+}
+
 void check_full_precision(const char* operation, const char* name, const Tensor& tensor) {
   if (tensor.dtype() != DType::bf16) return;
   throw InvalidArgument(std::string(operation) + ": " + name + " is bf16, expected f32");

@@ -30,6 +30,10 @@ void check_real(const char* operation, const char* name, const Tensor& tensor, i
 /// bf16, else the same.
 DType accumulation_dtype(DType dtype);
 
+/// What the gradient of a weight has to be of beside tensors of `dtype`: accumulation_dtype(dtype),
+/// or bf16 beside bf16 where it is that, and is rounded once by every operation that adds to it.
+DType weight_gradient_dtype(const Tensor& gradient, DType dtype);
+
 /// Throws InvalidArgument where the tensor is bf16: for what is f32 beside bf16 tensors too.
 void check_full_precision(const char* operation, const char* name, const Tensor& tensor);
 

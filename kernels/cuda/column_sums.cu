@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/real_dtype.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/rounding.h"
 
@@ -15,8 +17,9 @@ namespace {
 // Many threads to a column: few columns have to keep many loads under way.
 constexpr int columns_per_block = 32, column_segments = 32;
 
+template <class Sum>
 __global__ void __launch_bounds__(columns_per_block* column_segments)
-    add_columns(const float* partials, int blocks, int width, float* sums) {
+    add_columns(const float* partials, int blocks, int width, Sum* sums) {
   __shared__ float segments[column_segments][columns_per_block];
   const int column = blockIdx.x * columns_per_block + threadIdx.x;
   float sum = 0.0F;
@@ -30,15 +33,18 @@ __global__ void __launch_bounds__(columns_per_block* column_segments)
   __syncthreads();
   if (threadIdx.y != 0 || column >= width) return;
   for (int s = 1; s < column_segments; ++s) sum += segments[s][threadIdx.x];
-  sums[column] += sum;
+  sums[column] = from_float<Sum>(to_float(sums[column]) + sum);
 }
 
 }  // namespace
 
-void add_column_sums(const float* partials, int blocks, int width, float* sums, Stream& stream) {
+void add_column_sums(const float* partials, int blocks, int width, const Tensor& sums,
+                     Stream& stream) {
   const auto grid = static_cast<unsigned>(divide_up(width, columns_per_block));
-  add_columns<<<grid, dim3(columns_per_block, column_segments), 0, native(stream)>>>(
-      partials, blocks, width, sums);
+  with_real(sums.dtype(), [&]<class Sum>(Sum) {
+    add_columns<Sum><<<grid, dim3(columns_per_block, column_segments), 0, native(stream)>>>(
+        partials, blocks, width, static_cast<Sum*>(sums.raw()));
+  });
   check_launch("add_column_sums");
 }
 

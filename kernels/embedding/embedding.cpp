@@ -49,10 +49,11 @@ void embedding_backward(const Tensor& tokens, const Tensor& d_y, Tensor d_table,
   const char* const operation = "embedding_backward";
   check_real(operation, "d_table", d_table, 2);
   check_real(operation, "d_y", d_y, 2);
-  check_tensors(operation, stream.device(),
-                {{"tokens", tokens, {d_y.dim(0)}, DType::i32},
-                 {"d_y", d_y, {d_y.dim(0), d_table.dim(1)}, d_y.dtype()},
-                 {"d_table", d_table, d_table.shape(), accumulation_dtype(d_y.dtype())}});
+  check_tensors(
+      operation, stream.device(),
+      {{"tokens", tokens, {d_y.dim(0)}, DType::i32},
+       {"d_y", d_y, {d_y.dim(0), d_table.dim(1)}, d_y.dtype()},
+       {"d_table", d_table, d_table.shape(), weight_gradient_dtype(d_table, d_y.dtype())}});
   Arena::Scope scope(arena);
   const detail::EmbeddingScratch scratch = allocate_scratch(d_y.dim(0), d_y.dim(1), arena, stream);
   dispatch(stream.device(), [&](auto backend) {

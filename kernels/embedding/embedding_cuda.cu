@@ -36,12 +36,12 @@ __device__ void load_unit(const T* from, float (&values)[unit]) {
   else
     values[0] = to_float(*from);
 }
-template <int unit>
-__device__ void store_unit(float* to, const float (&values)[unit]) {
+template <int unit, class T>
+__device__ void store_unit(T* to, const float (&values)[unit]) {
   if constexpr (unit == 4)
     store_four(to, values);
   else
-    *to = values[0];
+    *to = from_float<T>(values[0]);
 }
 template <int unit>
 __device__ void add_unit(const float (&values)[unit], float (&sum)[unit]) {
@@ -54,13 +54,14 @@ constexpr int batch = 4;  // rows that a thread has under way at a time
 static_assert(window_rows % batch == 0 && window_rows <= threads);
 
 // What the sums of d_y's rows, sorted by token, work on.
+template <class Table>
 struct Runs {
   const std::int32_t* ids;        // [rows] ascending; `vocab` and above are passed over
   const std::int32_t* positions;  // [rows] of d_y
   std::int64_t rows, vocab;
   int width;
   float* window_sums;  // [windows, 2, width]
-  float* d_table;      // [vocab, width]
+  Table* d_table;      // [vocab, width]
 
   __device__ bool is(std::int64_t i, std::int32_t id) const {
     return i >= 0 && i < rows && ids[i] == id;
@@ -70,11 +71,12 @@ struct Runs {
 // A block sums the rows of one window, token by token. A token that lies in it as a whole is added
 // to the table. The sums of one that entered from the window before, and of one that began here and
 // goes on, are for add_window_sums. A thread owns columns, so that sums need no barriers.
-template <class T, int unit>
-__global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) {
+template <class T, class Table, int unit>
+__global__ void __launch_bounds__(threads) sum_windows(Runs<Table> runs, const T* d_y) {
   __shared__ std::int32_t positions[window_rows];
-  __shared__ float*
-      targets[window_rows];  // where the sum that ends here goes; null where none does
+  // Where the sum that ends here goes: into window_sums, or where it adds into d_table; null where
+  // none does.
+  __shared__ void* targets[window_rows];
   __shared__ bool adds[window_rows];
   const std::int64_t begin = std::int64_t{blockIdx.x} * window_rows;
   const std::int64_t i = begin + threadIdx.x;
@@ -84,7 +86,7 @@ __global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) 
     counts = id < runs.vocab;
     const bool goes_on = runs.is(i + 1, id), entered = runs.is(begin - 1, id);
     const bool leaves = goes_on && threadIdx.x == window_rows - 1;
-    float* target = nullptr;
+    void* target = nullptr;
     if (entered || leaves) {
       target = runs.window_sums + (2 * std::int64_t{blockIdx.x} + (entered ? 0 : 1)) * runs.width;
     } else if (counts) {
@@ -105,7 +107,7 @@ __global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) 
       const int row = first + b;
       if (row >= size) continue;
       load_unit<unit>(d_y + std::int64_t{positions[row]} * runs.width + column, values[b]);
-      if (adds[row]) load_unit<unit>(targets[row] + column, before[b]);
+      if (adds[row]) load_unit<unit>(static_cast<const Table*>(targets[row]) + column, before[b]);
     }
 #pragma unroll
     for (int b = 0; b < batch; ++b) {
@@ -113,8 +115,12 @@ __global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) 
       if (row >= size) continue;
       add_unit(values[b], sum);
       if (targets[row] == nullptr) continue;
-      if (adds[row]) add_unit(before[b], sum);
-      store_unit<unit>(targets[row] + column, sum);
+      if (adds[row]) {
+        add_unit(before[b], sum);
+        store_unit<unit>(static_cast<Table*>(targets[row]) + column, sum);
+      } else {
+        store_unit<unit>(static_cast<float*>(targets[row]) + column, sum);
+      }
 #pragma unroll
       for (float& s : sum) s = 0.0f;
     }
@@ -122,8 +128,8 @@ __global__ void __launch_bounds__(threads) sum_windows(Runs runs, const T* d_y) 
 }
 
 // The block of the window in which a token began that goes on beyond it adds up its windows' sums.
-template <int unit>
-__global__ void __launch_bounds__(threads) add_window_sums(Runs runs) {
+template <class Table, int unit>
+__global__ void __launch_bounds__(threads) add_window_sums(Runs<Table> runs) {
   const std::int64_t window = blockIdx.x, begin = window * window_rows, next = begin + window_rows;
   if (next >= runs.rows) return;
   const std::int32_t id = runs.ids[next];
@@ -142,20 +148,20 @@ __global__ void __launch_bounds__(threads) add_window_sums(Runs runs) {
     load_unit<unit>(from + (2 * w - 1) * runs.width, values);
     add_unit(values, sum);
   }
-  float* to = runs.d_table + std::int64_t{id} * runs.width + column;
+  Table* to = runs.d_table + std::int64_t{id} * runs.width + column;
   load_unit<unit>(to, values);
   add_unit(values, sum);
   store_unit<unit>(to, sum);
 }
 
-template <class T, int unit>
-void sum_by_token(const Runs& runs, const T* d_y, Stream& stream) {
+template <int unit, class T, class Table>
+void sum_by_token(const Runs<Table>& runs, const T* d_y, Stream& stream) {
   const cudaStream_t native_stream = native(stream);
   const dim3 grid(static_cast<unsigned>(divide_up(runs.rows, window_rows)),
                   static_cast<unsigned>(divide_up(runs.width, unit * threads)));
-  sum_windows<T, unit><<<grid, threads, 0, native_stream>>>(runs, d_y);
+  sum_windows<T, Table, unit><<<grid, threads, 0, native_stream>>>(runs, d_y);
   check_launch("sum_windows");
-  add_window_sums<unit><<<grid, threads, 0, native_stream>>>(runs);
+  add_window_sums<Table, unit><<<grid, threads, 0, native_stream>>>(runs);
   check_launch("add_window_sums");
 }
 
@@ -192,19 +198,26 @@ void embedding_backward(CudaBackend, const Tensor& tokens, const Tensor& d_y, Te
   if (d_y.elements() == 0 || d_table.elements() == 0) return;
   const std::int64_t vocab = d_table.dim(0);
   const cuda::TokenOrder order = cuda::order_tokens(tokens, vocab, scratch, stream);
-  const cuda::Runs runs{order.ids,
-                        order.positions,
-                        d_y.dim(0),
-                        vocab,
-                        static_cast<int>(d_y.dim(1)),
-                        scratch.window_sums.data<float>(),
-                        d_table.data<float>()};
-  cuda::with_real(d_y.dtype(), [&]<class T>(T) {
+  const auto sum = [&]<class T, class Table>(T, Table) {
     const auto* rows = static_cast<const T*>(d_y.raw());
+    const cuda::Runs<Table> runs{order.ids,
+                                 order.positions,
+                                 d_y.dim(0),
+                                 vocab,
+                                 static_cast<int>(d_y.dim(1)),
+                                 scratch.window_sums.data<float>(),
+                                 static_cast<Table*>(d_table.raw())};
     if (cuda::in_vectors<float>(runs.width, {rows, runs.window_sums, runs.d_table})) {
-      cuda::sum_by_token<T, 4>(runs, rows, stream);
+      cuda::sum_by_token<4>(runs, rows, stream);
     } else {
-      cuda::sum_by_token<T, 1>(runs, rows, stream);
+      cuda::sum_by_token<1>(runs, rows, stream);
+    }
+  };
+  cuda::with_real(d_table.dtype(), [&]<class Table>(Table table) {
+    if (d_y.dtype() == DType::f32) {
+      if constexpr (sizeof(Table) == sizeof(float)) sum(float{}, table);
+    } else {
+      sum(__nv_bfloat16{}, table);
     }
   });
 }

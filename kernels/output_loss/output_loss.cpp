@@ -42,10 +42,10 @@ std::int64_t cuda_chunk_rows(std::int64_t rows, std::int64_t row_bytes) {
   return std::min(tiles * cuda_tile_rows, rows);
 }
 
-enum class Gradients : bool { no, yes };
-
-detail::OutputLossChunk allocate_chunk(const Tensor& x, const Tensor& weight, Gradients gradients,
-                                       Arena& scratch, const Stream& stream) {
+/// `d_weight` is undefined where gradients are not wanted.
+detail::OutputLossChunk allocate_chunk(const Tensor& x, const Tensor& weight,
+                                       const Tensor& d_weight, Arena& scratch,
+                                       const Stream& stream) {
   const DType wide = accumulation_dtype(x.dtype());
   const bool in_place = x.dtype() == wide;
   const std::int64_t rows = x.dim(0), vocab = weight.dim(0);
@@ -57,9 +57,11 @@ detail::OutputLossChunk allocate_chunk(const Tensor& x, const Tensor& weight, Gr
                                       : cpu_chunk_rows(rows, row_bytes);
   detail::OutputLossChunk chunk;
   chunk.logits = scratch.allocate({chunk_rows, vocab}, wide);
-  if (gradients == Gradients::yes) {
-    chunk.d_logits = in_place ? chunk.logits : scratch.allocate({chunk_rows, vocab}, x.dtype());
-  }
+  if (!d_weight.defined()) return chunk;
+  chunk.d_logits = in_place ? chunk.logits : scratch.allocate({chunk_rows, vocab}, x.dtype());
+  // One chunk's sum is rounded as it is added; that of several must not be at each of them.
+  if (d_weight.dtype() != wide && chunk_rows < rows)
+    chunk.d_weight = scratch.allocate(d_weight.shape(), wide);
   return chunk;
 }
 
@@ -80,7 +82,7 @@ void output_loss_forward(const Tensor& x, const Tensor& weight, const Tensor& ta
                          Tensor token_loss, Arena& scratch, Stream& stream) {
   check_arguments("output_loss_forward", x, weight, targets, token_loss, stream);
   Arena::Scope scope(scratch);
-  const detail::OutputLossChunk chunk = allocate_chunk(x, weight, Gradients::no, scratch, stream);
+  const detail::OutputLossChunk chunk = allocate_chunk(x, weight, {}, scratch, stream);
   dispatch(stream.device(), [&](auto backend) {
     detail::output_loss_forward(backend, x, weight, targets, token_loss, chunk, stream);
   });
@@ -91,11 +93,12 @@ void output_loss_forward_backward(const Tensor& x, const Tensor& weight, const T
                                   Arena& scratch, Stream& stream) {
   const char* const operation = "output_loss_forward_backward";
   check_arguments(operation, x, weight, targets, token_loss, stream);
-  check_tensors(operation, stream.device(),
-                {{"d_x", d_x, x.shape(), x.dtype()},
-                 {"d_weight", d_weight, weight.shape(), accumulation_dtype(x.dtype())}});
+  check_tensors(
+      operation, stream.device(),
+      {{"d_x", d_x, x.shape(), x.dtype()},
+       {"d_weight", d_weight, weight.shape(), weight_gradient_dtype(d_weight, x.dtype())}});
   Arena::Scope scope(scratch);
-  const detail::OutputLossChunk chunk = allocate_chunk(x, weight, Gradients::yes, scratch, stream);
+  const detail::OutputLossChunk chunk = allocate_chunk(x, weight, d_weight, scratch, stream);
   dispatch(stream.device(), [&](auto backend) {
     detail::output_loss_forward_backward(backend, x, weight, targets, scale, token_loss, d_x,
                                          d_weight, chunk, stream);

@@ -25,8 +25,9 @@ void output_loss_forward(const Tensor& x, const Tensor& weight, const Tensor& ta
 /// The same, and at once the gradients of scale * sum(token_loss), while a chunk's logits are at
 /// hand: overwrites d_x, adds to d_weight. 3 products in all, none of them twice.
 ///
-/// d_x [rows, hidden] may alias x; d_weight [vocab, hidden], f32 beside bf16. There the gradients
-/// of the logits are rounded to bf16 for the two products.
+/// d_x [rows, hidden] may alias x; d_weight [vocab, hidden], f32 or bf16 beside bf16. There the
+/// gradients of the logits are rounded to bf16 for the two products; what is added to a d_weight in
+/// bf16 is summed in f32 over all rows, for which several chunks take `scratch` of its size.
 void output_loss_forward_backward(const Tensor& x, const Tensor& weight, const Tensor& targets,
                                   double scale, Tensor token_loss, Tensor d_x, Tensor d_weight,
                                   Arena& scratch, Stream& stream);

@@ -11,6 +11,7 @@ namespace polymoe::detail {
 struct OutputLossChunk {
   Tensor logits;    // [rows of a chunk, vocab], of accumulation_dtype(x's dtype)
   Tensor d_logits;  // [rows of a chunk, vocab], of x's dtype; in the place of logits if that fits
+  Tensor d_weight;  // [vocab, hidden] f32: sum over several chunks of a bf16 gradient, or undefined
 };
 
 /// Gradients take the place of the chunk's logits.
@@ -22,7 +23,7 @@ void output_loss_forward_backward(CpuBackend, const Tensor& x, const Tensor& wei
                                   Tensor d_x, Tensor d_weight, const OutputLossChunk& chunk,
                                   Stream& stream);
 
-/// d_logits of the chunk is not used.
+/// d_logits and d_weight of the chunk are not used.
 void output_loss_forward(CudaBackend, const Tensor& x, const Tensor& weight, const Tensor& targets,
                          Tensor token_loss, const OutputLossChunk& chunk, Stream& stream);
 

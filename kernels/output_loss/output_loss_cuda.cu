@@ -10,6 +10,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/matmul/matmul.h"
+#include "kernels/reduction/reduction.h"
 #include "runtime/cuda/check.h"
 #include "runtime/rounding.h"
 
@@ -211,10 +212,14 @@ void output_loss_forward_backward(CudaBackend, const Tensor& x, const Tensor& we
     cuda::loss(logits, targets.rows(first, end), scale, token_loss.rows(first, end), d_logits,
                stream);
     // The weights' gradient first: d_x may take the place of x.
-    matmul(d_logits, Transpose::yes, x_rows, Transpose::no, Write::accumulate, d_weight, stream);
+    const bool apart = chunk.d_weight.defined();
+    matmul(d_logits, Transpose::yes, x_rows, Transpose::no,
+           apart && first == 0 ? Write::overwrite : Write::accumulate,
+           apart ? chunk.d_weight : d_weight, stream);
     matmul(d_logits, Transpose::no, weight, Transpose::no, Write::overwrite, d_x.rows(first, end),
            stream);
   }
+  if (chunk.d_weight.defined()) add(chunk.d_weight, d_weight, stream);
 }
 
 }  // namespace polymoe::detail

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "kernels/reduction/reduction_backends.h"
 #include "runtime/arena.h"
+#include "runtime/device.h"
 #include "runtime/dtype.h"
 #include "runtime/rounding.h"
 #include "runtime/stream.h"
@@ -50,8 +51,10 @@ void sum_of_squares(const Tensor& x, Tensor result, Arena& scratch, Stream& stre
 
 void add(const Tensor& x, Tensor y, Stream& stream) {
   check_real("add", "x", x, x.shape().rank());
+  const bool narrow = stream.device().type != DeviceType::cpu && y.dtype() == DType::bf16;
   check_tensors("add", stream.device(),
-                {{"x", x, x.shape(), x.dtype()}, {"y", y, x.shape(), x.dtype()}});
+                {{"x", x, x.shape(), x.dtype()},
+                 {"y", y, x.shape(), x.dtype() == DType::f32 && narrow ? DType::bf16 : x.dtype()}});
   dispatch(stream.device(), [&](auto backend) { detail::add(backend, x, y, stream); });
 }
 

@@ -14,7 +14,7 @@ void sum(const Tensor& x, Tensor result, Arena& scratch, Stream& stream);
 /// result[0] = sum of the squares of the elements, in f64 and a fixed order.
 void sum_of_squares(const Tensor& x, Tensor result, Arena& scratch, Stream& stream);
 
-/// y += x. Equal shapes.
+/// y += x. Equal shapes; y of x's dtype, or on CUDA bf16 beside f32: rounded once.
 void add(const Tensor& x, Tensor y, Stream& stream);
 
 /// y = value everywhere.

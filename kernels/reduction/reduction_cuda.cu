@@ -67,20 +67,19 @@ void reduce(const Tensor& x, std::int64_t elements_per_block, const Tensor& part
   check_launch("sum_partials");
 }
 
-template <class T>
+template <class X, class Y>
 __global__ void __launch_bounds__(element_threads)
-    add_elements(const T* x, T* y, std::int64_t vectors, std::int64_t count) {
-  using V = Vector<T>;
-  for (std::int64_t i = first_element(); i < vectors; i += element_stride()) {
-    float from[V::size], to[V::size];
-    V::unpack(reinterpret_cast<const uint4*>(x)[i], from);
-    V::unpack(reinterpret_cast<uint4*>(y)[i], to);
+    add_elements(const X* x, Y* y, std::int64_t fours, std::int64_t count) {
+  for (std::int64_t i = first_element(); i < fours; i += element_stride()) {
+    float from[4], to[4];
+    load_four(x + 4 * i, from);
+    load_four(y + 4 * i, to);
 #pragma unroll
-    for (int j = 0; j < V::size; ++j) to[j] += from[j];
-    reinterpret_cast<uint4*>(y)[i] = V::pack(to);
+    for (int j = 0; j < 4; ++j) to[j] += from[j];
+    store_four(y + 4 * i, to);
   }
-  for (std::int64_t i = vectors * V::size + first_element(); i < count; i += element_stride()) {
-    y[i] = from_float<T>(to_float(y[i]) + to_float(x[i]));
+  for (std::int64_t i = 4 * fours + first_element(); i < count; i += element_stride()) {
+    y[i] = from_float<Y>(to_float(y[i]) + to_float(x[i]));
   }
 }
 
@@ -116,12 +115,13 @@ void sum_of_squares(CudaBackend, const Tensor& x, std::int64_t elements_per_bloc
 void add(CudaBackend, const Tensor& x, Tensor y, Stream& stream) {
   const std::int64_t count = x.elements();
   if (count == 0) return;
-  cuda::with_real(x.dtype(), [&]<class T>(T) {
-    constexpr std::int64_t size = cuda::Vector<T>::size;
-    const std::int64_t vectors = cuda::in_vectors<T>(size, {x.raw(), y.raw()}) ? count / size : 0;
-    cuda::add_elements<T>
-        <<<cuda::element_blocks(count, size), cuda::element_threads, 0, cuda::native(stream)>>>(
-            static_cast<const T*>(x.raw()), static_cast<T*>(y.raw()), vectors, count);
+  const std::int64_t fours = cuda::in_vectors<float>(4, {x.raw(), y.raw()}) ? count / 4 : 0;
+  cuda::with_real(x.dtype(), [&]<class X>(X) {
+    cuda::with_real(y.dtype(), [&]<class Y>(Y) {
+      cuda::add_elements<X, Y>
+          <<<cuda::element_blocks(count, 4), cuda::element_threads, 0, cuda::native(stream)>>>(
+              static_cast<const X*>(x.raw()), static_cast<Y*>(y.raw()), fours, count);
+    });
   });
   cuda::check_launch("add");
 }

@@ -60,7 +60,7 @@ void rms_norm_backward(const Tensor& d_y, const Tensor& x, const Tensor& inv_rms
                  {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)},
                  {"weight", weight, {x.dim(1)}, dtype},
                  {"d_x", d_x, x.shape(), dtype},
-                 {"d_weight", d_weight, {x.dim(1)}, accumulation_dtype(dtype)}});
+                 {"d_weight", d_weight, {x.dim(1)}, weight_gradient_dtype(d_weight, dtype)}});
   Arena::Scope scope(scratch);
   const Tensor partials = scratch.allocate({norm_row_blocks(x.dim(0), max_row_blocks), x.dim(1)},
                                            accumulation_dtype(dtype));

@@ -13,8 +13,8 @@ namespace polymoe {
 /// weight  [width]
 /// inv_rms [rows]         1 / rms(x), kept for the backward pass
 ///
-/// f32 or f64 of one dtype on the CPU; on CUDA f32, or bf16 with f32 inv_rms and d_weight. Sums in
-/// f32 at least. Asynchronous on `stream`.
+/// f32 or f64 of one dtype on the CPU; on CUDA f32, or bf16 with f32 inv_rms and d_weight in f32
+/// or bf16. Sums in f32 at least. Asynchronous on `stream`.
 /// Throws InvalidArgument on a shape, dtype or device mismatch.
 /// Source: Zhang & Sennrich 2019, arXiv:1910.07467.
 void rms_norm_forward(const Tensor& x, const Tensor& weight, double epsilon, Tensor y,

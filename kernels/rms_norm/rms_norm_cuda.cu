@@ -256,7 +256,8 @@ __global__ void __launch_bounds__(RowShape::max_threads)
 }
 
 template <class T>
-void backward(const Backward<T>& a, bool in_vectors, int blocks, float* d_weight, Stream& stream) {
+void backward(const Backward<T>& a, bool in_vectors, int blocks, const Tensor& d_weight,
+              Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
   const cudaStream_t native_stream = native(stream);
   const auto grid = static_cast<unsigned>(blocks);
@@ -327,7 +328,7 @@ void rms_norm_backward(CudaBackend, const Tensor& d_y, const Tensor& x, const Te
     a.width = static_cast<int>(x.dim(1));
     a.accumulate = write == Write::accumulate;
     cuda::backward(a, cuda::in_vectors<T>(a.width, {a.d_y, a.x, a.weight, a.d_x}),
-                   static_cast<int>(partials.dim(0)), d_weight.data<float>(), stream);
+                   static_cast<int>(partials.dim(0)), d_weight, stream);
   });
 }
 

@@ -46,7 +46,7 @@ void norm_rotary_backward(const RotaryPositions& positions, const Tensor& d_y, c
                  {"inv_rms", inv_rms, {x.dim(0)}, accumulation_dtype(dtype)},
                  {"weight", weight, {width}, dtype},
                  {"d_x", d_x, x.shape(), dtype},
-                 {"d_weight", d_weight, {width}, accumulation_dtype(dtype)}});
+                 {"d_weight", d_weight, {width}, weight_gradient_dtype(d_weight, dtype)}});
   const Arena::Scope scope(scratch);
   const Tensor partials = scratch.allocate({norm_row_blocks(x.dim(0), max_row_blocks), width},
                                            accumulation_dtype(dtype));

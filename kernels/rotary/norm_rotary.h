@@ -14,9 +14,9 @@ namespace polymoe {
 /// weight  [heads * d]
 /// inv_rms [rows]            1 / rms(x), kept for the backward pass
 ///
-/// f32 or f64 of one dtype on the CPU; on CUDA f32, or bf16 with f32 inv_rms and d_weight. Sums in
-/// f32 at least; what lies between norm and rotation is not rounded to bf16. Asynchronous on
-/// `stream`.
+/// f32 or f64 of one dtype on the CPU; on CUDA f32, or bf16 with f32 inv_rms and d_weight in f32
+/// or bf16. Sums in f32 at least; what lies between norm and rotation is not rounded to bf16.
+/// Asynchronous on `stream`.
 /// Throws InvalidArgument on a shape, dtype or device mismatch, or positions out of range.
 /// Sources: Zhang & Sennrich 2019, arXiv:1910.07467; Su et al. 2021, arXiv:2104.09864.
 void norm_rotary_forward(const RotaryPositions& positions, const Tensor& x, const Tensor& weight,

@@ -230,7 +230,8 @@ __global__ void __launch_bounds__(any_threads) any_backward(const __grid_constan
 }
 
 template <class T>
-void backward(const Backward<T>& a, bool in_units, int blocks, float* d_weight, Stream& stream) {
+void backward(const Backward<T>& a, bool in_units, int blocks, const Tensor& d_weight,
+              Stream& stream) {
   if (a.rows == 0 || a.width == 0) return;
   const cudaStream_t native_stream = native(stream);
   const auto grid = static_cast<unsigned>(blocks);
@@ -268,7 +269,7 @@ void norm_rotary_backward(CudaBackend, const RotaryPositions& positions, const T
                               .angles = cuda::RotaryAngles(positions, x.dim(2) / 2, true),
                               .zero = 0};
     cuda::backward(a, cuda::in_units<T>(a.width, a.pairs, {a.d_y, a.x, a.weight, a.d_x}),
-                   static_cast<int>(partials.dim(0)), d_weight.data<float>(), stream);
+                   static_cast<int>(partials.dim(0)), d_weight, stream);
   });
 }
 

@@ -30,7 +30,7 @@ struct FeedForwardTensors {
   };
 
   FeedForwardTensors(const Activation& activation, const Extents& extents, bool weighted,
-                     DType dtype, ExecutionContext& context) {
+                     DType dtype, DType gradient_dtype, ExecutionContext& context) {
     const auto [experts, rows, hidden, width] = extents;
     const DType wide = accumulation_dtype(dtype);
     const std::int64_t pre_width = pre_activation_factor(activation.kind) * width;
@@ -41,8 +41,8 @@ struct FeedForwardTensors {
     weights = {.up = varied({experts, pre_width, hidden}, dtype, 0.05, context),
                .down = varied({experts, hidden, width}, dtype, 0.05, context),
                .coefficients = starting_coefficients(activation, wide, context)};
-    gradients = {.up = constant({experts, pre_width, hidden}, wide, 0.0, context),
-                 .down = constant({experts, hidden, width}, wide, 0.0, context),
+    gradients = {.up = constant({experts, pre_width, hidden}, gradient_dtype, 0.0, context),
+                 .down = constant({experts, hidden, width}, gradient_dtype, 0.0, context),
                  .coefficients = starting_coefficients(activation, wide, context)};
     if (weighted) {
       row_weights = constant({rows}, wide, 0.25, context);
@@ -114,10 +114,11 @@ void KernelCases::feed_forward(const std::string& which, const FeedForwardExtent
   const std::string shape =
       fmt::format("{} x {} rows, {} -> {}", experts, rows / experts, hidden, width);
   const bool weighted = extents.weighted;
-  const DType dtype = dtype_;
-  const double accumulated = 1.0 + 2.0 * wide_bytes_ / value_bytes_;
+  const DType dtype = dtype_, gradients = gradients_;
+  const double accumulated = 1.0 + 2.0 * gradient_bytes_ / value_bytes_;
   const auto tensors = [=](ExecutionContext& context) {
-    return FeedForwardTensors(activation, {experts, rows, hidden, width}, weighted, dtype, context);
+    return FeedForwardTensors(activation, {experts, rows, hidden, width}, weighted, dtype,
+                              gradients, context);
   };
   add("feed_forward of " + which + " forward", shape,
       {.bytes = 2.0 * thin + wide + weights, .operations = operations},

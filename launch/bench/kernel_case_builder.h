@@ -56,9 +56,9 @@ class KernelCases {
   void optimizer();
 
   const ModelConfig model_;
-  const DType dtype_, wide_;  // of activations and values; of sums, gradients and statistics
-  const DType moments_;
-  const double value_bytes_, wide_bytes_;
+  const DType dtype_, wide_;  // of activations and values; of sums and statistics
+  const DType gradients_, moments_;
+  const double value_bytes_, wide_bytes_, gradient_bytes_;
   const std::int64_t tokens_, sequences_, expert_parallel_, owned_;
   std::vector<KernelCase> cases_;
 };

@@ -65,9 +65,11 @@ KernelCases::KernelCases(const Config& config, const PlannedLayout& layout)
     : model_(config.model),
       dtype_(compute_dtype(config.train.precision, layout.backend)),
       wide_(accumulation_dtype(dtype_)),
+      gradients_(gradient_dtype(config, layout.backend)),
       moments_(config.optimizer.adamw.moment_dtype),
       value_bytes_(static_cast<double>(size_of(dtype_))),
       wide_bytes_(static_cast<double>(size_of(wide_))),
+      gradient_bytes_(static_cast<double>(size_of(gradients_))),
       tokens_(shares_of(config, layout.ranks).largest() * config.model.context),
       sequences_(shares_of(config, layout.ranks).largest()),
       expert_parallel_(config.parallel.expert),
@@ -122,7 +124,7 @@ void KernelCases::linear() {
 }
 
 void KernelCases::norms() {
-  const DType dtype = dtype_, wide = wide_;
+  const DType dtype = dtype_, wide = wide_, gradients = gradients_;
   const std::int64_t rows = tokens_, hidden = model_.hidden;
   const double matrix = value_bytes_ * product_of({rows, hidden});
   const std::string shape = fmt::format("{} x {}", rows, hidden);
@@ -143,7 +145,7 @@ void KernelCases::norms() {
     const Tensor d_y = varied({rows, hidden}, dtype, 0.1, context);
     const Tensor d_x = constant({rows, hidden}, dtype, 0.0, context);
     const Tensor weight = constant({hidden}, dtype, 1.0, context);
-    const Tensor d_weight = constant({hidden}, wide, 0, context);
+    const Tensor d_weight = constant({hidden}, gradients, 0, context);
     const Tensor inv_rms = constant({rows}, wide, 1.7, context);
     return [=, &context] {
       rms_norm_backward(d_y, x, inv_rms, weight, Write::accumulate, d_x, d_weight, context.arena,
@@ -153,7 +155,7 @@ void KernelCases::norms() {
 }
 
 void KernelCases::attention() {
-  const DType dtype = dtype_, wide = wide_;
+  const DType dtype = dtype_, wide = wide_, gradients = gradients_;
   const AttentionShape shape{sequences_,   model_.context,           model_.context,
                              model_.heads, model_.key_value_heads(), model_.head_dim()};
   const std::string text = fmt::format("{} x {}, {} heads of {}", shape.batch, shape.query_length,
@@ -194,7 +196,7 @@ void KernelCases::attention() {
       const Tensor d_y = varied(q_shape, dtype, 0.1, context);
       const Tensor d_x = constant(q_shape, dtype, 0.0, context);
       const Tensor weight = constant(width, dtype, 1.0, context);
-      const Tensor d_weight = constant(width, wide, 0.0, context);
+      const Tensor d_weight = constant(width, gradients, 0.0, context);
       const Tensor inv_rms = constant(rows, wide, 1.0, context);
       return [=, &context] {
         norm_rotary_backward(positions, d_y, x, inv_rms, weight, d_x, d_weight, context.arena,
@@ -232,12 +234,12 @@ void KernelCases::attention() {
 }
 
 void KernelCases::output() {
-  const DType dtype = dtype_, wide = wide_;
+  const DType dtype = dtype_, wide = wide_, gradients = gradients_;
   const std::int64_t rows = tokens_, hidden = model_.hidden, vocab = model_.vocab;
   const double thin = value_bytes_ * product_of({rows, hidden});
   const double table = value_bytes_ * product_of({vocab, hidden});
   add("output loss forward + backward", fmt::format("{} x {} x {}", rows, vocab, hidden),
-      {.bytes = 2.0 * thin + table + 2.0 * table * wide_bytes_ / value_bytes_,
+      {.bytes = 2.0 * thin + table + 2.0 * table * gradient_bytes_ / value_bytes_,
        .operations = 6.0 * product_of({rows, vocab, hidden})},
       [=](ExecutionContext& context) {
         const Tensor x = varied({rows, hidden}, dtype, 1.0, context);
@@ -245,7 +247,7 @@ void KernelCases::output() {
         const Tensor targets = random_ids({rows}, vocab, context);
         const Tensor loss = constant({rows}, wide, 0.0, context);
         const Tensor d_x = constant(x.shape(), dtype, 0.0, context);
-        const Tensor d_weight = constant(weight.shape(), wide, 0.0, context);
+        const Tensor d_weight = constant(weight.shape(), gradients, 0.0, context);
         return [=, &context] {
           output_loss_forward_backward(x, weight, targets, 1e-3, loss, d_x, d_weight, context.arena,
                                        context.stream);
@@ -256,15 +258,15 @@ void KernelCases::output() {
 void KernelCases::optimizer() {
   constexpr std::int64_t enough = std::int64_t{1} << 25;  // to be out of every cache
   const std::int64_t count = std::min(owned_, enough);
-  const DType dtype = dtype_, wide = wide_, moments = moments_;
+  const DType dtype = dtype_, wide = wide_, gradients = gradients_, moments = moments_;
   // The gradient is read; master and state are read and written; the rounded copy is written.
   const bool rounds = dtype != wide;
-  const double bytes = 3.0 * wide_bytes_ +
+  const double bytes = gradient_bytes_ + 2.0 * wide_bytes_ +
                        2.0 * static_cast<double>(optimizer_state_kinds.size() * size_of(moments)) +
                        (rounds ? value_bytes_ : 0.0);
   add("adamw", fmt::format("{} of {} parameters", count, owned_),
       {.bytes = bytes * static_cast<double>(count)}, [=](ExecutionContext& context) {
-        const Tensor gradient = varied({count}, wide, 0.01, context);
+        const Tensor gradient = varied({count}, gradients, 0.01, context);
         const Tensor parameter = varied({count}, wide, 1.0, context);
         OptimizerState state;
         for (Tensor& one : state) one = constant({count}, moments, 0.0, context);

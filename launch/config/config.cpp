@@ -108,6 +108,8 @@ std::vector<std::string> cross_violations(const Config& config) {
     if (!names_file(config.data, cap.path))
       found.must_be("data.max_epochs", cap.path,
                     "a file of data.train or data.stages, as it is named there");
+  if (config.optimizer.gradient_dtype == DType::bf16 && train.precision == Precision::f32)
+    found.must_be("optimizer.gradient_dtype", "bf16", "f32 with train.precision = f32");
   if (config.optimizer.min_lr > config.optimizer.lr)
     found.must_be("optimizer.min_lr", shortest(config.optimizer.min_lr),
                   "at most optimizer.lr (" + shortest(config.optimizer.lr) + ")");

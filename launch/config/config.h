@@ -91,8 +91,9 @@ struct OptimizerConfig {
   std::string warmup = "0";   // "100" steps or "620Mtokens": see schedule.h
   std::string decay = "20%";  // length of wsd's last part, likewise, or a share of train.steps
   Schedule schedule = Schedule::cosine;
-  AdamWOptions adamw;  // beta1, beta2, epsilon, weight_decay, moment_dtype
-  double clip = 1.0;   // global norm; 0 = none
+  AdamWOptions adamw;                 // beta1, beta2, epsilon, weight_decay, moment_dtype
+  DType gradient_dtype = DType::f32;  // f32, or bf16 beside bf16 weights
+  double clip = 1.0;                  // global norm; 0 = none
 };
 
 /// Scores on tasks within a run.

@@ -209,6 +209,10 @@ void add_optimizer(std::vector<Option>& table) {
   add(choice<DType>("optimizer.moment_dtype", {{"f32", DType::f32}, {"bf16", DType::bf16}},
                     FIELD(optimizer.adamw.moment_dtype),
                     "of both moments; bf16 takes half the memory"));
+  add(choice<DType>("optimizer.gradient_dtype", {{"f32", DType::f32}, {"bf16", DType::bf16}},
+                    FIELD(optimizer.gradient_dtype),
+                    "of weights' gradients; bf16, where train.precision is, takes half the memory "
+                    "and is rounded at every pass"));
   add(real("optimizer.clip", "[0, inf)", FIELD(optimizer.clip),
            "largest global gradient norm; 0 = no clipping"));
 }

@@ -3,6 +3,8 @@
 
 #include <fmt/core.h>
 
+#include <string>
+
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 
@@ -47,6 +49,16 @@ DType compute_dtype(Precision precision, DeviceType backend) {
     throw InvalidArgument(
         "train.precision = bf16: is for GPUs; must be f32 or auto with run.device = cpu");
   return DType::f32;
+}
+
+DType gradient_dtype(const Config& config, DeviceType backend) {
+  const DType gradients = config.optimizer.gradient_dtype;
+  if (gradients == DType::bf16 && compute_dtype(config.train.precision, backend) != DType::bf16)
+    throw InvalidArgument(
+        "optimizer.gradient_dtype = bf16: is for train.precision = bf16, on GPUs; must be f32 "
+        "with " +
+        std::string(backend == DeviceType::cuda ? "train.precision = f32" : "run.device = cpu"));
+  return gradients;
 }
 
 }  // namespace polymoe

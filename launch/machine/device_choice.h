@@ -33,4 +33,8 @@ DeviceType planned_backend(const RunConfig& run);
 /// CPUs. Throws InvalidArgument for bf16 on the CPU.
 DType compute_dtype(Precision precision, DeviceType backend);
 
+/// Dtype of weights' gradients, beside weights of compute_dtype(): optimizer.gradient_dtype. Throws
+/// InvalidArgument for bf16 beside anything else.
+DType gradient_dtype(const Config& config, DeviceType backend);
+
 }  // namespace polymoe

@@ -123,7 +123,8 @@ std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
         "gradients {:.2f}, optimizer {:.2f}, activations {:.2f}, buffers {:.2f}; less are needed "
         "with a smaller train.micro_batch, train.recompute = activation or block, or where ranks "
         "exchange rows a smaller moe.row_budget (activations), "
-        "optimizer.moment_dtype = bf16 or more ranks (optimizer), a larger parallel.expert",
+        "optimizer.gradient_dtype = bf16 (gradients), optimizer.moment_dtype = bf16 or more ranks "
+        "(optimizer), a larger parallel.expert",
         gib(plan.device_total()), gib(free), gib(plan.parameters), gib(plan.gradients),
         gib(plan.optimizer), gib(plan.activations), gib(plan.buffers)));
   }

@@ -10,8 +10,9 @@
 namespace polymoe {
 namespace {
 
-ParameterStore& allocated(ParameterStore& store, const TrainConfig& train, Device device) {
-  store.allocate(compute_dtype(train.precision, device.backend()), device);
+ParameterStore& allocated(ParameterStore& store, const Config& config, Device device) {
+  store.allocate(compute_dtype(config.train.precision, device.backend()), device,
+                 gradient_dtype(config, device.backend()));
   return store;
 }
 
@@ -28,7 +29,7 @@ TrainingModel::TrainingModel(const Config& config, const ProcessMesh& mesh, Devi
       shares_(shares_of_run(config, mesh.world().size())),
       store_(mesh),
       model_(config.model, mesh, store_),
-      optimizer_(allocated(store_, config.train, device), config.optimizer.adamw),
+      optimizer_(allocated(store_, config, device), config.optimizer.adamw),
       reducer_(store_) {}
 
 LossTerms TrainingModel::forward_backward(const FillPass& fill, std::int64_t passes,

@@ -33,8 +33,9 @@ void check_rows(const std::string& place, const char* which, const Tensor& tenso
 }
 
 void check_reducible(const std::string& place, DType dtype, bool integers) {
-  if (dtype == DType::f32 || dtype == DType::f64 || (integers && dtype == DType::i64)) return;
-  throw InvalidArgument(place + "dtype " + name_of(dtype) + "; allowed are f32, f64" +
+  if (dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16) return;
+  if (integers && dtype == DType::i64) return;
+  throw InvalidArgument(place + "dtype " + name_of(dtype) + "; allowed are f32, f64, bf16" +
                         (integers ? ", i64" : ""));
 }
 

@@ -13,6 +13,7 @@
 #include "parallel/communication/transport.h"
 #include "runtime/device.h"
 #include "runtime/dtype.h"
+#include "runtime/float16.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -50,6 +51,22 @@ void combine_typed(std::span<const std::byte* const> contributions, std::size_t 
   }
 }
 
+/// In f32, of which the result is rounded once.
+void combine_bf16(std::span<const std::byte* const> contributions, std::size_t count,
+                  Reduction reduction, std::byte* result) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto value_of = [i](const std::byte* contribution) {
+      return float_of_bf16(reinterpret_cast<const std::uint16_t*>(contribution)[i]);
+    };
+    float value = value_of(contributions[0]);
+    for (const std::byte* contribution : contributions.subspan(1)) {
+      const float other = value_of(contribution);
+      value = reduction == Reduction::sum ? value + other : larger(value, other);
+    }
+    reinterpret_cast<std::uint16_t*>(result)[i] = bf16_of_float(value);
+  }
+}
+
 /// result = reduction of the contributions in their order; result may be one of them.
 void combine(DType dtype, std::span<const std::byte* const> contributions, std::size_t count,
              Reduction reduction, std::byte* result) {
@@ -58,6 +75,8 @@ void combine(DType dtype, std::span<const std::byte* const> contributions, std::
       return combine_typed<float>(contributions, count, reduction, result);
     case DType::f64:
       return combine_typed<double>(contributions, count, reduction, result);
+    case DType::bf16:
+      return combine_bf16(contributions, count, reduction, result);
     default:
       return combine_typed<std::int64_t>(contributions, count, reduction, result);
   }

@@ -55,7 +55,8 @@ class Communicator {
   /// `blocking` it may be done on return.
   virtual Pending start(const Collective& operation, Stream& stream) = 0;
 
-  /// values = reduction of all ranks' values, in place, on every rank. f32, f64, i64.
+  /// values = reduction of all ranks' values, in place, on every rank. f32, f64, bf16, i64;
+  /// a sum in bf16 is of f32 and rounded once, with NCCL at every rank on its way.
   Pending start_all_reduce(Tensor values, Reduction reduction, Stream& stream) {
     return start(all_reduce_of(values, reduction), stream);
   }
@@ -64,7 +65,8 @@ class Communicator {
   }
 
   /// In place: of the `size` equal slices of values, slice `rank` becomes its sum over ranks; the
-  /// others are unspecified afterwards. f32, f64. values.elements() is a multiple of size.
+  /// others are unspecified afterwards. f32, f64, bf16 as there. values.elements() is a multiple of
+  /// size.
   /// Cost per rank: (P-1)/P * bytes sent and received.
   Pending start_reduce_scatter(Tensor values, Stream& stream) {
     return start({.kind = Collective::Kind::reduce_scatter, .values = values}, stream);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -78,10 +79,16 @@ Parameter& ParameterStore::declare(Parameter parameter) {
   return parameters_.emplace_back(std::move(parameter));
 }
 
-void ParameterStore::allocate(DType dtype, Device device) {
+void ParameterStore::allocate(DType dtype, Device device, std::optional<DType> gradients) {
   if (dtype != DType::f32 && dtype != DType::f64 && dtype != DType::bf16) {
     throw InvalidArgument(std::string("parameters of dtype ") + name_of(dtype) +
                           ": f32, f64 and bf16 are allowed");
+  }
+  const DType wide = accumulation_dtype(dtype), of_gradients = gradients.value_or(wide);
+  if (of_gradients != wide && of_gradients != dtype) {
+    throw InvalidArgument(std::string("gradients of dtype ") + name_of(of_gradients) +
+                          " beside parameters of " + name_of(dtype) + ": " + name_of(wide) +
+                          (dtype == wide ? " is allowed" : " and bf16 are allowed"));
   }
   if (allocated_) throw InvalidArgument("the parameters are allocated already");
   dtype_ = dtype;
@@ -103,8 +110,8 @@ void ParameterStore::allocate(DType dtype, Device device) {
       }
       bucket.end = end = bucket.begin + round_up(end - bucket.begin, multiple);
     }
-    flat.values = OwnedTensor({end}, is_wide(scope) ? accumulation_dtype(dtype) : dtype, device);
-    flat.gradients = OwnedTensor({end}, accumulation_dtype(dtype), device);
+    flat.values = OwnedTensor({end}, is_wide(scope) ? wide : dtype, device);
+    flat.gradients = OwnedTensor({end}, is_wide(scope) ? wide : of_gradients, device);
   }
   for (Parameter& parameter : parameters_) {
     const Flat& flat = flat_[index_of(parameter.scope)];

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -92,8 +93,9 @@ class ParameterStore {
   Parameter& declare(Parameter parameter);
 
   /// Lays out and allocates values of `dtype` (f32, f64 or bf16) on `device`, and gradients of
-  /// accumulation_dtype(dtype), zero-filled.
-  void allocate(DType dtype, Device device);
+  /// accumulation_dtype(dtype), or beside bf16 values of bf16 where `gradients` says so; those of
+  /// wide values stay f32. Zero-filled.
+  void allocate(DType dtype, Device device, std::optional<DType> gradients = {});
   /// Fills every value by its initializer.
   void initialize(std::uint64_t seed, Stream& stream);
   /// out = what `range` starts with, rounded to out's dtype. out [range.count], on any device.

@@ -21,6 +21,7 @@ std::byte* bytes_of(const Tensor& tensor) { return static_cast<std::byte*>(tenso
 
 ncclDataType_t type_of(DType dtype) {
   if (dtype == DType::f32) return ncclFloat32;
+  if (dtype == DType::bf16) return ncclBfloat16;
   return dtype == DType::f64 ? ncclFloat64 : ncclInt64;
 }
 

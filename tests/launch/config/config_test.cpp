@@ -76,7 +76,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"train.valid_every", "50"},
     {"train.valid_batches", "4"},
     {"train.recompute", "block"},
-    {"train.precision", "f32"},
+    {"train.precision", "bf16"},
     {"train.max_skipped", "3"},
     {"train.spike", "clip"},
     {"train.spike_z", "4.5"},
@@ -95,6 +95,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"optimizer.epsilon", "1e-10"},
     {"optimizer.weight_decay", "0.05"},
     {"optimizer.moment_dtype", "bf16"},
+    {"optimizer.gradient_dtype", "bf16"},
     {"optimizer.clip", "0.5"},
     {"parallel.expert", "4"},
     {"parallel.expert_node", "2"},
@@ -241,6 +242,9 @@ TEST(ConfigTest, AllViolationsAreListedAtOnce) {
 }
 
 TEST(ConfigTest, KeysThatMustFitTogether) {
+  EXPECT_NE(refusal("[train]\nprecision = f32\n[optimizer]\ngradient_dtype = bf16\n")
+                .find("optimizer.gradient_dtype = bf16: must be f32 with train.precision = f32"),
+            std::string::npos);
   EXPECT_NE(refusal("[model]\nhidden = 100\nheads = 3\n").find("model.heads = 3"),
             std::string::npos);
   EXPECT_NE(refusal("[train]\nsteps = 10\n[optimizer]\nschedule = wsd\ndecay = 11\n")

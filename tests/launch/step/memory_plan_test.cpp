@@ -77,6 +77,34 @@ TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
   EXPECT_EQ(plan.rank_total(), 4 * bytes + plan.activations);
 }
 
+TEST(PlanTest, GradientsInBf16TakeHalfTheMemory) {
+  const auto planned = [](std::vector<std::string> overrides) {
+    return plan_memory(shipped("moe-7b", std::move(overrides)),
+                       {.ranks = 1, .threads = 1, .backend = DeviceType::cuda});
+  };
+  const MemoryPlan wide = planned({}), narrow = planned({"--optimizer.gradient_dtype=bf16"});
+  // Those of the activations' coefficients stay.
+  EXPECT_NEAR(static_cast<double>(narrow.gradients), static_cast<double>(wide.gradients) / 2.0,
+              1e4);
+  EXPECT_EQ(narrow.gradients, narrow.parameters);
+  EXPECT_EQ(narrow.optimizer, wide.optimizer);
+  // The sum over an output's chunks of rows.
+  EXPECT_LE(narrow.activations, wide.activations + std::size_t{50304} * 2048 * 4);
+}
+
+TEST(PlanTest, GradientsInBf16AreForWeightsInBf16) {
+  const auto refusal = [](DeviceType backend, std::vector<std::string> overrides) {
+    overrides.emplace_back("--optimizer.gradient_dtype=bf16");
+    return test::message_of<InvalidArgument>([&] {
+      plan_memory(shipped("quickstart", overrides), {.ranks = 2, .threads = 1, .backend = backend});
+    });
+  };
+  EXPECT_EQ(refusal(DeviceType::cpu, {}),
+            "optimizer.gradient_dtype = bf16: is for train.precision = bf16, on GPUs; must be f32 "
+            "with run.device = cpu");
+  EXPECT_EQ(refusal(DeviceType::cuda, {}), "");
+}
+
 TEST(PlanTest, RanksShareExpertsAndOptimizerState) {
   const Config one = shipped("moe-7b");
   const Config eight = shipped("moe-7b", {"--parallel.expert=8"});

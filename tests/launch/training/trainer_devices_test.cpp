@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <map>
+#include <numeric>
 
 #include "launch/training/trainer.h"
 #include "support/devices.h"
@@ -95,6 +97,47 @@ TEST_P(TrainerDevices, NarrowMomentsSurviveTheirCheckpoint) {
   ASSERT_EQ(train_here(narrow("resumed")), RunEnd::finished);
   EXPECT_EQ(losses_of(path("resumed")), losses_of(path("straight")));
   EXPECT_LT(losses_of(path("straight")).back(), losses_of(path("straight")).front());
+}
+
+TEST_P(TrainerDevices, NarrowGradientsTakeTheCourseOfWideOnes) {
+  const auto narrow = [&](const std::string& run, std::int64_t steps) {
+    Config settings = config(run, steps);
+    settings.optimizer.gradient_dtype = DType::bf16;
+    return settings;
+  };
+  if (dtype() != DType::bf16) {
+    EXPECT_THROW(train_here(narrow("refused", 1)), InvalidArgument);
+    return;
+  }
+  constexpr std::size_t steps = 60, window = 20;
+  const auto expect_near = [](const std::vector<double>& actual, const std::vector<double>& wide) {
+    for (std::size_t begin = 0; begin < actual.size(); begin += window) {
+      const auto sum_of = [begin](const std::vector<double>& losses) {
+        const auto first = losses.begin() + static_cast<std::ptrdiff_t>(begin);
+        return std::accumulate(first, first + window, 0.0);
+      };
+      EXPECT_NEAR(sum_of(actual), sum_of(wide), 0.01 * sum_of(wide)) << "steps from " << begin + 1;
+    }
+  };
+  ASSERT_EQ(train_here(config("wide", steps)), RunEnd::finished);
+  ASSERT_EQ(train_here(narrow("straight", steps)), RunEnd::finished);
+  const std::vector<double> wide = losses_of(path("wide")), straight = losses_of(path("straight"));
+  ASSERT_EQ(straight.size(), steps);
+  expect_near(straight, wide);
+  EXPECT_NE(straight, wide);
+  Config first = narrow("resumed", steps);
+  first.train.stop_after = 33;
+  ASSERT_EQ(train_here(first), RunEnd::stopped);
+  ASSERT_EQ(train_here(narrow("resumed", steps)), RunEnd::finished);
+  EXPECT_EQ(losses_of(path("resumed")), straight);
+  for (const Layout layout : {Layout{2, 1}, Layout{2, 2}}) {
+    const std::string run = "expert-" + std::to_string(layout.expert_parallel);
+    Config shared = narrow(run, steps);
+    shared.train.stop_after = window;
+    ASSERT_EQ(train_here(shared, layout), RunEnd::stopped);
+    ASSERT_EQ(losses_of(path(run)).size(), window);
+    expect_near(losses_of(path(run)), wide);
+  }
 }
 
 TEST_P(TrainerDevices, ACheckpointGoesOnAnywhere) {

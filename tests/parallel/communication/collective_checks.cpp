@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <span>
+#include <vector>
 
 #include "runtime/error.h"
+#include "runtime/float16.h"
 #include "tests/parallel/communication/collective_values.h"
 #include "tests/parallel/communication/row_transfer_checks.h"
 
@@ -71,6 +74,52 @@ void check_reduce_scatter_of(const CollectiveBed& bed) {
 void check_reduce_scatter(const CollectiveBed& bed) {
   check_reduce_scatter_of<float>(bed);
   check_reduce_scatter_of<double>(bed);
+}
+
+/// Sums and maxima of bf16 are those of the values in f32, rounded once where their order is that of
+/// the ranks, and wherever there are two terms.
+void check_bf16(const CollectiveBed& bed) {
+  Communicator& world = bed.world;
+  Stream stream(bed.device);
+  const auto ranks = static_cast<std::size_t>(world.size());
+  const auto narrow = [](int rank, std::size_t count) {
+    std::vector<std::uint16_t> bits;
+    for (const float value : contribution<float>(rank, count)) bits.push_back(bf16_of_float(value));
+    return bits;
+  };
+  for (const std::size_t slice : {std::size_t{1}, std::size_t{100}, std::size_t{70001}}) {
+    const std::size_t count = slice * ranks;
+    std::vector<float> sums(count), largest(count, -std::numeric_limits<float>::infinity());
+    for (int rank = 0; rank < world.size(); ++rank) {
+      const std::vector<std::uint16_t> bits = narrow(rank, count);
+      for (std::size_t i = 0; i < count; ++i) {
+        sums[i] += float_of_bf16(bits[i]);
+        largest[i] = std::max(largest[i], float_of_bf16(bits[i]));
+      }
+    }
+    const auto expect = [&](const std::vector<std::uint16_t>& found, const std::vector<float>& all,
+                            std::size_t begin, std::size_t end) {
+      const double bound = bed.rank_order || ranks <= 2 ? 0.0 : 10.0 * static_cast<double>(ranks);
+      std::size_t wrong = 0;
+      for (std::size_t i = begin; i < end; ++i) {
+        const float expected = float_of_bf16(bf16_of_float(all[i]));
+        wrong += std::abs(float_of_bf16(found[i]) - expected) <= bound ? 0 : 1;
+      }
+      EXPECT_EQ(wrong, 0U) << "slices of " << slice;
+    };
+    const auto reduced = [&](const auto& reduce) {
+      std::vector<std::uint16_t> values = narrow(world.rank(), count);
+      with_tensor(bed, values, stream, [&](const Tensor& bits) {
+        reduce(Tensor(bits.raw(), bits.shape(), DType::bf16, bits.device()));
+      });
+      return values;
+    };
+    expect(reduced([&](Tensor x) { world.all_reduce(x, Reduction::sum, stream); }), sums, 0, count);
+    expect(reduced([&](Tensor x) { world.all_reduce(x, Reduction::max, stream); }), largest, 0,
+           count);
+    const std::size_t own = slice * static_cast<std::size_t>(world.rank());
+    expect(reduced([&](Tensor x) { world.reduce_scatter(x, stream); }), sums, own, own + slice);
+  }
 }
 
 template <class T>
@@ -276,6 +325,7 @@ const std::vector<CollectiveCheck>& collective_checks() {
       {"all_reduce", check_all_reduce},
       {"max_keeps_nan", check_nan},
       {"reduce_scatter", check_reduce_scatter},
+      {"bf16", check_bf16},
       {"all_gather", check_all_gather},
       {"all_to_all", check_all_to_all},
       {"all_to_all_counts", check_counts},

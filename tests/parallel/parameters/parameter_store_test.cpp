@@ -14,6 +14,7 @@
 #include "runtime/random.h"
 #include "tests/parallel/parameters/toy_parameters.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/temporary_directory.h"
 
 namespace polymoe {
 namespace {
@@ -187,6 +188,27 @@ TEST(ParameterStore, ZeroGradientsClearsAll) {
       const Tensor& flat = store.gradients(scope);
       for (std::int64_t i = 0; i < flat.elements(); ++i) ASSERT_EQ(flat.data<double>()[i], 0.0);
     }
+  });
+}
+
+TEST(ParameterStore, GradientsMayBeAsNarrowAsTheValues) {
+  with_store({2, 1}, [&](const ProcessMesh& mesh, ParameterStore&) {
+    ParameterStore store(mesh);
+    test::declare_toy_parameters(store, mesh);
+    EXPECT_EQ(test::message_of<InvalidArgument>(
+                  [&] { store.allocate(DType::f32, Device::cpu(), DType::bf16); }),
+              "gradients of dtype bf16 beside parameters of f32: f32 is allowed");
+    EXPECT_EQ(test::message_of<InvalidArgument>(
+                  [&] { store.allocate(DType::bf16, Device::cpu(), DType::f64); }),
+              "gradients of dtype f64 beside parameters of bf16: f32 and bf16 are allowed");
+    store.allocate(DType::bf16, Device::cpu(), DType::bf16);
+    int wide = 0;
+    for (const Parameter& parameter : store.parameters()) {
+      EXPECT_EQ(parameter.gradient.dtype(), parameter.wide ? DType::f32 : DType::bf16);
+      EXPECT_EQ(parameter.gradient.dtype(), parameter.value.dtype());
+      wide += parameter.wide ? 1 : 0;
+    }
+    EXPECT_GT(wide, 0);
   });
 }
 
