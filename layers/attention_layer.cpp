@@ -14,6 +14,7 @@
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/arena.h"
 #include "runtime/context.h"
+#include "runtime/copy.h"
 #include "runtime/dtype.h"
 #include "runtime/tensor.h"
 
@@ -176,12 +177,19 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
   const Tensor out = arena.allocate({queries, settings_.hidden}, x.dtype());
   const auto attend = [&](std::int64_t sequences, std::int64_t first_query, std::int64_t first_key,
                           std::int64_t length) {
-    const AttentionShape shape{.batch = sequences,
-                               .query_length = length,
-                               .key_length = shared.length,
-                               .heads = settings_.heads,
-                               .kv_heads = settings_.kv_heads,
-                               .head_dim = head_dim()};
+    AttentionShape shape{.batch = sequences,
+                         .query_length = length,
+                         .key_length = shared.length,
+                         .heads = settings_.heads,
+                         .kv_heads = settings_.kv_heads,
+                         .head_dim = head_dim()};
+    // Little work is not worth what a library prepares for a new shape. Kernels that documents have
+    // prepare nothing; each sequence is one.
+    constexpr std::int64_t little = 256;
+    if (length == shared.length && (sequences == 1 || length <= little)) {
+      shape.document_starts = arena.allocate({sequences * length}, DType::i32);
+      set_zero(shape.document_starts, context.stream);
+    }
     const Tensor log_sum_exp =
         arena.allocate({sequences, settings_.heads, length}, accumulation_dtype(x.dtype()));
     const auto part = [&](const Tensor& all, std::int64_t first, std::int64_t rows) {

@@ -11,6 +11,9 @@
 namespace polymoe {
 namespace {
 
+/// No kernel is prepared for sequences up to this one (AttentionLayer::forward_shared).
+constexpr std::int64_t short_sequence = 256;
+
 /// The least of 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, ... that is not below `length`: multiples of
 /// 64, four to an octave from 256 on.
 std::int64_t rounded_length(std::int64_t length) {
@@ -19,10 +22,17 @@ std::int64_t rounded_length(std::int64_t length) {
   return round_up(length, step);
 }
 
-/// The least quarter of the most sequences that holds so many.
-std::int64_t rounded_sequences(std::int64_t sequences, std::int64_t most) {
-  constexpr std::int64_t parts = 4;
-  return std::max(sequences, std::min(most, round_up(sequences, divide_up(most, parts))));
+/// All of the most sequences of such a length, or half of them. Short ones stay as many as they are.
+std::int64_t rounded_sequences(std::int64_t sequences, std::int64_t length, std::int64_t most) {
+  if (length <= short_sequence || sequences > most) return sequences;
+  return 2 * sequences <= most ? divide_up(most, 2) : most;
+}
+
+/// Beginnings that sequences have in common count in multiples of this.
+std::int64_t known_step(std::int64_t length, bool few_shapes) {
+  constexpr std::int64_t few = 64, many = 8;
+  if (!few_shapes) return many;
+  return length <= short_sequence ? length : few;  // none
 }
 
 class PassCutter {
@@ -110,10 +120,10 @@ class PassCutter {
                      [&](std::size_t a, std::size_t b) { return before(a, b); });
     pass_.length = pass_length(load_.longest);
     pass_.sequences = load_.sequences;
-    pass_.known_step = cut_.limits.few_shapes ? 64 : 8;
+    pass_.known_step = known_step(pass_.length, cut_.limits.few_shapes);
     if (cut_.limits.few_shapes && !cut_.equal_lengths)
-      pass_.sequences = rounded_sequences(
-          load_.sequences, std::max<std::int64_t>(cut_.limits.places / pass_.length, 1));
+      pass_.sequences =
+          rounded_sequences(load_.sequences, pass_.length, cut_.limits.places / pass_.length);
     passes_.push_back(std::move(pass_));
     pass_ = {};
     load_ = {};

@@ -16,6 +16,7 @@
 #include "parallel/communication/planning/planning_communicator.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
+#include "runtime/rounding.h"
 #include "runtime/violations.h"
 
 namespace polymoe {
@@ -53,10 +54,12 @@ void measure_shared_losses(LanguageModel& model, const PassLimits& limits,
                            ExecutionContext& context) {
   const Arena::Scope scope(context.arena);
   const auto ids = [&](std::int64_t count) { return context.arena.allocate({count}, DType::i32); };
-  model.shared_token_losses({.rows = {.sequences = 1,
-                                      .length = limits.places,
-                                      .row_of = ids(limits.places),
-                                      .query_of = ids(limits.places),
+  // More than one sequence, whose attention may take a workspace.
+  const std::int64_t length = divide_up(limits.places, 2);
+  model.shared_token_losses({.rows = {.sequences = 2,
+                                      .length = length,
+                                      .row_of = ids(2 * length),
+                                      .query_of = ids(2 * length),
                                       .place_of = ids(limits.tokens),
                                       .starts = ids(limits.tokens)},
                              .tokens = ids(limits.tokens),

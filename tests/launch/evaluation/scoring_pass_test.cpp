@@ -86,6 +86,21 @@ TEST(ScoringPass, ADeviceThatPreparesForEveryShapeSeesFewOfThem) {
   for (const auto& [sequences, length] : few) EXPECT_EQ(length % 64, 0);
 }
 
+TEST(ScoringPass, ShortSequencesStayAsManyAsTheyAreAndAreWhole) {
+  std::vector<LikelihoodRequest> requests(5);
+  for (std::int32_t i = 0; i < 5; ++i) {
+    requests[static_cast<std::size_t>(i)] = {.tokens = std::vector<std::int32_t>(200, 7),
+                                             .predicted = 1};
+    requests[static_cast<std::size_t>(i)].tokens[150] = i;
+  }
+  const auto passes = cut_into_passes(
+      requests, {.context = 4096, .limits = {.tokens = 4096, .places = 32768, .few_shapes = true}});
+  ASSERT_EQ(passes.size(), 1U);
+  EXPECT_EQ(passes[0].length, 256);
+  EXPECT_EQ(passes[0].sequences, 5);
+  EXPECT_EQ(passes[0].known_step, 256);
+}
+
 TEST(ScoringPass, OfEqualLengthsIsFilledByThem) {
   const std::vector<LikelihoodRequest> requests = few_shot_requests(20);
   for (const ScoringPass& pass :
