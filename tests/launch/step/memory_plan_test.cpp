@@ -139,6 +139,23 @@ TEST(PlanTest, ScoringAModelOf7BTakesLessThanTheModel) {
   EXPECT_LT(less.activations, memory.activations / 2);
 }
 
+// A run's scorings have the memory that was planned for its steps.
+TEST(PlanTest, ScoringFitsWhereAStepFits) {
+  const ProcessMesh alone(std::move(make_local_communicators(1)[0]), 1);
+  const Device gpu{DeviceType::cuda, 0};
+  for (const char* name : {"bench-dense", "bench-moe", "bench-small-experts", "dense-1b", "moe-7b"})
+    for (const char* recompute : {"none", "activation", "block"}) {
+      const Config config =
+          shipped(name, {"--train.micro_batch=1", "--train.recompute=" + std::string(recompute)});
+      const PassLimits limits = training_pass_limits(config, 1, gpu);
+      EXPECT_EQ(limits.tokens, config.model.context);
+      EXPECT_LE(
+          plan_inference(config, alone, DeviceType::cuda, limits).activations,
+          plan_memory(config, {.ranks = 1, .threads = 1, .backend = DeviceType::cuda}).activations)
+          << name << ", " << recompute;
+    }
+}
+
 TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
   const auto planned = [](const char* option) {
     return plan_memory(shipped("bench-moe", {option}), {.ranks = 1, .threads = 1});
