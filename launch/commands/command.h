@@ -26,10 +26,16 @@ struct CommandContext {
   bool by_mpirun = false;  // which may have bound this process to cores
   /// All ranks; for the command to move into a ProcessMesh. Null where Command::ranks is false.
   std::unique_ptr<Communicator> world;
+  /// Makes `call`, collective and without a time-out of its own, known to the ledger as `name`, and
+  /// ends the process with 75 where it takes longer than so many seconds, or POLYMOE_MPI_TIMEOUT.
+  std::function<void(const char* name, double timeout_seconds, const std::function<void()>& call)>
+      watched = {};
   /// Another communicator of all ranks, whose operations time out after so many seconds and are
   /// written down in `ledger`. Collective. Null where Command::ranks is false.
   std::function<std::unique_ptr<Communicator>(double timeout_seconds)> make_world = {};
   std::unique_ptr<Ledger> ledger = {};  // of this rank; null where Command::ranks is false
+  /// Called before this process ends because the other ranks do not come to a call of `watched`.
+  std::function<void()> gives_up = {};
   /// The step under way, kept up to date by the command for the line that reports an error; 0 =
   /// none.
   std::int64_t step = 0;

@@ -13,11 +13,12 @@ namespace {
 int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = explain_command().parse(args);
   const std::filesystem::path directory = line.positional().at(0);
-  if (!std::filesystem::exists(directory / "config.ini"))
-    throw InputFileError(directory.string(), "is no run directory: it has no config.ini");
   const double now =
       std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   const std::vector<ExplainedRank> ranks = read_ranks(directory);
+  // A run that is being prepared has none yet.
+  if (ranks.empty() && !std::filesystem::exists(directory / "config.ini"))
+    throw InputFileError(directory.string(), "is no run directory: it has no config.ini");
   std::cout << explain(ranks, now) << "\n";
   if (!ranks.empty()) std::cout << "\n" << rank_table(ranks, now);
   if (line.has("stacks"))

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -98,6 +99,11 @@ bool all_failed_alike(const Ending& ending, Communicator& ranks) {
   }
 }
 
+/// A start that was refused leaves nothing to explain.
+void forget_start(const CommandContext& context) {
+  if (context.step == 0 && context.ledger) context.ledger->forget_file();
+}
+
 /// What signals do to a command's work.
 void answer_signals(const Command& command, const Launcher& launcher) {
   if (command.stops_by_itself) {
@@ -134,9 +140,20 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args,
                          .step = 0,
                          .observer = observer};
   watch.reset();
+  Ledger::Group start = context.ledger->add_group("start");
+  context.watched = [&](const char* name, double timeout_seconds,
+                        const std::function<void()>& call) {
+    const CallWatch look_on(mpi.rank(), name, std::min(timeout_seconds, timeout), context.gives_up);
+    const std::int64_t sequence = start.post(name, 0);
+    start.start(sequence);
+    call();
+    start.finish(sequence);
+  };
   context.make_world = [&](double timeout_seconds) {
-    const CallWatch look_on(mpi.rank(), "MPI_Comm_dup", std::min(timeout_seconds, timeout));
-    return mpi.make_world(timeout_seconds, context.ledger.get());
+    std::unique_ptr<Communicator> world;
+    context.watched("MPI_Comm_dup", timeout_seconds,
+                    [&] { world = mpi.make_world(timeout_seconds, context.ledger.get()); });
+    return world;
   };
   const Ending ending = run_and_catch(command, args, context, mpi.size() > 1);
   context.world.reset();
@@ -145,6 +162,7 @@ int run_on_ranks(const Command& command, const std::vector<std::string>& args,
     // MPI_Finalize: Open MPI 4.1's mpirun then never returns.
     done_ranks->barrier();
   } else if (all_failed_alike(ending, *failed_ranks)) {
+    forget_start(context);
     if (mpi.rank() == 0) report(ending, context);
   } else {
     report(ending, context);
@@ -165,10 +183,12 @@ int run_alone(const Command& command, const std::vector<std::string>& args, RunO
     context.make_world = [](double timeout_seconds) {
       return std::move(make_local_communicators(1, timeout_seconds).front());
     };
+    context.watched = [](const char*, double, const std::function<void()>& call) { call(); };
     context.world = context.make_world(600.0);
     context.ledger = std::make_unique<Ledger>(0, 1);
   }
   const Ending ending = run_and_catch(command, args, context, false);
+  if (!ending.message.empty()) forget_start(context);
   report(ending, context);
   return ending.code;
 }

@@ -71,18 +71,38 @@ class StepPace {
   std::chrono::steady_clock::time_point last_;
 };
 
-/// From here on what this rank does can be read by `polymoe explain`. The run directory is locked,
-/// so the files of a run before are nobody's.
-void keep_ledger(CommandContext& context, const std::string& run_directory, Log& log) {
+void keep_ledger(const CommandContext& context, const std::filesystem::path& file, Log& log) {
   try {
-    if (context.rank == 0) {
-      std::error_code error;
-      std::filesystem::remove_all(std::filesystem::path(run_directory) / "ledger", error);
-    }
-    context.ledger->keep_in(ledger_directory(run_directory) / ledger_name(context.rank));
+    context.ledger->keep_in(file);
   } catch (const OutputFileError& error) {
     log.warning(std::string(error.what()) + "; going on without a ledger for polymoe explain");
   }
+}
+
+/// From here on what this rank does can be read by `polymoe explain`, unless another run is in the
+/// directory, which has the say there until it is known who holds the lock.
+void begin_ledger(const CommandContext& context, const std::string& run_directory, Log& log) {
+  constexpr std::size_t kept_ended_runs = 32;  // of this user on this node, for polymoe explain
+  if (context.rank_on_node == 0) remove_old_ledgers(ledger_directories(), kept_ended_runs);
+  const std::filesystem::path file = ledger_directory(run_directory) / ledger_name(context.rank);
+  if (ledger_is_held(file)) return;
+  keep_ledger(context, file, log);
+  std::error_code error;
+  if (context.rank == 0)
+    std::filesystem::remove_all(std::filesystem::path(run_directory) / "ledger", error);
+}
+
+/// The run directory is locked: what others left there is nobody's.
+void own_ledger_directory(const CommandContext& context, const std::string& run_directory,
+                          Log& log) {
+  const std::filesystem::path directory = ledger_directory(run_directory);
+  const std::filesystem::path file = directory / ledger_name(context.rank);
+  if (!context.ledger->file_in_place()) keep_ledger(context, file, log);
+  std::error_code error;
+  if (context.rank_on_node == 0)
+    for (const auto& entry : std::filesystem::directory_iterator(directory, error))
+      if (entry.path().filename() > ledger_name(context.ranks - 1))
+        std::filesystem::remove(entry.path(), error);
 }
 
 std::size_t least_of_ranks(std::size_t value, Communicator& world) {
@@ -121,17 +141,28 @@ std::string not_finite_end(const Trainer& trainer) {
       last, last - row, where.empty() ? "" : "; at the first of them: " + where);
 }
 
-int run(CommandContext& context, const std::vector<std::string>& args) {
-  const CommandLine line = train_command().parse(args);
-  Config config = read_config(line.value("config"), line.overrides());
-  refuse_violations("configuration", training_violations(config, context.ranks));
+/// Says what the ledgers know where the others did not answer in time, and starts the alarm.
+void give_up_waiting(const CommandContext& context, const RunConfig& run, Log& log) {
+  const std::string why = last_explanation(*context.ledger, run.dir);
+  if (!why.empty()) {
+    log.error(why);
+    if (!run.alarm.empty()) start_alarm(run.alarm, why, run.dir);
+  }
+  context.ledger->set_doing(ending_by_error);
+}
+
+int train(CommandContext& context, Config config, Log& log, std::optional<RunMonitor>& monitor) {
+  const auto turns_to = [&](const std::string& what) {
+    context.ledger->set_doing(what);
+    if (context.observer != nullptr) context.observer->turns_to(context.step, what);
+  };
+  turns_to("starting");
   const NodeRank node{.rank = context.rank_on_node, .ranks = context.ranks_on_node};
   const Device device = choose_device(config.run, node);
+  context.world = context.make_world(config.run.timeout);
   if (context.ranks > 1) check_same_as_first(facts_of_rank(config, device), *context.world);
   const int share = threads_per_rank(*context.world);
   const int threads = allowed_threads(config.run.threads > 0 ? config.run.threads : share);
-  context.log_file = run_log(config.run.dir);
-  Log log(context.ranks == 1 ? Log::alone : context.rank, context.log_file);
   if (config.run.threads > threads)
     log.info("run.threads = " + std::to_string(config.run.threads) + ": OMP_THREAD_LIMIT allows " +
              std::to_string(threads));
@@ -140,8 +171,6 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
         binding_hint(cores_of_process(0), cores_of_process(getppid()), node.ranks);
     if (!hint.empty() && context.rank == 0) log.warning(hint);
   }
-
-  context.world = context.make_world(config.run.timeout);
 
   // All ranks choose alike, by the one that has least.
   const bool on_gpu = device.type == DeviceType::cuda;
@@ -159,20 +188,17 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const std::string transport =
       serve_device(context, device, config.run.share_gpus, config.run.timeout);
 
-  ProcessMesh mesh = [&] {
-    std::optional<CallWatch> look_on;
-    if (context.ranks > 1) look_on.emplace(context.rank, "MPI_Comm_split", mpi_timeout());
-    return ProcessMesh(std::move(context.world), config.parallel.expert, layout.node_ranks);
-  }();
+  std::optional<ProcessMesh> split;
+  context.watched("MPI_Comm_split", config.run.timeout, [&] {
+    split.emplace(std::move(context.world), config.parallel.expert, layout.node_ranks);
+  });
+  ProcessMesh& mesh = *split;
   StepPace pace;
   std::optional<Elapsed> preparing(std::in_place,
                                    context.rank == 0 ? progress_on_stdout() : ProgressOutput{},
                                    "preparing data, checkpoint and kernels");
   std::string work;  // between steps
-  const auto turns_to = [&](const std::string& what) {
-    context.ledger->set_doing(what);
-    if (context.observer != nullptr) context.observer->turns_to(context.step, what);
-  };
+  context.ledger->set_device(name_of(device));
   turns_to("preparing");
   Trainer trainer(
       config, mesh,
@@ -219,29 +245,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       .resumed_from = trainer.resumed_from()};
   if (context.rank == 0) introduce(described);
   const auto begin = std::chrono::steady_clock::now();
-  context.ledger->set_device(name_of(device));
-  keep_ledger(context, config.run.dir, log);
-  const RunEnd end = [&] {
-    const RunMonitor monitor(*context.ledger, log,
-                             {.run_directory = config.run.dir,
-                              .first_on_node = context.rank_on_node == 0,
-                              .ranks_on_node = context.ranks_on_node,
-                              .alarm = config.run.alarm});
-    try {
-      return trainer.run();
-    } catch (const CommunicationError&) {
-      const std::string why = last_explanation(*context.ledger, config.run.dir);
-      if (!why.empty()) {
-        log.error(why);
-        if (!config.run.alarm.empty()) start_alarm(config.run.alarm, why, config.run.dir);
-      }
-      context.ledger->set_doing(ending_by_error);
-      throw;
-    } catch (...) {
-      context.ledger->set_doing(ending_by_error);
-      throw;
-    }
-  }();
+  own_ledger_directory(context, config.run.dir, log);
+  const RunEnd end = trainer.run();
+  monitor.reset();
   mesh.shutdown();
   context.ledger->forget_file();
   if (context.rank == 0) {
@@ -282,6 +288,32 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       break;
   }
   return not_finite.empty() ? exit_done : exit_not_finite;
+}
+
+int run(CommandContext& context, const std::vector<std::string>& args) {
+  const CommandLine line = train_command().parse(args);
+  const Config config = read_config(line.value("config"), line.overrides());
+  refuse_violations("configuration", training_violations(config, context.ranks));
+  context.log_file = run_log(config.run.dir);
+  Log log(context.ranks == 1 ? Log::alone : context.rank, context.log_file);
+  begin_ledger(context, config.run.dir, log);
+  context.gives_up = [&] { give_up_waiting(context, config.run, log); };
+  std::optional<RunMonitor> monitor(
+      std::in_place, *context.ledger, log,
+      RunMonitor::Options{.run_directory = config.run.dir,
+                          .first_on_node = context.rank_on_node == 0,
+                          .ranks_on_node = context.ranks_on_node,
+                          .alarm = config.run.alarm,
+                          .start_patience_seconds = std::max(10.0, config.run.timeout / 10)});
+  try {
+    return train(context, config, log, monitor);
+  } catch (const CommunicationError&) {
+    give_up_waiting(context, config.run, log);
+    throw;
+  } catch (...) {
+    context.ledger->set_doing(ending_by_error);
+    throw;
+  }
 }
 
 }  // namespace

@@ -66,6 +66,12 @@ const char* state_text(ProcessState state) {
   return "";
 }
 
+/// "backward of step 7", "preparing, before the first step".
+std::string moment_text(const LedgerPlace& place, std::int64_t step) {
+  return step > 0 ? fmt::format("{} of step {}", place.text(), step)
+                  : place.text() + ", before the first step";
+}
+
 std::string name_of(const ExplainedRank& rank) {
   const LedgerView& ledger = rank.ledger;
   return fmt::format("rank {} ({}{}{}, process {})", ledger.rank, ledger.host,
@@ -76,7 +82,7 @@ std::string place_of(const ExplainedRank& rank, double now) {
   const LedgerView& ledger = rank.ledger;
   std::string text;
   if (!ledger.place.doing.empty())
-    text = fmt::format("it is in {} of step {} {}", ledger.place.text(), ledger.step,
+    text = fmt::format("it is in {} {}", moment_text(ledger.place, ledger.step),
                        since_text(ledger.there_since, now));
   const std::string state = state_text(rank.state);
   return text + (!text.empty() && !state.empty() ? "; " : "") + state;
@@ -116,12 +122,12 @@ Share share_of(const LedgerView& ledger, const Open& awaited) {
 
 std::string operation_text(const Open& open) {
   const LedgerOperation& operation = open.operation;
-  return fmt::format("`{}` number {} of group {}{}, {}", operation.name, operation.sequence,
+  return fmt::format("`{}` number {} of group {}{}{}", operation.name, operation.sequence,
                      open.group,
                      operation.place.doing.empty()
                          ? ""
-                         : fmt::format(" ({} of step {})", operation.place.text(), operation.step),
-                     bytes_text(operation.bytes));
+                         : fmt::format(" ({})", moment_text(operation.place, operation.step)),
+                     operation.bytes > 0 ? ", " + bytes_text(operation.bytes) : "");
 }
 
 }  // namespace
@@ -214,12 +220,12 @@ std::string explain(const std::vector<ExplainedRank>& ranks, double now) {
 
 std::string loss_text(const ExplainedRank& rank, double now) {
   const LedgerView& ledger = rank.ledger;
+  LedgerPlace place = ledger.place;
+  if (place.doing.empty()) place.doing = "its start";
   return fmt::format(
       "{} is gone: its process was killed, by the memory killer perhaps, or crashed; it was in {} "
-      "of "
-      "step {} {}",
-      name_of(rank), ledger.place.doing.empty() ? "its start" : ledger.place.text(), ledger.step,
-      since_text(ledger.there_since, now));
+      "{}",
+      name_of(rank), moment_text(place, ledger.step), since_text(ledger.there_since, now));
 }
 
 std::string rank_table(const std::vector<ExplainedRank>& ranks, double now) {

@@ -126,14 +126,21 @@ void RunMonitor::look() {
       log_.info("SIGUSR2");
     }
   }
-  if (own.median_step_seconds == 0.0) return;
-  const double patience = std::max(options_.patience_seconds, 5 * own.median_step_seconds);
+  const bool starting = own.median_step_seconds == 0.0;
+  const double patience = starting
+                              ? options_.start_patience_seconds
+                              : std::max(options_.patience_seconds, 5 * own.median_step_seconds);
   const auto open = oldest_open(own);
-  if (open && open->sequence != told_ && now - open->posted >= patience) {
-    told_ = open->sequence;
+  if (open && open->posted != told_ && now - open->posted >= patience) {
+    told_ = open->posted;
     const auto ranks = read_ranks(options_.run_directory);
-    if (!another_speaks(ranks, own.rank)) tell(explain(ranks, now));
-  } else if (!open && own.ranks == 1 && own.there_since != told_of_ &&
+    if (another_speaks(ranks, own.rank)) return;
+    // What is prepared may be long without anything being wrong.
+    if (starting)
+      log_.warning(explain(ranks, now));
+    else
+      tell(explain(ranks, now));
+  } else if (!starting && !open && own.ranks == 1 && own.there_since != told_of_ &&
              now - own.there_since >= patience) {
     told_of_ = own.there_since;
     tell(explain(read_ranks(options_.run_directory), now));
@@ -177,7 +184,7 @@ std::string last_explanation(const Ledger& ledger, const fs::path& run_directory
   if (ledger.file().empty()) return "";
   const LedgerView own = ledger.view();
   std::error_code error;
-  fs::create_directories(run_directory / "ledger", error);
+  fs::create_directory(run_directory / "ledger", error);  // not of a run that has no directory yet
   fs::copy_file(ledger.file(), run_directory / "ledger" / ledger_name(own.rank),
                 fs::copy_options::overwrite_existing, error);
   const auto ranks = read_ranks(run_directory);

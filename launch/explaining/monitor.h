@@ -14,7 +14,7 @@
 
 namespace polymoe {
 
-/// Watches a rank's ledger from a thread of its own for as long as it lives: says early which rank
+/// Watches a rank's ledger from a thread of its own for as long as it lives, from the run's start on: says early which rank
 /// is waited for, or that this one, for which nobody waits yet, is long at one thing; and whenever
 /// SIGUSR2 asks. Of several ranks that wait the lowest says it, and starts the alarm's command.
 class RunMonitor {
@@ -23,8 +23,9 @@ class RunMonitor {
     std::filesystem::path run_directory;
     bool first_on_node = true;  // says all when asked; others a line about themselves
     int ranks_on_node = 1;
-    std::string alarm = {};          // run.alarm
-    double patience_seconds = 10.0;  // a wait is told after 5 median steps, but no sooner
+    std::string alarm = {};                // run.alarm
+    double patience_seconds = 10.0;        // a wait is told after 5 median steps, but no sooner
+    double start_patience_seconds = 60.0;  // before a step's time is known; told without the alarm
   };
 
   RunMonitor(const Ledger& ledger, Log& log, Options options);
@@ -43,10 +44,10 @@ class RunMonitor {
   Options options_;
   std::vector<ExplainedRank> peers_;  // of this node, once all of them are known
   bool told_of_loss_ = false;
-  int answered_;           // requests of SIGUSR2
-  std::int64_t told_ = 0;  // operation whose wait was told last
-  double told_of_ = 0.0;   // when the work began whose length was told last
-  std::mutex mutex_;       // guards what follows
+  int answered_;          // requests of SIGUSR2
+  double told_ = 0.0;     // when the operation was posted whose wait was told last
+  double told_of_ = 0.0;  // when the work began whose length was told last
+  std::mutex mutex_;      // guards what follows
   std::condition_variable ends_;
   bool stopping_ = false;
   std::thread thread_;

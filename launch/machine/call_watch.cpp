@@ -28,10 +28,12 @@ double mpi_timeout() {
   return seconds;
 }
 
-CallWatch::CallWatch(int rank, std::string call, double timeout_seconds)
+CallWatch::CallWatch(int rank, std::string call, double timeout_seconds,
+                     std::function<void()> gives_up)
     : rank_(rank),
       call_(std::move(call)),
       timeout_seconds_(timeout_seconds),
+      gives_up_(std::move(gives_up)),
       thread_([this] { watch(); }) {}
 
 CallWatch::~CallWatch() {
@@ -64,7 +66,8 @@ void CallWatch::watch() {
     if (passed < standstill) waited += passed;
     last = now;
     if (waited >= timeout_seconds_) {
-      tell(waited, ": giving up (POLYMOE_MPI_TIMEOUT)");
+      tell(waited, ": giving up (run.timeout, POLYMOE_MPI_TIMEOUT)");
+      if (gives_up_) gives_up_();
       _exit(exit_communication);
     }
     if (!told && waited >= timeout_seconds_ / 10) {

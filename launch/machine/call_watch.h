@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -16,7 +17,9 @@ double mpi_timeout();
 /// up the process ends with 75. Time in which the process stood still does not count.
 class CallWatch {
  public:
-  CallWatch(int rank, std::string call, double timeout_seconds);
+  /// `gives_up` is called when the time is up, to say what else is known.
+  CallWatch(int rank, std::string call, double timeout_seconds,
+            std::function<void()> gives_up = {});
   ~CallWatch();
   CallWatch(const CallWatch&) = delete;
   CallWatch& operator=(const CallWatch&) = delete;
@@ -27,6 +30,7 @@ class CallWatch {
   const int rank_;
   const std::string call_;
   const double timeout_seconds_;
+  const std::function<void()> gives_up_;
   std::mutex mutex_;  // guards what follows
   std::condition_variable over_;
   bool is_over_ = false;

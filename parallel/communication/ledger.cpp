@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,8 +29,8 @@
 namespace polymoe {
 namespace {
 
-constexpr std::uint64_t ledger_mark = 0x3372656764656c70;  // "pledger3", little-endian
-constexpr std::size_t columns = 12, records_per_column = 32;
+constexpr std::uint64_t ledger_mark = 0x3472656764656c70;  // "pledger4", little-endian
+constexpr std::size_t columns = 13, records_per_column = 32;
 
 /// A word that another process may read at any time.
 using Word = std::atomic<std::int64_t>;
@@ -111,6 +112,26 @@ LedgerOperation operation_of(const Record& record, std::int64_t sequence) {
           .done = seconds(record.done)};
 }
 
+/// A lock of the open file, which ends when the last process that has it open does.
+struct flock whole_file() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+std::string directory_prefix() { return fmt::format("polymoe-{}-", getuid()); }
+
+/// Where the ledgers of all runs on this node are.
+std::filesystem::path ledger_root() {
+  // TMPDIR comes last: a scheduler may give each job another one.
+  for (const char* memory : {"/dev/shm", "/tmp"})
+    if (access(memory, W_OK | X_OK) == 0) return memory;
+  std::error_code error;
+  const auto last = std::filesystem::temp_directory_path(error);
+  return error ? "/tmp" : last;
+}
+
 Record& record_of(void* column, std::int64_t sequence) {
   return static_cast<Column*>(column)
       ->records[static_cast<std::size_t>(sequence) % records_per_column];
@@ -132,7 +153,7 @@ std::string LedgerPlace::text() const {
 }
 
 struct Ledger::Page {
-  Word mark, rank, ranks, process, step, median_step, there_since, groups;
+  Word mark, rank, ranks, process, begun, locked, step, median_step, there_since, groups;
   Text<16> host, device;
   Place place;
   std::array<Column, columns> group;
@@ -146,6 +167,8 @@ LedgerView Ledger::Page::view() const {
                   .process = static_cast<int>(process),
                   .host = host.load(),
                   .device = device.load(),
+                  .begun = seconds(begun),
+                  .locked = locked != 0,
                   .step = step,
                   .place = place.load(),
                   .there_since = seconds(there_since),
@@ -176,11 +199,15 @@ Ledger::Ledger(int rank, int ranks) {
   page_->rank = rank;
   page_->ranks = ranks;
   page_->process = getpid();
+  page_->begun = now();
   page_->host.store(host_name());
   page_->mark = static_cast<std::int64_t>(ledger_mark);
 }
 
-Ledger::~Ledger() { munmap(page_, sizeof(Page)); }
+Ledger::~Ledger() {
+  munmap(page_, sizeof(Page));
+  if (descriptor_ >= 0) close(descriptor_);
+}
 
 void Ledger::keep_in(const std::filesystem::path& file) {
   const auto fail = [&](const char* action) {
@@ -192,6 +219,8 @@ void Ledger::keep_in(const std::filesystem::path& file) {
   std::filesystem::remove(file, error);
   const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (descriptor < 0) fail("cannot be made");
+  struct flock whole = whole_file();
+  page_->locked = fcntl(descriptor, F_OFD_SETLK, &whole) == 0 ? 1 : 0;
   // Written, not only made longer: a full file system says so here and not by SIGBUS.
   const bool written = pwrite(descriptor, static_cast<void*>(page_), sizeof(Page), 0) ==
                        static_cast<ssize_t>(sizeof(Page));
@@ -199,20 +228,28 @@ void Ledger::keep_in(const std::filesystem::path& file) {
   void* memory = written ? mmap(page_, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                                 descriptor, 0)
                          : nullptr;
-  const int cause = errno;
-  close(descriptor);
-  errno = cause;
   if (memory != page_) {
+    const int cause = errno;
+    close(descriptor);
     std::filesystem::remove(file, error);
     errno = cause;
     fail("cannot be written");
   }
+  if (descriptor_ >= 0) close(descriptor_);
+  descriptor_ = descriptor;
   file_ = file;
+}
+
+bool Ledger::file_in_place() const {
+  struct stat kept {
+  }, named{};
+  return descriptor_ >= 0 && fstat(descriptor_, &kept) == 0 && stat(file_.c_str(), &named) == 0 &&
+         kept.st_ino == named.st_ino && kept.st_dev == named.st_dev;
 }
 
 void Ledger::forget_file() {
   std::error_code error;
-  if (!file_.empty() && std::filesystem::remove(file_, error))
+  if (file_in_place() && std::filesystem::remove(file_, error))
     std::filesystem::remove(file_.parent_path(), error);  // where it was the last one
   file_.clear();
 }
@@ -292,13 +329,32 @@ void Ledger::set_recorder(Recorder recorder) {
 }
 
 std::filesystem::path ledger_directory(const std::filesystem::path& run_directory) {
-  const std::filesystem::path memory = "/dev/shm";
-  const std::filesystem::path root =
-      access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
+  // The same before the run directory is made and after, and with a slash behind it.
   std::error_code error;
-  const auto whole = std::filesystem::weakly_canonical(run_directory, error);
-  return root / fmt::format("polymoe-{}-{:016x}", getuid(),
-                            hash_of(error ? run_directory.string() : whole.string()));
+  auto whole = std::filesystem::absolute(run_directory, error);
+  whole = std::filesystem::weakly_canonical(error ? run_directory : whole, error);
+  if (error) whole = run_directory;
+  if (!whole.has_filename()) whole = whole.parent_path();
+  return ledger_root() / fmt::format("{}{:016x}", directory_prefix(), hash_of(whole.string()));
+}
+
+std::vector<std::filesystem::path> ledger_directories() {
+  std::vector<std::filesystem::path> all;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(ledger_root(), error))
+    if (entry.path().filename().string().starts_with(directory_prefix()) &&
+        entry.symlink_status(error).type() == std::filesystem::file_type::directory)
+      all.push_back(entry.path());
+  return all;
+}
+
+bool ledger_is_held(const std::filesystem::path& file) {
+  const int descriptor = open(file.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (descriptor < 0) return false;
+  struct flock whole = whole_file();
+  const bool held = fcntl(descriptor, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK;
+  close(descriptor);
+  return held;
 }
 
 std::string ledger_name(int rank) { return fmt::format("rank-{:05}", rank); }

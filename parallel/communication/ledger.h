@@ -59,6 +59,8 @@ struct LedgerView {
   int process = 0;
   std::string host;
   std::string device;
+  double begun = 0.0;     // when this process made it
+  bool locked = false;    // the file is, for as long as the process lives
   std::int64_t step = 0;  // under way; 0 = before the first
   LedgerPlace place;
   double there_since = 0.0;
@@ -93,10 +95,12 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  /// From here on in that file too, what was written so far included. Before other threads write.
-  /// Throws OutputFileError.
+  /// From here on in that file too, what was written so far included; one that is there is replaced.
+  /// While nobody else writes. Throws OutputFileError.
   void keep_in(const std::filesystem::path& file);
-  /// Removes the file: the work ended in good order.
+  /// Whether the file that it is kept in still has its name: nobody removed or replaced it.
+  bool file_in_place() const;
+  /// Removes the file: there is nothing left to tell.
   void forget_file();
   /// Empty until keep_in().
   const std::filesystem::path& file() const { return file_; }
@@ -127,14 +131,20 @@ class Ledger {
   struct Page;
   Page* page_;
   std::filesystem::path file_;
+  int descriptor_ = -1;  // of the file, and with it the lock
   std::atomic<bool> recorded_ = false;
   std::mutex mutex_;  // guards the recorder
   Recorder recorder_;
 };
 
+/// Whether a process that lives keeps its ledger in that file. False where it was kept without a lock.
+bool ledger_is_held(const std::filesystem::path& file);
+
 /// The ledgers of a run on this node: a directory of memory that survives a process, but not the
 /// machine, named after the run directory.
 std::filesystem::path ledger_directory(const std::filesystem::path& run_directory);
+/// Those of all runs of this user on this node.
+std::vector<std::filesystem::path> ledger_directories();
 /// "rank-00003".
 std::string ledger_name(int rank);
 

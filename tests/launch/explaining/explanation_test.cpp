@@ -2,8 +2,11 @@
 #include "launch/explaining/explanation.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -163,6 +166,59 @@ TEST(ExplanationTest, ReadsTheLedgersOfARunAndWhatItsProcessesDo) {
   expect_in(rank_table(ranks, now), {"rank", std::to_string(getpid()), "data"});
   expect_in(thread_lines(getpid()), {"thread " + std::to_string(getpid()), "state R"});
   here.forget_file();
+}
+
+/// A ledger in that file whose process is gone.
+void leave_ledger(int rank, int ranks, const std::filesystem::path& file) {
+  const pid_t child = fork();
+  if (child == 0) {
+    Ledger ledger(rank, ranks);
+    ledger.set_doing("backward");
+    ledger.keep_in(file);
+    _exit(0);
+  }
+  EXPECT_EQ(waitpid(child, nullptr, 0), child);
+}
+
+TEST(ExplanationTest, ARankOfARunBeforeIsNoneOfThisOne) {
+  const test::TemporaryDirectory directory;
+  const auto ledgers = ledger_directory(directory.path());
+  leave_ledger(0, 3, ledgers / ledger_name(0));
+  leave_ledger(1, 3, ledgers / ledger_name(1));
+  Ledger starting(2, 3);
+  starting.keep_in(ledgers / ledger_name(2));
+  auto ranks = read_ranks(directory.path());
+  ASSERT_EQ(ranks.size(), 1U);
+  EXPECT_EQ(ranks[0].ledger.rank, 2);
+  leave_ledger(1, 3, ledgers / ledger_name(1));  // it came, and was killed
+  ranks = read_ranks(directory.path());
+  ASSERT_EQ(ranks.size(), 2U);
+  EXPECT_EQ(ranks[0].ledger.rank, 1);
+  EXPECT_EQ(ranks[0].state, ProcessState::gone);
+  std::filesystem::remove_all(ledgers);
+}
+
+TEST(ExplanationTest, OfEndedRunsTheNewestStay) {
+  const test::TemporaryDirectory directory;
+  std::vector<std::filesystem::path> all;
+  for (const char* name : {"oldest", "alive", "middle", "newest", "damaged", "empty"})
+    all.push_back(directory.path() / name);
+  for (const auto& one : all) std::filesystem::create_directory(one);
+  Ledger alive(0, 2);
+  alive.keep_in(all[1] / ledger_name(0));
+  leave_ledger(1, 2, all[1] / ledger_name(1));
+  for (const std::size_t i : {0, 2, 3}) leave_ledger(0, 2, all[i] / ledger_name(0));
+  std::ofstream(all[4] / ledger_name(0)) << "none";
+  remove_old_ledgers(all, 2);
+  EXPECT_FALSE(std::filesystem::exists(all[0]));
+  for (const std::size_t i : {1, 2, 3, 4, 5})
+    EXPECT_TRUE(std::filesystem::exists(all[i])) << all[i];
+  std::ofstream(all[2] / "notes") << "another's";
+  remove_old_ledgers(all, 0);
+  EXPECT_TRUE(std::filesystem::exists(all[2] / "notes"));
+  EXPECT_FALSE(std::filesystem::exists(all[2] / ledger_name(0)));
+  EXPECT_FALSE(std::filesystem::exists(all[3]));
+  EXPECT_TRUE(std::filesystem::exists(all[1] / ledger_name(1)));
 }
 
 }  // namespace

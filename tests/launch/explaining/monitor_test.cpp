@@ -59,6 +59,34 @@ TEST(RunMonitorTest, TellsOfARankAloneThatIsLongAtOneThing) {
   ledger.forget_file();
 }
 
+TEST(RunMonitorTest, TellsOfAWaitBeforeTheFirstStepWithoutTheAlarm) {
+  const test::TemporaryDirectory directory;
+  const auto file = directory.path() / "run.log";
+  const auto alarms = directory.path() / "alarms";
+  Ledger ledger(0, 2), other(1, 2);
+  ledger.add_group("start").post("MPI_Comm_dup", 0);
+  ledger.keep_in(ledger_directory(directory.path()) / ledger_name(0));
+  other.add_group("start");
+  other.set_doing("starting");
+  other.keep_in(ledger_directory(directory.path()) / ledger_name(1));
+  {
+    Log log(0, file);
+    const RunMonitor monitor(ledger, log,
+                             {.run_directory = directory.path(),
+                              .alarm = "echo told > '" + alarms.string() + "'",
+                              .start_patience_seconds = 0.1});
+    const std::string told = content_of(file);
+    EXPECT_NE(told.find(") has not come to `MPI_Comm_dup` number 1 of group start"),
+              std::string::npos)
+        << told;
+    EXPECT_NE(told.find("it is in starting, before the first step since"), std::string::npos)
+        << told;
+  }
+  EXPECT_FALSE(std::filesystem::exists(alarms));
+  other.forget_file();
+  ledger.forget_file();
+}
+
 TEST(RunMonitorTest, NamesARankOfItsNodeThatWasKilled) {
   const test::TemporaryDirectory directory;
   const pid_t child = fork();

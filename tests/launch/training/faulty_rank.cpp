@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // polymoe, one rank of which goes wrong when it first turns to something in the second step that it
-// does; "preparing" comes before its steps:
+// does; "starting" and "preparing" come before its steps:
 //
-//   faulty_rank exit|throw|loop WHAT RANK ARGUMENT-OF-POLYMOE...
+//   faulty_rank exit|throw|loop|stop WHAT RANK ARGUMENT-OF-POLYMOE...
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -26,12 +27,14 @@ class Fault final : public RunObserver {
       : kind_(kind), what_(what), armed_(armed) {}
   void turns_to(std::int64_t step, const std::string& what) override {
     if (step > 0 && first_ == 0) first_ = step;
-    if (!armed_ || what != what_ || (what != "preparing" && step != first_ + 1)) return;
+    const bool before = what == "starting" || what == "preparing";
+    if (!armed_ || what != what_ || (!before && step != first_ + 1)) return;
     armed_ = false;
     std::fprintf(stderr, "fault: %s in %s of step %ld\n", kind_.data(), what.c_str(),
                  static_cast<long>(step));
     if (kind_ == "exit") std::exit(3);
     if (kind_ == "throw") throw std::runtime_error("injected in " + what);
+    if (kind_ == "stop") std::raise(SIGSTOP);
     while (!ended_) {
     }
   }
@@ -49,7 +52,8 @@ class Fault final : public RunObserver {
 int main(int argc, char** argv) {
   const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
   if (argc < 4 || rank == nullptr) {
-    std::fputs("usage: under mpirun, faulty_rank exit|throw|loop WHAT RANK ARGUMENT...\n", stderr);
+    std::fputs("usage: under mpirun, faulty_rank exit|throw|loop|stop WHAT RANK ARGUMENT...\n",
+               stderr);
     return 64;
   }
   polymoe::start_signal_thread();

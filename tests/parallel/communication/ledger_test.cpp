@@ -178,7 +178,57 @@ TEST(LedgerTest, MoreGroupsThanItHasRoomForAreForgotten) {
     group.start(sequence);
     group.finish(sequence);
   }
-  EXPECT_EQ(ledger.view().groups.size(), 12U);
+  EXPECT_EQ(ledger.view().groups.size(), 13U);
+}
+
+TEST(LedgerTest, AFileIsHeldForAsLongAsItsProcessLives) {
+  const test::TemporaryDirectory directory;
+  const auto file = directory.path() / ledger_name(1);
+  EXPECT_FALSE(ledger_is_held(file));
+  const pid_t child = fork();
+  if (child == 0) {
+    Ledger ledger(1, 2);
+    ledger.keep_in(file);
+    raise(SIGSTOP);
+    for (;;) pause();
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, WUNTRACED), child);
+  ASSERT_TRUE(WIFSTOPPED(status));
+  EXPECT_TRUE(read_ledger(file).locked);
+  EXPECT_TRUE(ledger_is_held(file));
+  kill(child, SIGKILL);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_FALSE(ledger_is_held(file));
+}
+
+TEST(LedgerTest, OneThatWasReplacedIsKeptAnewAndForgetsNoOther) {
+  const test::TemporaryDirectory directory;
+  const auto file = directory.path() / "sub" / ledger_name(0);
+  Ledger first(0, 2), second(0, 3);
+  first.keep_in(file);
+  EXPECT_TRUE(first.file_in_place());
+  second.keep_in(file);
+  EXPECT_FALSE(first.file_in_place());
+  first.forget_file();
+  EXPECT_EQ(read_ledger(file).ranks, 3);
+  first.keep_in(file);
+  first.set_doing("preparing");
+  EXPECT_EQ(read_ledger(file).place.doing, "preparing");
+  EXPECT_EQ(read_ledger(file).ranks, 2);
+}
+
+TEST(LedgerTest, ItsDirectoryIsTheSameBeforeAndAfterTheRunDirectoryIsMade) {
+  const test::TemporaryDirectory directory;
+  const auto run = directory.path() / "runs" / "a";
+  const auto before = ledger_directory(run);
+  EXPECT_EQ(ledger_directory(run / ""), before);
+  const auto relative = std::filesystem::relative(run);
+  EXPECT_EQ(ledger_directory(relative), before);
+  std::filesystem::create_directories(run);
+  EXPECT_EQ(ledger_directory(run), before);
+  EXPECT_EQ(ledger_directory(run / ""), before);
+  EXPECT_EQ(ledger_directory(relative), before);
 }
 
 }  // namespace
