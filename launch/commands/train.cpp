@@ -11,7 +11,6 @@
 #include "launch/commands/command.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/explaining/monitor.h"
-#include "launch/machine/call_watch.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
 #include "launch/machine/exit_code.h"
