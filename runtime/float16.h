@@ -20,6 +20,30 @@ inline std::uint16_t bf16_of_float(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+/// An f32 value as a bfloat16 pattern and the lower 16 bits of its own pattern.
+struct SplitFloat {
+  std::uint16_t high, low;
+};
+
+/// high = the nearest bfloat16, ties away from zero, so that the lower bits alone say which way it
+/// was rounded: join_float gives the value back to the bit. A NaN becomes a quiet one, and keeps
+/// its payload.
+inline SplitFloat split_float(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto upper = static_cast<std::uint16_t>(bits >> 16);
+  const auto low = static_cast<std::uint16_t>(bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return {static_cast<std::uint16_t>((upper & 0x7fu) == 0 ? upper | 0x40u : upper), low};
+  return {static_cast<std::uint16_t>((bits + 0x8000u) >> 16), low};
+}
+
+/// The value that split_float took.
+inline float join_float(SplitFloat parts) {
+  const bool nan = (parts.high & 0x7fffu) > 0x7f80u;
+  const std::uint32_t upper = parts.high - (nan ? 0u : parts.low >> 15);
+  return std::bit_cast<float>((upper << 16) | parts.low);
+}
+
 /// The value of an IEEE 754 binary16 pattern. Exact.
 inline float float_of_f16(std::uint16_t bits) {
   const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;

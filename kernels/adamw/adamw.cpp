@@ -16,42 +16,38 @@
 namespace polymoe {
 
 void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, OptimizerState state,
-           Tensor rounded, Stream& stream) {
+           Tensor low, Stream& stream) {
   if (step.step < 1) {
     throw InvalidArgument("adamw: step is " + std::to_string(step.step) + ", expected at least 1");
   }
-  check_real("adamw", "parameter", parameter, parameter.shape().rank());
+  if (!low.defined()) check_real("adamw", "parameter", parameter, parameter.shape().rank());
   // Equal element counts are enough: the operation is element by element.
   const Shape flat{parameter.elements()};
   const auto flatten = [](Tensor& tensor) {
     if (tensor.defined()) tensor = tensor.view({tensor.elements()});
   };
   Tensor own_gradient = gradient;
-  for (Tensor* tensor : {&own_gradient, &parameter, &rounded}) flatten(*tensor);
+  for (Tensor* tensor : {&own_gradient, &parameter, &low}) flatten(*tensor);
   for (Tensor& tensor : state) flatten(tensor);
-  const DType dtype = parameter.dtype();
+  const DType dtype = low.defined() ? DType::f32 : parameter.dtype();
   if (dtype == DType::bf16) {
-    throw InvalidArgument("adamw: parameter is bf16, expected the f32 master copy");
+    throw InvalidArgument("adamw: parameter is bf16, expected its lower bits beside it, or f32");
   }
   const auto may_be_narrow = [&](const Tensor& tensor) {
     return tensor.dtype() == DType::bf16 && dtype == DType::f32 ? DType::bf16 : dtype;
   };
   const bool on_cpu = stream.device().type == DeviceType::cpu;
   check_tensors("adamw", stream.device(),
-                {{"parameter", parameter, flat, dtype},
+                {{"parameter", parameter, flat, low.defined() ? DType::bf16 : dtype},
                  {"gradient", own_gradient, flat, on_cpu ? dtype : may_be_narrow(own_gradient)}});
   for (std::size_t i = 0; i < state.size(); ++i) {
     const std::string name(optimizer_state_kinds[i].substr(0, optimizer_state_kinds[i].find('/')));
     check_tensors("adamw", stream.device(),
                   {{name.c_str(), state[i], flat, may_be_narrow(state[0])}});
   }
-  if (rounded.defined()) {
-    check_tensors(
-        "adamw", stream.device(),
-        {{"parameter", parameter, flat, DType::f32}, {"rounded", rounded, flat, DType::bf16}});
-  }
+  if (low.defined()) check_tensors("adamw", stream.device(), {{"low", low, flat, DType::u16}});
   dispatch(stream.device(), [&](auto backend) {
-    detail::adamw(backend, step, own_gradient, parameter, state, rounded, stream);
+    detail::adamw(backend, step, own_gradient, parameter, state, low, stream);
   });
 }
 

@@ -31,15 +31,15 @@ using OptimizerState = std::array<Tensor, optimizer_state_kinds.size()>;
 ///   g = gradient_scale * gradient;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
 ///   p -= learning_rate * (m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + epsilon)
 ///                         + weight_decay * p)
-///   rounded = p, to the nearest bf16, ties to even
 ///
-/// parameter, gradient, m, v: equal element counts; f32, or f64 on the CPU, one dtype. Beside an
-/// f32 parameter the state may be bf16, and on CUDA the gradient; it is rounded to nearest even,
-/// and this step's update uses the values before that. rounded: bf16, of the parameter's element
-/// count, beside an f32 parameter, the master copy; undefined = unwanted. Asynchronous on `stream`.
+/// parameter, gradient, m, v: equal element counts; f32, or f64 on the CPU, one dtype. An f32
+/// parameter may be held as bf16 beside `low`, u16, its 16 lower bits (kernels/split_float): read
+/// and written together, to the bits of one held as f32. low: undefined = there is none. Beside an f32
+/// parameter the state may be bf16, and on CUDA the gradient; it is rounded to nearest even, and
+/// this step's update uses the values before that. Asynchronous on `stream`.
 /// Throws InvalidArgument on a mismatch.
 /// Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
 void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, OptimizerState state,
-           Tensor rounded, Stream& stream);
+           Tensor low, Stream& stream);
 
 }  // namespace polymoe

@@ -7,9 +7,9 @@
 namespace polymoe::detail {
 
 void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
-           const OptimizerState& state, Tensor rounded, Stream& stream);
+           const OptimizerState& state, Tensor low, Stream& stream);
 
 void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
-           const OptimizerState& state, Tensor rounded, Stream& stream);
+           const OptimizerState& state, Tensor low, Stream& stream);
 
 }  // namespace polymoe::detail

@@ -21,10 +21,32 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace polymoe::cpu::HWY_NAMESPACE {
+// join_float and split_float of runtime/float16.h, of the first min(count, lanes) values.
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const SplitValues& p, std::int64_t count) {
+  const hn::RebindToUnsigned<D> wide;
+  const auto high = load_halves(wide, p.high, count), low = load_halves(wide, p.low, count);
+  const auto nan = hn::Gt(hn::And(high, hn::Set(wide, 0x7fffu)), hn::Set(wide, 0x7f80u));
+  const auto carry = hn::IfThenZeroElse(nan, hn::ShiftRight<15>(low));
+  return hn::BitCast(d, hn::Or(hn::ShiftLeft<16>(hn::Sub(high, carry)), low));
+}
+template <class D>
+HWY_INLINE void store(hn::Vec<D> v, D, const SplitValues& p, std::int64_t count) {
+  const hn::RebindToUnsigned<D> wide;
+  const auto bits = hn::BitCast(wide, v);
+  const auto nearest = hn::ShiftRight<16>(hn::Add(bits, hn::Set(wide, 0x8000u)));
+  const auto upper = hn::ShiftRight<16>(bits);
+  const auto infinity = hn::Eq(hn::And(upper, hn::Set(wide, 0x7fu)), hn::Zero(wide));
+  const auto quiet = hn::IfThenElse(infinity, hn::Or(upper, hn::Set(wide, 0x40u)), upper);
+  store_halves(hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(v)), quiet, nearest), wide, p.high,
+               count);
+  store_halves(hn::And(bits, hn::Set(wide, 0xffffu)), wide, p.low, count);
+}
+
 namespace {
 
-template <class T, class Moment>
-void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end) {
+template <class T, class Moment, class Values>
+void update(const AdamWRange<T, Moment, Values>& a, std::int64_t begin, std::int64_t end) {
   const hn::ScalableTag<T> d;
   const AdamWStep& s = a.step;
   // 1 - beta^step without cancellation where beta is near 1.
@@ -50,17 +72,15 @@ void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end
     const auto change = hn::MulAdd(decay, p, hn::Div(hn::Mul(rate, m), denominator));
     store(m, d, first + i, left);
     store(v, d, second + i, left);
-    const auto updated = hn::Sub(p, change);
-    store(updated, d, a.parameter + i, left);
-    if constexpr (std::is_same_v<T, float>) {
-      if (a.rounded != nullptr) store(updated, d, a.rounded + i, left);
-    }
+    store(hn::Sub(p, change), d, a.parameter + i, left);
   }
 }
 
-constexpr auto& update_f32 = update<float, float>;
-constexpr auto& update_f32_bf16 = update<float, std::uint16_t>;
-constexpr auto& update_f64 = update<double, double>;
+constexpr auto& update_f32 = update<float, float, float*>;
+constexpr auto& update_f32_bf16 = update<float, std::uint16_t, float*>;
+constexpr auto& update_split = update<float, float, SplitValues>;
+constexpr auto& update_split_bf16 = update<float, std::uint16_t, SplitValues>;
+constexpr auto& update_f64 = update<double, double, double*>;
 
 }  // namespace
 }  // namespace polymoe::cpu::HWY_NAMESPACE
@@ -72,12 +92,20 @@ namespace {
 
 HWY_EXPORT(update_f32);
 HWY_EXPORT(update_f32_bf16);
+HWY_EXPORT(update_split);
+HWY_EXPORT(update_split_bf16);
 HWY_EXPORT(update_f64);
 
-template <class T, class Moment>
-void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end) {
+template <class T, class Moment, class Values>
+void update(const AdamWRange<T, Moment, Values>& a, std::int64_t begin, std::int64_t end) {
   if constexpr (std::is_same_v<T, double>) {
     HWY_DYNAMIC_DISPATCH(update_f64)(a, begin, end);
+  } else if constexpr (std::is_same_v<Values, SplitValues>) {
+    if constexpr (std::is_same_v<Moment, float>) {
+      HWY_DYNAMIC_DISPATCH(update_split)(a, begin, end);
+    } else {
+      HWY_DYNAMIC_DISPATCH(update_split_bf16)(a, begin, end);
+    }
   } else if constexpr (std::is_same_v<Moment, float>) {
     HWY_DYNAMIC_DISPATCH(update_f32)(a, begin, end);
   } else {
@@ -87,8 +115,8 @@ void update(const AdamWRange<T, Moment>& a, std::int64_t begin, std::int64_t end
 
 constexpr std::int64_t elements_per_task = 16384;
 
-template <class T, class Moment>
-void update_all(const AdamWRange<T, Moment>& range, std::int64_t count) {
+template <class T, class Moment, class Values>
+void update_all(const AdamWRange<T, Moment, Values>& range, std::int64_t count) {
 #pragma omp parallel for schedule(static)
   for (std::int64_t begin = 0; begin < count; begin += elements_per_task) {
     update(range, begin, std::min(begin + elements_per_task, count));
@@ -101,23 +129,28 @@ void update_all(const AdamWRange<T, Moment>& range, std::int64_t count) {
 namespace polymoe::detail {
 
 void adamw(CpuBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
-           const OptimizerState& state, Tensor rounded, Stream&) {
-  const auto run = [&]<class T, class Moment>(T, Moment) {
-    cpu::AdamWRange<T, Moment> range{.step = step,
-                                     .gradient = gradient.data<T>(),
-                                     .parameter = parameter.data<T>(),
-                                     .state = {},
-                                     .rounded = static_cast<std::uint16_t*>(rounded.raw())};
+           const OptimizerState& state, Tensor low, Stream&) {
+  const auto run = [&]<class T, class Moment, class Values>(T, Moment, Values values) {
+    cpu::AdamWRange<T, Moment, Values> range{
+        .step = step, .gradient = gradient.data<T>(), .parameter = values, .state = {}};
     std::transform(state.begin(), state.end(), range.state.begin(),
                    [](const Tensor& tensor) { return static_cast<Moment*>(tensor.raw()); });
     cpu::update_all(range, parameter.elements());
   };
+  const auto run_in_f32 = [&](auto values) {
+    if (state[0].dtype() == DType::bf16) {
+      run(float{}, std::uint16_t{}, values);
+    } else {
+      run(float{}, float{}, values);
+    }
+  };
   if (parameter.dtype() == DType::f64) {
-    run(double{}, double{});
-  } else if (state[0].dtype() == DType::bf16) {
-    run(float{}, std::uint16_t{});
+    run(double{}, double{}, parameter.data<double>());
+  } else if (low.defined()) {
+    run_in_f32(cpu::SplitValues{static_cast<std::uint16_t*>(parameter.raw()),
+                                static_cast<std::uint16_t*>(low.raw())});
   } else {
-    run(float{}, float{});
+    run_in_f32(parameter.data<float>());
   }
 }
 

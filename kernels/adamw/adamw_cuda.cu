@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/cuda/device/split_float.cuh"
 #include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
@@ -40,31 +41,42 @@ __device__ void update(const Constants& c, float gradient, float& p, float& m, f
   p -= fmaf(c.decay, p, c.rate * m / denominator);
 }
 
-template <class Gradient, class Moment>
+// As SplitValues has it.
+struct WholeValues {
+  float* values;
+
+  __device__ float load(std::int64_t i) const { return values[i]; }
+  __device__ void store(std::int64_t i, float value) const { values[i] = value; }
+  __device__ void load_four(std::int64_t i, float (&four)[4]) const {
+    cuda::load_four(values + i, four);
+  }
+  __device__ void store_four(std::int64_t i, const float (&four)[4]) const {
+    cuda::store_four(values + i, four);
+  }
+};
+
+template <class Gradient, class Moment, class Values>
 __global__ void __launch_bounds__(element_threads)
-    adamw_kernel(const __grid_constant__ Constants c, const Gradient* gradient, float* parameter,
-                 Moment* m, Moment* v, __nv_bfloat16* rounded, std::int64_t fours,
-                 std::int64_t count) {
+    adamw_kernel(const __grid_constant__ Constants c, const Gradient* gradient, Values parameter,
+                 Moment* m, Moment* v, std::int64_t fours, std::int64_t count) {
   for (std::int64_t i = first_element(); i < fours; i += element_stride()) {
     float gs[4], ps[4], ms[4], vs[4];
     load_four(gradient + 4 * i, gs);
-    load_four(parameter + 4 * i, ps);
+    parameter.load_four(4 * i, ps);
     load_four(m + 4 * i, ms);
     load_four(v + 4 * i, vs);
 #pragma unroll
     for (int j = 0; j < 4; ++j) update(c, gs[j], ps[j], ms[j], vs[j]);
-    store_four(parameter + 4 * i, ps);
+    parameter.store_four(4 * i, ps);
     store_four(m + 4 * i, ms);
     store_four(v + 4 * i, vs);
-    if (rounded != nullptr) store_four(rounded + 4 * i, ps);
   }
   for (std::int64_t i = 4 * fours + first_element(); i < count; i += element_stride()) {
-    float updated = parameter[i], first = to_float(m[i]), second = to_float(v[i]);
+    float updated = parameter.load(i), first = to_float(m[i]), second = to_float(v[i]);
     update(c, to_float(gradient[i]), updated, first, second);
-    parameter[i] = updated;
+    parameter.store(i, updated);
     m[i] = from_float<Moment>(first);
     v[i] = from_float<Moment>(second);
-    if (rounded != nullptr) rounded[i] = from_float<__nv_bfloat16>(updated);
   }
 }
 
@@ -74,21 +86,29 @@ __global__ void __launch_bounds__(element_threads)
 namespace polymoe::detail {
 
 void adamw(CudaBackend, const AdamWStep& step, const Tensor& gradient, Tensor parameter,
-           const OptimizerState& state, Tensor rounded, Stream& stream) {
+           const OptimizerState& state, Tensor low, Stream& stream) {
   const Tensor &m = state[0], &v = state[1];
   const std::int64_t count = parameter.elements();
   if (count == 0) return;
-  const bool aligned = cuda::in_vectors<float>(
-      4, {gradient.raw(), parameter.raw(), m.raw(), v.raw(), rounded.raw()});
-  cuda::with_real(gradient.dtype(), [&]<class Gradient>(Gradient) {
-    cuda::with_real(m.dtype(), [&]<class Moment>(Moment) {
-      cuda::adamw_kernel<Gradient, Moment>
-          <<<cuda::element_blocks(count, 4), cuda::element_threads, 0, cuda::native(stream)>>>(
-              cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()),
-              parameter.data<float>(), static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
-              static_cast<__nv_bfloat16*>(rounded.raw()), aligned ? count / 4 : 0, count);
+  const bool aligned =
+      cuda::in_vectors<float>(4, {gradient.raw(), parameter.raw(), m.raw(), v.raw(), low.raw()});
+  const auto run = [&](auto values) {
+    cuda::with_real(gradient.dtype(), [&]<class Gradient>(Gradient) {
+      cuda::with_real(m.dtype(), [&]<class Moment>(Moment) {
+        cuda::adamw_kernel<Gradient, Moment>
+            <<<cuda::element_blocks(count, 4), cuda::element_threads, 0, cuda::native(stream)>>>(
+                cuda::constants_of(step), static_cast<const Gradient*>(gradient.raw()), values,
+                static_cast<Moment*>(m.raw()), static_cast<Moment*>(v.raw()),
+                aligned ? count / 4 : 0, count);
+      });
     });
-  });
+  };
+  if (low.defined()) {
+    run(cuda::SplitValues{static_cast<std::uint16_t*>(parameter.raw()),
+                          static_cast<std::uint16_t*>(low.raw())});
+  } else {
+    run(cuda::WholeValues{parameter.data<float>()});
+  }
   cuda::check_launch("adamw");
 }
 

@@ -27,7 +27,7 @@ std::int64_t owned_elements(const Config& config, const PlannedLayout& layout) {
   const bool master = compute_dtype(config.train.precision, layout.backend) == DType::bf16;
   const std::size_t each =
       optimizer_state_kinds.size() * size_of(config.optimizer.adamw.moment_dtype) +
-      (master ? size_of(DType::f32) : 0);
+      (master ? size_of(DType::u16) : 0);
   return static_cast<std::int64_t>(plan_memory(config, layout).optimizer / each);
 }
 
@@ -259,20 +259,20 @@ void KernelCases::optimizer() {
   constexpr std::int64_t enough = std::int64_t{1} << 25;  // to be out of every cache
   const std::int64_t count = std::min(owned_, enough);
   const DType dtype = dtype_, wide = wide_, gradients = gradients_, moments = moments_;
-  // The gradient is read; master and state are read and written; the rounded copy is written.
-  const bool rounds = dtype != wide;
+  // The gradient is read; the parameter, whole or in two parts, and its state are read and written.
+  const bool splits = dtype != wide;
   const double bytes = gradient_bytes_ + 2.0 * wide_bytes_ +
-                       2.0 * static_cast<double>(optimizer_state_kinds.size() * size_of(moments)) +
-                       (rounds ? value_bytes_ : 0.0);
+                       2.0 * static_cast<double>(optimizer_state_kinds.size() * size_of(moments));
   add("adamw", fmt::format("{} of {} parameters", count, owned_),
       {.bytes = bytes * static_cast<double>(count)}, [=](ExecutionContext& context) {
         const Tensor gradient = varied({count}, gradients, 0.01, context);
-        const Tensor parameter = varied({count}, wide, 1.0, context);
+        const Tensor parameter = varied({count}, dtype, 1.0, context);
         OptimizerState state;
         for (Tensor& one : state) one = constant({count}, moments, 0.0, context);
-        const Tensor rounded = rounds ? constant({count}, dtype, 0.0, context) : Tensor();
+        const Tensor low = splits ? context.arena.allocate({count}, DType::u16) : Tensor();
+        if (splits) set_zero(low, context.stream);
         const AdamWStep step{.learning_rate = 1e-3, .weight_decay = 0.1, .step = 10};
-        return [=, &context] { adamw(step, gradient, parameter, state, rounded, context.stream); };
+        return [=, &context] { adamw(step, gradient, parameter, state, low, context.stream); };
       });
 }
 

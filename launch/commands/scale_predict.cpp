@@ -18,8 +18,9 @@
 namespace polymoe {
 namespace {
 
-/// f32 masters, gradients and two moments, bf16 values beside them: of a parameter, on one rank.
-constexpr double bytes_per_parameter = 18.0;
+/// f32 masters (of which the bf16 values are a part), gradients and two moments: of a parameter, on
+/// one rank.
+constexpr double bytes_per_parameter = 16.0;
 
 std::optional<double> positive(const CommandLine& line, const char* option) {
   if (!line.has(option)) return std::nullopt;

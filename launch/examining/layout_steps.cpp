@@ -20,11 +20,10 @@
 #include "launch/machine/expert_nodes.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/training_model.h"
-#include "parallel/checkpoint/statistics.h"
+#include "parallel/checkpoint/stored_values.h"
 #include "parallel/communication/agreement.h"
 #include "parallel/communication/device_world.h"
 #include "parallel/communication/local/local_communicator.h"
-#include "runtime/copy.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
 #include "runtime/random.h"
@@ -103,15 +102,11 @@ class Samples {
 /// A rank's part of a tensor, on its way to rank 0: a line "NAME SEGMENT SIZE BEGIN COUNT", then
 /// COUNT floats.
 void append_piece(const TensorPiece& piece, int segment, Stream& stream, std::string& text) {
-  const OwnedTensor host({piece.data.elements()}, piece.data.dtype(), Device::cpu());
-  copy(piece.data.view({piece.data.elements()}), *host, stream);
-  stream.synchronize();
-  std::vector<double> values;
-  to_doubles(*host, values);
-  const std::vector<float> narrow(values.begin(), values.end());
   text += fmt::format("{} {} {} {} {}\n", piece.name, segment, piece.shape.elements(), piece.begin,
-                      narrow.size());
-  text.append(reinterpret_cast<const char*>(narrow.data()), narrow.size() * sizeof(float));
+                      piece.data.elements());
+  HostPassage(stream).write(piece.held(), DType::f32, [&](const Tensor& part) {
+    text.append(static_cast<const char*>(part.raw()), part.bytes());
+  });
 }
 
 /// The tensors that the ranks' pieces make up, by segment and name.

@@ -171,10 +171,10 @@ StepModel::Work StepModel::work_of(const EstimatedLayout& layout) const {
   const double of_gradient = work.gradients / local;
   work.reduced = travelling * of_gradient;
   work.gathered = travelling * value;
-  // Read and written: moments and master; the gradient is read twice, for its norm as well.
+  // Read and written: state and values; the gradient is read twice, for its norm as well.
   const double owned = local - travelling;
   work.updated =
-      2.0 * static_cast<double>(layout.plan.optimizer) + owned * (2.0 * of_gradient + value);
+      2.0 * static_cast<double>(layout.plan.optimizer) + owned * (2.0 * of_gradient + 2.0 * value);
   work.segments = static_cast<double>(model.layers + 2);
   return work;
 }

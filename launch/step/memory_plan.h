@@ -21,7 +21,7 @@ struct MemoryPlan {
   // Bytes on one rank.
   std::size_t parameters = 0;
   std::size_t gradients = 0;
-  std::size_t optimizer = 0;    // its shard of the moments, and of the f32 master of bf16 values
+  std::size_t optimizer = 0;    // its shard of the moments, and of the lower bits of masters
   std::size_t activations = 0;  // the most that lives at once within a step, kernels' scratch too
   std::size_t buffers = 0;      // of the communicators
   std::size_t staging = 0;      // host memory, for checkpoints that are written in the background

@@ -96,10 +96,11 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stre
     if (stored == nullptr) {
       throw InputFileError(manifest_path, "holds no tensor " + piece.name);
     }
-    if (stored->shape != piece.shape || !can_be_read_as(stored->dtype, piece.data.dtype())) {
+    if (stored->shape != piece.shape || !can_be_read_as(stored->dtype, piece.held().dtype())) {
       throw InputFileError(manifest_path, "tensor " + piece.name + " is " + name_of(stored->dtype) +
                                               to_string(stored->shape) + ", expected " +
-                                              name_of(piece.data.dtype()) + to_string(piece.shape));
+                                              name_of(piece.held().dtype()) +
+                                              to_string(piece.shape));
     }
     const std::int64_t end = piece.begin + piece.data.elements();
     if (piece.begin < 0 || end > piece.shape.elements()) {
@@ -107,7 +108,7 @@ void CheckpointReader::read(const std::vector<TensorPiece>& pieces, Stream& stre
                             std::to_string(end) + " of tensor " + piece.name + ", which is " +
                             to_string(piece.shape));
     }
-    const Tensor flat = piece.data.view({piece.data.elements()});
+    const HeldValues flat = piece.held().flat();
     auto from = std::upper_bound(stored->pieces.begin(), stored->pieces.end(), piece.begin,
                                  [](std::int64_t element, const auto& other) {
                                    return element < other.begin + other.count;

@@ -30,13 +30,15 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 
-std::size_t bytes_of(const TensorPiece& piece) { return round_up(piece.data.bytes(), alignment); }
+std::size_t bytes_of(const Tensor& tensor) {
+  return tensor.defined() ? round_up(tensor.bytes(), alignment) : 0;
+}
 
 }  // namespace
 
 std::size_t CheckpointSaver::staging_bytes(const std::vector<TensorPiece>& pieces) {
   std::size_t bytes = 0;
-  for (const TensorPiece& piece : pieces) bytes += bytes_of(piece);
+  for (const TensorPiece& piece : pieces) bytes += bytes_of(piece.data) + bytes_of(piece.low);
   return bytes;
 }
 
@@ -58,11 +60,13 @@ std::vector<TensorPiece> CheckpointSaver::stage(const std::vector<TensorPiece>& 
   std::vector<TensorPiece> staged = pieces;
   std::size_t offset = 0;
   for (TensorPiece& piece : staged) {
-    const std::size_t bytes = bytes_of(piece);
-    const Tensor copied = staging_.tensor(piece.data.shape(), piece.data.dtype(), offset);
-    copy(piece.data, copied, stream);
-    piece.data = copied;
-    offset += bytes;
+    for (Tensor* tensor : {&piece.data, &piece.low}) {
+      if (!tensor->defined()) continue;
+      const Tensor copied = staging_.tensor(tensor->shape(), tensor->dtype(), offset);
+      copy(*tensor, copied, stream);
+      *tensor = copied;
+      offset += bytes_of(copied);
+    }
   }
   stream.synchronize();
   return staged;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "parallel/checkpoint/held_values.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/stored_values.h"
 
@@ -15,7 +16,7 @@ struct ShardTransfer {
   const CheckpointManifest::Piece* from;
   DType stored;
   std::int64_t begin;  // first element, within the piece
-  Tensor to;           // flat; stored values can be read as its dtype
+  HeldValues to;       // flat; stored values can be read as its dtype
 };
 
 /// Fills the tensors of all transfers from a shard whose pieces have offsets, without the HDF5

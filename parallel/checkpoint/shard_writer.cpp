@@ -164,7 +164,7 @@ void ShardWriter::add(const TensorPiece& piece, DType stored, HostPassage& passa
   if (added.count > 0) {
     added.offset = file_.write(
         added.dataset, stored, added.count,
-        [&](const Hdf5Writer::WritePart& write) { passage.write(piece.data, stored, write); });
+        [&](const Hdf5Writer::WritePart& write) { passage.write(piece.held(), stored, write); });
   }
   // After the write, whose refusal of a dtype names the file.
   added.dtype = stored_dtype(name_of(stored));

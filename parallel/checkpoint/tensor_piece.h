@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "parallel/checkpoint/held_values.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -16,6 +17,9 @@ struct TensorPiece {
   Shape shape;             // of the logical tensor
   std::int64_t begin = 0;  // first element, flat
   Tensor data;             // any shape; data.elements() elements from `begin` on
+  Tensor low = {};         // beside bf16 data where they are f32 values, see HeldValues
+
+  HeldValues held() const { return {data, low}; }
 };
 
 }  // namespace polymoe

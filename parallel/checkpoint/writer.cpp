@@ -37,7 +37,7 @@ ShardDescription write_shard(const fs::path& path, const std::vector<TensorPiece
   HostPassage passage(options.stream == nullptr ? host : *options.stream);
   ShardWriter file(path);
   for (const TensorPiece& piece : pieces) {
-    file.add(piece, dtype_to_store(piece.data.dtype()), passage);
+    file.add(piece, dtype_to_store(piece.held().dtype()), passage);
     tell(options.observer, SavePoint::writing);
   }
   return file.finish();

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "kernels/check.h"
-#include "kernels/convert/convert.h"
 #include "kernels/random_normal/random_normal.h"
+#include "kernels/split_float/split_float.h"
 #include "parallel/communication/process_mesh.h"
 #include "runtime/copy.h"
 #include "runtime/device.h"
@@ -27,6 +27,9 @@ namespace {
 
 // Parameters and owned slices start at multiples of this many elements: a cache line in f32.
 constexpr std::int64_t alignment = 16;
+
+// Initial values that are made in f32 at a time, to be split.
+constexpr std::int64_t initial_part = std::int64_t{1} << 22;
 
 constexpr std::size_t index_of(ParameterScope scope) { return static_cast<std::size_t>(scope); }
 
@@ -126,14 +129,30 @@ void ParameterStore::initialize(std::uint64_t seed, Stream& stream) {
   for (const ParameterScope scope : all_parameter_scopes) {
     const Tensor& flat = values(scope);
     for (const LogicalRange& range : logical_ranges(scope, {0, flat.elements()})) {
-      initial_values(range, seed, flat.rows(range.flat_begin, range.flat_begin + range.count),
+      initial_values(range, seed, flat.rows(range.flat_begin, range.flat_begin + range.count), {},
                      stream);
     }
   }
 }
 
 void ParameterStore::initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out,
-                                    Stream& stream) {
+                                    Tensor low, Stream& stream) {
+  if (out.dtype() == DType::bf16) {
+    const OwnedTensor exact({std::min(range.count, initial_part)}, DType::f32, out.device());
+    for (std::int64_t begin = 0; begin < range.count; begin += initial_part) {
+      LogicalRange part = range;
+      part.tensor_begin += begin;
+      part.flat_begin += begin;
+      part.count = std::min(initial_part, range.count - begin);
+      const Tensor values = exact->rows(0, part.count);
+      initial_values(part, seed, values, {}, stream);
+      const std::int64_t end = begin + part.count;
+      split_floats(values, out.rows(begin, end), low.defined() ? low.rows(begin, end) : Tensor(),
+                   stream);
+    }
+    stream.synchronize();  // what was split ends here
+    return;
+  }
   const Initializer& initializer = range.parameter->initializer;
   if (initializer.kind == InitialValues::normal) {
     random_normal(RandomStream(seed, range.tensor->name),
@@ -143,22 +162,18 @@ void ParameterStore::initial_values(const LogicalRange& range, std::uint64_t see
                   out, stream);
     return;
   }
-  const DType exact = out.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const OwnedTensor values({range.count}, exact, Device::cpu());
+  const OwnedTensor values({range.count}, out.dtype(), Device::cpu());
   for (std::int64_t i = 0; i < range.count; ++i) {
     const auto index = static_cast<std::size_t>(range.tensor_begin + i);
     const double value = initializer.kind == InitialValues::constant
                              ? initializer.scale
                              : initializer.listed[index % initializer.listed.size()];
-    if (exact == DType::f64)
+    if (out.dtype() == DType::f64)
       values->data<double>()[i] = value;
     else
       values->data<float>()[i] = static_cast<float>(value);
   }
-  Stream host(Device::cpu());
-  const OwnedTensor rounded({range.count}, out.dtype(), Device::cpu());
-  convert(*values, *rounded, host);
-  copy(*rounded, out, stream);
+  copy(*values, out, stream);
   stream.synchronize();  // what was copied from ends here
 }
 

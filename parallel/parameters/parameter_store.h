@@ -98,8 +98,10 @@ class ParameterStore {
   void allocate(DType dtype, Device device, std::optional<DType> gradients = {});
   /// Fills every value by its initializer.
   void initialize(std::uint64_t seed, Stream& stream);
-  /// out = what `range` starts with, rounded to out's dtype. out [range.count], on any device.
-  static void initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out,
+  /// out = what `range` starts with, in out's dtype; bf16 is the upper part of f32 values
+  /// (kernels/split_float), whose lower bits go to `low` unless it is undefined. out, low
+  /// [range.count], on any device.
+  static void initial_values(const LogicalRange& range, std::uint64_t seed, Tensor out, Tensor low,
                              Stream& stream);
   void zero_gradients(Stream& stream);
 

@@ -48,7 +48,7 @@ ShardedOptimizer::ShardedOptimizer(ParameterStore& store, const AdamWOptions& op
     const DType dtype = store.values(scope).dtype();
     const DType moments = dtype == DType::f64 ? DType::f64 : options.moment_dtype;
     for (OwnedTensor& state : shard.state) state = OwnedTensor({elements}, moments, store.device());
-    if (dtype == DType::bf16) shard.master = OwnedTensor({elements}, DType::f32, store.device());
+    if (dtype == DType::bf16) shard.low = OwnedTensor({elements}, DType::u16, store.device());
   }
 }
 
@@ -68,10 +68,12 @@ void ShardedOptimizer::for_each_owned(Visit visit) const {
 void ShardedOptimizer::initialize(std::uint64_t seed, Stream& stream) {
   store_.initialize(seed, stream);
   for_each_owned(
-      [&](const Shard& state, ParameterScope, const LogicalRange& range, std::int64_t begin) {
-        if (!state.master->defined()) return;
-        ParameterStore::initial_values(range, seed, state.master->rows(begin, begin + range.count),
-                                       stream);
+      [&](const Shard& state, ParameterScope scope, const LogicalRange& range, std::int64_t begin) {
+        if (!state.low->defined()) return;
+        const std::int64_t flat_end = range.flat_begin + range.count;
+        ParameterStore::initial_values(range, seed,
+                                       store_.values(scope).rows(range.flat_begin, flat_end),
+                                       state.low->rows(begin, begin + range.count), stream);
       });
 }
 
@@ -79,7 +81,7 @@ std::size_t ShardedOptimizer::bytes() const {
   std::size_t total = 0;
   for (const Shard& shard : shards_) {
     for (const OwnedTensor& state : shard.state) total += state->bytes();
-    if (shard.master->defined()) total += shard.master->bytes();
+    if (shard.low->defined()) total += shard.low->bytes();
   }
   return total;
 }
@@ -144,10 +146,8 @@ void ShardedOptimizer::update_segment(ParameterScope scope, int segment, const A
     };
     OptimizerState states;
     std::transform(moments.state.begin(), moments.state.end(), states.begin(), state);
-    const bool has_master = moments.master->defined();
-    adamw(run_step, store_.gradients(scope).rows(begin, end),
-          has_master ? state(moments.master) : values, states, has_master ? values : Tensor(),
-          stream);
+    adamw(run_step, store_.gradients(scope).rows(begin, end), values, states,
+          moments.low->defined() ? state(moments.low) : Tensor(), stream);
   }
 }
 
@@ -159,6 +159,14 @@ TensorPiece piece_of(std::string_view kind, const LogicalRange& range, const Ten
           .shape = range.tensor->shape,
           .begin = range.tensor_begin,
           .data = flat.rows(begin, begin + range.count)};
+}
+
+/// Of a slice that this rank owns, which begins at `begin` in the shard's tensors: its masters.
+TensorPiece master_piece(const LogicalRange& range, const Tensor& values, const OwnedTensor& low,
+                         std::int64_t begin) {
+  TensorPiece piece = piece_of(parameter_kind, range, values, range.flat_begin);
+  if (low->defined()) piece.low = low->rows(begin, begin + range.count);
+  return piece;
 }
 
 }  // namespace
@@ -180,23 +188,21 @@ std::vector<TensorPiece> value_pieces(const ParameterStore& store) {
 
 std::vector<TensorPiece> ShardedOptimizer::pieces_to_save() const {
   std::vector<TensorPiece> pieces;
-  for_each_owned([&](const Shard& shard, ParameterScope scope, const LogicalRange& range,
-                     std::int64_t begin) {
-    pieces.push_back(shard.master->defined()
-                         ? piece_of(parameter_kind, range, *shard.master, begin)
-                         : piece_of(parameter_kind, range, store_.values(scope), range.flat_begin));
-    for (std::size_t i = 0; i < shard.state.size(); ++i)
-      pieces.push_back(piece_of(optimizer_state_kinds[i], range, *shard.state[i], begin));
-  });
+  for_each_owned(
+      [&](const Shard& shard, ParameterScope scope, const LogicalRange& range, std::int64_t begin) {
+        pieces.push_back(master_piece(range, store_.values(scope), shard.low, begin));
+        for (std::size_t i = 0; i < shard.state.size(); ++i)
+          pieces.push_back(piece_of(optimizer_state_kinds[i], range, *shard.state[i], begin));
+      });
   return pieces;
 }
 
 std::vector<TensorPiece> ShardedOptimizer::pieces_to_load(bool with_moments) const {
   std::vector<TensorPiece> pieces = value_pieces(store_);
   for_each_owned(
-      [&](const Shard& shard, ParameterScope, const LogicalRange& range, std::int64_t begin) {
-        if (shard.master->defined())
-          pieces.push_back(piece_of(parameter_kind, range, *shard.master, begin));
+      [&](const Shard& shard, ParameterScope scope, const LogicalRange& range, std::int64_t begin) {
+        if (shard.low->defined())
+          pieces.push_back(master_piece(range, store_.values(scope), shard.low, begin));
         if (!with_moments) return;
         for (std::size_t i = 0; i < shard.state.size(); ++i)
           pieces.push_back(piece_of(optimizer_state_kinds[i], range, *shard.state[i], begin));

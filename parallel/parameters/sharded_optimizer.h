@@ -30,13 +30,14 @@ std::vector<TensorPiece> value_pieces(const ParameterStore& store);
 
 /// AdamW whose state exists once per group that reduces a parameter (ZeRO stage 1): each rank
 /// updates the slices it owns, then all gather the new values. The state is two moments and, where
-/// the values are bf16, an f32 master of them, of which they are the rounded copy.
+/// the values are bf16, the 16 lower bits of their f32 masters: a bf16 value and these bits together
+/// are the master (kernels/split_float), and the value is the master rounded.
 class ShardedOptimizer {
  public:
   /// After the store's allocate(). State starts at zero; with f64 parameters the moments are f64.
   ShardedOptimizer(ParameterStore& store, const AdamWOptions& options);
 
-  /// Values and master start by the parameters' initializers.
+  /// Values and masters start by the parameters' initializers.
   void initialize(std::uint64_t seed, Stream& stream);
 
   /// sqrt of the sum of squares of the whole gradient, every parameter once; after reduction.
@@ -51,7 +52,7 @@ class ShardedOptimizer {
   std::int64_t steps_done() const { return steps_done_; }
   void set_steps_done(std::int64_t steps) { steps_done_ = steps; }
 
-  /// Bytes of this rank's moments and masters.
+  /// Bytes of this rank's moments and masters' lower bits.
   std::size_t bytes() const;
 
   /// This rank's share of parameters and moments, to be written: each element of the model once
@@ -69,7 +70,7 @@ class ShardedOptimizer {
   struct Shard {
     // The owned slices of all segments, one behind the other, of each kind of state.
     std::array<OwnedTensor, optimizer_state_kinds.size()> state;
-    OwnedTensor master;                  // likewise, beside bf16 values
+    OwnedTensor low;                     // likewise, beside bf16 values: of their masters
     std::vector<std::int64_t> begin;     // per segment, in these
     std::vector<std::vector<Run>> runs;  // per segment
   };

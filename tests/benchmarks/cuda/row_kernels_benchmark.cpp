@@ -122,7 +122,7 @@ void elements(Bench& bench) {
   const OwnedTensor p = normal_values(flat, DType::f32, 1.0, bench.stream),
                     g = normal_values(flat, DType::bf16, 1.0, bench.stream);
   const OwnedTensor wide(flat, DType::f32, gpu), copy16(flat, DType::bf16, gpu),
-      total({1}, DType::f64, gpu);
+      low(flat, DType::u16, gpu), total({1}, DType::f64, gpu);
   const auto n = static_cast<double>(flat[0]);
   for (const DType kept : {DType::f32, DType::bf16}) {
     std::array<OwnedTensor, optimizer_state_kinds.size()> owned;
@@ -132,15 +132,14 @@ void elements(Bench& bench) {
       state[i] = *owned[i];
     }
     const double bytes = 10.0 + 2.0 * static_cast<double>(state.size() * size_of(kept));
-    for (const bool rounds : {false, true}) {
-      if (rounds && kept == DType::f32) continue;
-      bench.row(
-          title(std::string("adamw, ") + name_of(kept) + " moments" + (rounds ? " and copy," : ","),
-                flat, DType::bf16),
-          (bytes + (rounds ? 2.0 : 0.0)) * n, [&] {
-            adamw({.learning_rate = 1e-4}, *g, *p, state, rounds ? *copy16 : Tensor(),
-                  bench.stream);
-          });
+    for (const bool split : {false, true}) {
+      bench.row(title(std::string("adamw, ") + name_of(kept) + " moments" +
+                          (split ? ", split parameter," : ","),
+                      flat, DType::bf16),
+                bytes * n, [&] {
+                  adamw({.learning_rate = 1e-4}, *g, split ? *copy16 : *p, state,
+                        split ? *low : Tensor(), bench.stream);
+                });
     }
   }
   bench.row(title("convert, f32 to", flat, DType::bf16), 6.0 * n,

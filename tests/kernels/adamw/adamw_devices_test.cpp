@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// The update, moments in bf16 and the bf16 copy of the parameters, on every device.
+// The update, moments in bf16 and parameters in two parts, on every device.
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "kernels/adamw/adamw.h"
+#include "kernels/split_float/split_float.h"
+#include "runtime/copy.h"
+#include "runtime/float16.h"
 #include "support/compare.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -35,19 +39,34 @@ OwnedTensor narrow_values(std::int64_t count, DType dtype, const char* name, boo
 class AdamWDevices : public test::OnDevice {
  protected:
   struct State {
-    OwnedTensor gradient, parameter, m, v, rounded;
+    OwnedTensor gradient, parameter, m, v;
+    OwnedTensor high, low;  // the parameter in two parts
   };
   State start(std::int64_t count, DType moments) {
-    return {moved(*narrow_values(count, dtype(), "gradient")),
+    State s{moved(*narrow_values(count, dtype(), "gradient")),
             moved(*random_tensor({count}, DType::f32, "parameter")),
             moved(*narrow_values(count, moments, "m")),
-            moved(*narrow_values(count, moments, "v", true)), poisoned({count}, DType::bf16)};
+            moved(*narrow_values(count, moments, "v", true)),
+            OwnedTensor({count}, DType::bf16, device()),
+            OwnedTensor({count}, DType::u16, device())};
+    split_floats(*s.parameter, *s.high, *s.low, stream());
+    return s;
   }
   // From element `begin` on.
   void update(const State& s, std::int64_t begin = 0) {
     const auto rest = [begin](const OwnedTensor& t) { return t->rows(begin, t->elements()); };
-    adamw(settings, rest(s.gradient), rest(s.parameter), {rest(s.m), rest(s.v)}, rest(s.rounded),
-          stream());
+    adamw(settings, rest(s.gradient), rest(s.parameter), {rest(s.m), rest(s.v)}, {}, stream());
+  }
+  void update_split(const State& s, std::int64_t begin = 0) {
+    const auto rest = [begin](const OwnedTensor& t) { return t->rows(begin, t->elements()); };
+    adamw(settings, rest(s.gradient), rest(s.high), {rest(s.m), rest(s.v)}, rest(s.low), stream());
+  }
+  // The patterns of 16 bits, on the CPU.
+  std::vector<std::uint16_t> patterns(const Tensor& tensor) {
+    std::vector<std::uint16_t> bits(static_cast<std::size_t>(tensor.elements()));
+    copy(tensor, Tensor(bits.data(), tensor.shape(), tensor.dtype(), Device::cpu()), stream());
+    stream().synchronize();
+    return bits;
   }
 };
 INSTANTIATE_TEST_SUITE_P(All, AdamWDevices, ::testing::ValuesIn(test::placements()),
@@ -67,24 +86,31 @@ TEST_P(AdamWDevices, EqualsTheCpuInF64) {
   }
 }
 
-TEST_P(AdamWDevices, RoundedIsTheUpdatedParameterToTheNearest) {
+TEST_P(AdamWDevices, AParameterInTwoPartsTakesTheSameBits) {
   for (const DType moments : {DType::f32, DType::bf16}) {
     for (const std::int64_t count : {0, 1, 7, 4096, 1003, 100003}) {
       for (const std::int64_t begin : {0, 1}) {
         if (begin >= count) continue;
         SCOPED_TRACE(std::to_string(count) + " from " + std::to_string(begin));
-        const State with = start(count, moments), without = start(count, moments);
-        update(with, begin);
-        adamw(settings, without.gradient->rows(begin, count), without.parameter->rows(begin, count),
-              {without.m->rows(begin, count), without.v->rows(begin, count)}, {}, stream());
-        const OwnedTensor parameter = fetched(*with.parameter), rounded = fetched(*with.rounded);
-        EXPECT_TRUE(bitwise_equal(*parameter, *fetched(*without.parameter)));
-        EXPECT_TRUE(bitwise_equal(*fetched(*with.m), *fetched(*without.m)));
-        EXPECT_TRUE(bitwise_equal(*fetched(*with.v), *fetched(*without.v)));
-        const OwnedTensor nearest = converted(*converted(*parameter, DType::bf16), DType::f64);
-        EXPECT_TRUE(bitwise_equal(rounded->rows(begin, count), nearest->rows(begin, count)));
+        const State whole = start(count, moments), split = start(count, moments);
+        for (int step = 0; step < 3; ++step) {
+          update(whole, begin);
+          update_split(split, begin);
+        }
+        EXPECT_TRUE(bitwise_equal(*fetched(*split.m), *fetched(*whole.m)));
+        EXPECT_TRUE(bitwise_equal(*fetched(*split.v), *fetched(*whole.v)));
+        const std::vector<std::uint16_t> high = patterns(*split.high), low = patterns(*split.low);
+        const std::vector<double> expected = test::values_of(*fetched(*whole.parameter));
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < high.size(); ++i) {
+          wrong += join_float({high[i], low[i]}) == static_cast<float>(expected[i]) &&
+                           high[i] == split_float(static_cast<float>(expected[i])).high
+                       ? 0
+                       : 1;
+        }
+        EXPECT_EQ(wrong, 0U);
         EXPECT_FALSE(
-            bitwise_equal(parameter->rows(begin, count),
+            bitwise_equal(fetched(*whole.parameter)->rows(begin, count),
                           converted(*random_tensor({count}, DType::f32, "parameter"), DType::f64)
                               ->rows(begin, count)));
       }
@@ -129,7 +155,8 @@ TEST_P(AdamWDevices, NanStaysNan) {
   for (const std::size_t at : {3, 70}) gradient->data<double>()[at] = NAN;
   s.gradient = moved(*gradient, dtype());
   update(s);
-  for (const OwnedTensor* result : {&s.parameter, &s.m, &s.v, &s.rounded}) {
+  update_split(s);
+  for (const OwnedTensor* result : {&s.parameter, &s.m, &s.v, &s.high}) {
     const std::vector<double> values = test::values_of(*fetched(**result));
     for (std::size_t i = 0; i < values.size(); ++i) {
       EXPECT_EQ(std::isnan(values[i]), i == 3 || i == 70) << i;
@@ -139,25 +166,28 @@ TEST_P(AdamWDevices, NanStaysNan) {
 
 TEST_P(AdamWDevices, NamesWhatDoesNotFit) {
   const State s = start(8, DType::bf16), wide = start(8, DType::f32);
-  const OwnedTensor shorter({7}, DType::bf16, device());
+  const OwnedTensor shorter({7}, DType::u16, device());
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, {*s.m, *s.v}, *wide.parameter, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*s.m, *s.v}, *s.low, stream());
             }),
-            "adamw: rounded is f32, expected bf16");
+            "adamw: parameter is f32, expected bf16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, {*s.m, *s.v}, *shorter, stream());
+              adamw(settings, *s.gradient, *s.high, {*s.m, *s.v}, *s.high, stream());
             }),
-            "adamw: rounded has shape [7], expected [8]");
+            "adamw: low is bf16, expected u16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, {*s.m, *wide.v}, *s.rounded, stream());
+              adamw(settings, *s.gradient, *s.high, {*s.m, *s.v}, *shorter, stream());
+            }),
+            "adamw: low has shape [7], expected [8]");
+  EXPECT_EQ(test::message_of<InvalidArgument>([&] {
+              adamw(settings, *s.gradient, *s.high, {*s.m, *wide.v}, *s.low, stream());
             }),
             "adamw: moment2 is f32, expected bf16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
-              adamw(settings, *s.gradient, *s.parameter, {*wide.m, *s.v}, *s.rounded, stream());
+              adamw(settings, *s.gradient, *s.parameter, {*wide.m, *s.v}, {}, stream());
             }),
             "adamw: moment2 is bf16, expected f32");
-  EXPECT_THROW(adamw(settings, *s.gradient, *s.rounded, {*s.m, *s.v}, {}, stream()),
-               InvalidArgument);
+  EXPECT_THROW(adamw(settings, *s.gradient, *s.high, {*s.m, *s.v}, {}, stream()), InvalidArgument);
 }
 
 TEST(AdamWDouble, TakesNothingNarrow) {
@@ -166,7 +196,7 @@ TEST(AdamWDouble, TakesNothingNarrow) {
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
               adamw(settings, *x, *x, {*x, *x}, *narrow, stream);
             }),
-            "adamw: parameter is f64, expected f32");
+            "adamw: parameter is f64, expected bf16");
   EXPECT_EQ(test::message_of<InvalidArgument>([&] {
               adamw(settings, *x, *x, {*narrow, *narrow}, {}, stream);
             }),

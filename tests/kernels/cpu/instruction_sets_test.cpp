@@ -16,6 +16,7 @@
 #include "kernels/output_loss/output_loss.h"
 #include "kernels/reduction/reduction.h"
 #include "kernels/rms_norm/rms_norm.h"
+#include "runtime/float16.h"
 #include "support/compare.h"
 #include "support/random_tensor.h"
 
@@ -82,8 +83,18 @@ Results run_all(DType dtype) {
       state[i] = narrow("adamw bf16 " + std::string(optimizer_state_kinds[i]));
     const OwnedTensor gradient =
         test::converted(*random_tensor(shape, DType::bf16, "gradient"), DType::f32);
-    adamw({.learning_rate = 0.0, .beta1 = 0.5, .beta2 = 0.5}, *gradient, parameter, state,
-          narrow("adamw rounded"), stream);
+    adamw({.learning_rate = 0.0, .beta1 = 0.5, .beta2 = 0.5}, *gradient, parameter, state, {},
+          stream);
+    const OwnedTensor high = random_tensor(shape, DType::bf16, "high"),
+                      low = zeros(shape, DType::u16);
+    auto* lower = low->data<std::uint16_t>();
+    for (std::int64_t i = 0; i < low->elements(); ++i)
+      lower[i] = static_cast<std::uint16_t>(i * 40503);
+    adamw({.learning_rate = 0.1, .beta1 = 0.5, .beta2 = 0.5}, *gradient, *high, state, *low,
+          stream);
+    float* joined = sums("adamw in two parts", shape, DType::f32).data<float>();
+    for (std::int64_t i = 0; i < low->elements(); ++i)
+      joined[i] = join_float({static_cast<const std::uint16_t*>(high->raw())[i], lower[i]});
   }
   sum(*x, sums("sum", {1}, DType::f64), scratch, stream);
   sum_of_squares(*x, sums("sum of squares", {1}, DType::f64), scratch, stream);

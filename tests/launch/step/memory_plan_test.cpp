@@ -77,6 +77,16 @@ TEST(PlanTest, MemoryOfOneRankIsFourBytesAParameterFourTimes) {
   EXPECT_EQ(plan.rank_total(), 4 * bytes + plan.activations);
 }
 
+// Values in bf16, of their masters 16 bits more, gradients and two moments in f32.
+TEST(PlanTest, AGpuTakesTwoBytesAParameterForTheMasters) {
+  const MemoryPlan plan =
+      plan_memory(shipped("moe-7b"), {.ranks = 1, .threads = 1, .backend = DeviceType::cuda});
+  const auto parameters = static_cast<double>(plan.total_parameters);
+  EXPECT_NEAR(static_cast<double>(plan.parameters), 2.0 * parameters, 1e4);
+  EXPECT_NEAR(static_cast<double>(plan.gradients), 4.0 * parameters, 1e4);
+  EXPECT_NEAR(static_cast<double>(plan.optimizer), (2.0 + 4.0 + 4.0) * parameters, 1e4);
+}
+
 TEST(PlanTest, GradientsInBf16TakeHalfTheMemory) {
   const auto planned = [](std::vector<std::string> overrides) {
     return plan_memory(shipped("moe-7b", std::move(overrides)),

@@ -2,6 +2,7 @@
 // Checkpoints of tensors on any device, in f32 and bf16: what a file holds does not tell which.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -11,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/split_float/split_float.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/saver.h"
@@ -38,7 +40,7 @@ constexpr std::int64_t weight_elements = 37 * 11;
 /// The value that a tensor of `dtype` holds.
 float held(const std::string& name, std::int64_t i, DType dtype) {
   const auto value = value_of<float>(name, i);
-  return dtype == DType::bf16 ? float_of_bf16(bf16_of_float(value)) : value;
+  return dtype == DType::bf16 ? float_of_bf16(split_float(value).high) : value;
 }
 
 /// A rank's pieces on a device, parameters in `dtype`, moments in f32.
@@ -78,7 +80,7 @@ class Pieces {
       const bool parameter = piece.name.starts_with("parameter/");
       for (std::int64_t i = 0; i < values->elements(); ++i) {
         float expected = held(piece.name, piece.begin + i, parameter ? saved : DType::f32);
-        if (piece.data.dtype() == DType::bf16) expected = float_of_bf16(bf16_of_float(expected));
+        if (piece.data.dtype() == DType::bf16) expected = float_of_bf16(split_float(expected).high);
         count += values->data<float>()[i] != expected;
       }
     }
@@ -198,6 +200,56 @@ TEST_P(CheckpointDevices, APieceOfManyPartsArrivesWhole) {
 INSTANTIATE_TEST_SUITE_P(Devices, CheckpointDevices, ::testing::ValuesIn(all_placements()),
                          test::name_of_placement);
 
+// f32 values in two parts: stored as f32, read back to the bit, and by who holds f32 or bf16.
+TEST_P(CheckpointDevices, ValuesInTwoPartsAreStoredWhole) {
+  if (dtype() != DType::bf16) GTEST_SKIP() << "of bf16 alone";
+  // One part holds 2^23 elements of f32.
+  const std::int64_t elements = (std::int64_t{1} << 23) + 1003;
+  const TemporaryDirectory directory;
+  const OwnedTensor exact({elements}, DType::f32, Device::cpu());
+  for (std::int64_t i = 0; i < elements; ++i) {
+    const auto bits = static_cast<std::uint32_t>(i) * 2654435761U;
+    exact->data<float>()[i] =
+        std::isnan(std::bit_cast<float>(bits)) ? 1.0F : std::bit_cast<float>(bits);
+  }
+  const OwnedTensor there = moved(*exact), high({elements}, DType::bf16, device()),
+                    low({elements}, DType::u16, device());
+  split_floats(*there, *high, *low, stream());
+  for (const bool staged : {false, true}) {
+    run_ranks(1, [&](std::unique_ptr<Communicator> world) {
+      const std::vector<TensorPiece> pieces = {
+          {.name = "w", .shape = {elements}, .begin = 0, .data = *high, .low = *low}};
+      CheckpointSaver saver({.root = directory.path(),
+                             .staging_bytes = staged ? CheckpointSaver::staging_bytes(pieces) : 0},
+                            std::move(world));
+      saver.start(info_of(staged ? 2 : 1), pieces, stream());
+      saver.wait();
+      saver.shutdown();
+    });
+    const CheckpointReader reader(directory.path() / checkpoint_name(staged ? 2 : 1));
+    EXPECT_EQ(reader.manifest().find("w")->dtype, DType::f32);
+    const OwnedTensor wide({elements}, DType::f32, Device::cpu());
+    reader.read({{"w", {elements}, 0, *wide}});
+    EXPECT_EQ(std::memcmp(wide->raw(), exact->raw(), exact->bytes()), 0);
+    const OwnedTensor upper = poisoned({elements}, DType::bf16),
+                      lower = poisoned({elements}, DType::u16),
+                      narrow = poisoned({elements}, DType::bf16);
+    reader.read({{.name = "w", .shape = {elements}, .begin = 0, .data = *upper, .low = *lower},
+                 {.name = "w", .shape = {elements}, .begin = 0, .data = *narrow}},
+                stream());
+    const auto same = [&](const Tensor& a, const Tensor& b) {
+      std::vector<std::uint16_t> x(static_cast<std::size_t>(elements)), y(x);
+      copy(a, Tensor(x.data(), a.shape(), a.dtype(), Device::cpu()), stream());
+      copy(b, Tensor(y.data(), b.shape(), b.dtype(), Device::cpu()), stream());
+      stream().synchronize();
+      return x == y;
+    };
+    EXPECT_TRUE(same(*upper, *high));
+    EXPECT_TRUE(same(*lower, *low));
+    EXPECT_TRUE(same(*narrow, *high));
+  }
+}
+
 TEST(CheckpointValues, StagingHoldsPiecesAsTheyAreHeld) {
   const OwnedTensor narrow({33}, DType::bf16, Device::cpu());  // 66 bytes
   const OwnedTensor wide({3}, DType::f32, Device::cpu());
@@ -223,10 +275,12 @@ TEST(CheckpointValues, OtherDtypesAreReadIntoTheirOwnAlone) {
   EXPECT_NE(error_of(counts, DType::f32).find("is i64[], expected f32[]"), std::string::npos);
 }
 
-TEST(CheckpointValues, RoundToNearestEven) {
+TEST(CheckpointValues, RoundToTheNearestAndTiesAwayFromZero) {
   const float inf = std::numeric_limits<float>::infinity();
   // 1 + 2^-8 lies between 1 and 1 + 2^-7; the latter plus 2^-8 between two others.
-  const std::vector<std::pair<float, float>> known = {{1.0F + 0x1p-8F, 1.0F},
+  const std::vector<std::pair<float, float>> known = {{1.0F + 0x1p-8F, 1.0F + 0x1p-7F},
+                                                      {-1.0F - 0x1p-8F, -1.0F - 0x1p-7F},
+                                                      {1.0F + 0x0.ffp-8F, 1.0F},
                                                       {1.0F + 0x3p-8F, 1.0F + 0x1p-6F},
                                                       {1.0F + 0x1.01p-8F, 1.0F + 0x1p-7F},
                                                       {-0.0F, -0.0F},
