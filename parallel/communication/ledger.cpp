@@ -224,8 +224,9 @@ void Ledger::keep_in(const std::filesystem::path& file) {
   struct flock whole = whole_file();
   page_->locked = fcntl(descriptor, F_OFD_SETLK, &whole) == 0 ? 1 : 0;
   // Written, not only made longer: a full file system says so here and not by SIGBUS.
-  const bool written = pwrite(descriptor, static_cast<void*>(page_), sizeof(Page), 0) ==
-                       static_cast<ssize_t>(sizeof(Page));
+  const ssize_t count = pwrite(descriptor, static_cast<void*>(page_), sizeof(Page), 0);
+  const bool written = count == static_cast<ssize_t>(sizeof(Page));
+  if (count >= 0 && !written) errno = ENOSPC;  // a part had room
   // In the place of the memory before, so that columns stay where they are.
   void* memory = written ? mmap(page_, sizeof(Page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                                 descriptor, 0)

@@ -2,6 +2,7 @@
 #include "parallel/communication/ledger.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -200,6 +201,28 @@ TEST(LedgerTest, AFileIsHeldForAsLongAsItsProcessLives) {
   kill(child, SIGKILL);
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_FALSE(ledger_is_held(file));
+}
+
+TEST(LedgerTest, WhereOnlyAPartHasRoomItSaysSo) {
+  const test::TemporaryDirectory directory;
+  const auto file = directory.path() / ledger_name(0);
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit small{4096, 4096};
+    setrlimit(RLIMIT_FSIZE, &small);
+    Ledger ledger(0, 1);
+    try {
+      ledger.keep_in(file);
+    } catch (const OutputFileError& error) {
+      _exit(std::string(error.what()).find("No space left") == std::string::npos ? 2 : 0);
+    }
+    _exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  EXPECT_FALSE(std::filesystem::exists(file));
 }
 
 TEST(LedgerTest, OneThatWasReplacedIsKeptAnewAndForgetsNoOther) {
