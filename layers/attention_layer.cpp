@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layers/attention_layer.h"
 
+#include <array>
 #include <cstdint>
 #include <string>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_step.h"
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/rotary/rotary.h"
 #include "layers/batch.h"
 #include "layers/shared_rows.h"
@@ -246,6 +249,36 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   if (rows > 1 && rows == end) shape.document_starts = whole_documents(shape, context);
   attention_forward(shape, by_head(q), cache.keys.rows(0, end), cache.values.rows(0, end),
                     by_head(out), log_sum_exp, arena, context.stream);
+  o_.forward(out, y, context);
+}
+
+void AttentionLayer::step(const Tensor& x, const KeyValueRows& cache, Tensor y,
+                          ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const Arena::Scope scope(arena);
+  const Tensor q = arena.allocate({1, settings_.hidden}, x.dtype());
+  const Tensor k = arena.allocate({1, kv_width()}, x.dtype());
+  const Tensor v = arena.allocate({1, kv_width()}, x.dtype());
+  const Tensor out = arena.allocate({1, settings_.hidden}, x.dtype());
+  const std::array<RowProduct, 3> projections = {
+      {{q_.weight(), q}, {k_.weight(), k}, {v_.weight(), v}}};
+  row_products(x, projections, context.stream);
+  const bool normed = settings_.qk_norm;
+  attention_step({.heads = settings_.heads,
+                  .kv_heads = settings_.kv_heads,
+                  .head_dim = head_dim(),
+                  .theta = settings_.rope_theta,
+                  .norm_epsilon = settings_.norm_epsilon},
+                 {.q = q,
+                  .k = k,
+                  .v = v,
+                  .q_norm = normed ? q_norm_->scale() : Tensor(),
+                  .k_norm = normed ? k_norm_->scale() : Tensor()},
+                 {.keys = cache.keys,
+                  .values = cache.values,
+                  .position = cache.position,
+                  .tickets = cache.tickets},
+                 out, arena, context.stream);
   o_.forward(out, y, context);
 }
 

@@ -29,6 +29,8 @@ struct AttentionSettings {
 struct KeyValueRows {
   Tensor keys, values;      // [capacity, kv_heads, head_dim]
   std::int64_t length = 0;  // positions filled
+  // For steps: `length` once more, where the device reads it, and [heads] zeros.
+  Tensor position = {}, tickets = {};  // [1], [heads] i32
 };
 
 /// Causal self-attention: y = o(attention(rotary(norm(q(x))), rotary(norm(k(x))), v(x))).
@@ -65,6 +67,12 @@ class AttentionLayer {
   /// x, y [rows, hidden]; rows + cache.length <= capacity
   void decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
               ExecutionContext& context) const;
+
+  /// The same for one row. Submits the same work whatever the length: what a device has to know of it
+  /// is cache.position.
+  ///
+  /// x, y [1, hidden]
+  void step(const Tensor& x, const KeyValueRows& cache, Tensor y, ExecutionContext& context) const;
 
  private:
   std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }

@@ -60,6 +60,12 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
   compute(saved, y, context);
 }
 
+void DenseFeedForward::step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) {
+  const Arena::Scope scope(context.arena);
+  prepare(x, saved, context);
+  compute(saved, y, context);
+}
+
 FeedForward::View DenseFeedForward::view(const Saved& saved, ExecutionContext& context) const {
   const auto& kept = static_cast<const DenseSaved&>(saved);
   View result{.expert_ids = Tensor(), .pre = kept.pre, .activated = Tensor(), .x = kept.x};

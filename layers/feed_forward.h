@@ -32,6 +32,15 @@ class FeedForward {
   virtual void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                        ExecutionContext& context) = 0;
 
+  /// y = f(x) of one row, of which nothing is kept: a step of generation. `saved` is scratch. May
+  /// round otherwise than forward.
+  ///
+  /// x, y [1, hidden]
+  virtual void step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) = 0;
+  /// Whether a step submits the same work each time and waits for nothing, so that it can be recorded
+  /// (runtime/recorded_work.h).
+  virtual bool step_is_recordable() const = 0;
+
   /// What a forward pass shows to who looks inside a model.
   struct View {
     Tensor expert_ids;  // [rows, top_k] i32; undefined where there are no experts

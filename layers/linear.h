@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 
@@ -29,6 +30,8 @@ class Linear {
   /// d_y [rows, outputs]; x, d_x [rows, inputs]; d_x may alias neither
   void backward(const Tensor& d_y, const Tensor& x, Write write, Tensor d_x,
                 ExecutionContext& context) const;
+
+  const Tensor& weight() const { return weight_->value; }
 
  private:
   Parameter* weight_;

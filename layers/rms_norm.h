@@ -41,6 +41,8 @@ class RmsNorm {
   void backward_rotated(const RotaryPositions& positions, const Tensor& d_y, const Tensor& x,
                         const Tensor& inv_rms, Tensor d_x, ExecutionContext& context) const;
 
+  const Tensor& scale() const { return scale_->value; }
+
  private:
   Parameter* scale_;
   double epsilon_;

@@ -31,13 +31,14 @@ TransformerBlock::Saved TransformerBlock::make_saved() const {
   return saved;
 }
 
-template <class Attend>
-ResidualStream TransformerBlock::run(const ResidualStream& in, const BatchLayout& layout,
-                                     const Workspace& workspace, Saved& saved, Attend&& attend,
+template <class Attend, class Feed>
+ResidualStream TransformerBlock::run(const ResidualStream& in, const Workspace& workspace,
+                                     Saved& saved, Attend&& attend, Feed&& feed,
                                      ExecutionContext& context) const {
   const DType dtype = accumulation_dtype(workspace.normed.dtype());
-  saved.attention_inv_rms = context.arena.allocate({layout.rows()}, dtype);
-  saved.feed_forward_inv_rms = context.arena.allocate({layout.rows()}, dtype);
+  const std::int64_t rows = workspace.normed.dim(0);
+  saved.attention_inv_rms = context.arena.allocate({rows}, dtype);
+  saved.feed_forward_inv_rms = context.arena.allocate({rows}, dtype);
   if (in.branch.defined()) {
     attention_norm_.forward_sum(in.x, in.branch, saved.x, workspace.normed, saved.attention_inv_rms,
                                 context);
@@ -48,7 +49,7 @@ ResidualStream TransformerBlock::run(const ResidualStream& in, const BatchLayout
   attend(workspace.normed, workspace.branch);
   feed_forward_norm_.forward_sum(saved.x, workspace.branch, saved.middle, workspace.normed,
                                  saved.feed_forward_inv_rms, context);
-  feed_forward_.forward(workspace.normed, layout, *saved.feed_forward, workspace.branch, context);
+  feed(workspace.normed, workspace.branch);
   return {saved.middle, workspace.branch};
 }
 
@@ -56,20 +57,21 @@ ResidualStream TransformerBlock::forward(const ResidualStream& in, const BatchLa
                                          const Workspace& workspace, Saved& saved,
                                          ExecutionContext& context) const {
   return run(
-      in, layout, workspace, saved,
+      in, workspace, saved,
       [&](const Tensor& x, const Tensor& y) {
         attention_.forward(x, layout, saved.attention, y, context);
       },
-      context);
+      feed(layout, saved, context), context);
 }
 
 ResidualStream TransformerBlock::forward_shared(const ResidualStream& in, const SharedRows& shared,
                                                 const Workspace& workspace, Saved& saved,
                                                 ExecutionContext& context) const {
+  const BatchLayout alone = shared.rows_alone();
   return run(
-      in, shared.rows_alone(), workspace, saved,
+      in, workspace, saved,
       [&](const Tensor& x, const Tensor& y) { attention_.forward_shared(x, shared, y, context); },
-      context);
+      feed(alone, saved, context), context);
 }
 
 ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValueRows& cache,
@@ -80,8 +82,21 @@ ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValue
                            .length = rows,
                            .global = {.tokens = rows, .sequences = 1, .micro_batches = 1}};
   return run(
-      in, layout, workspace, saved,
-      [&](const Tensor& x, const Tensor& y) { attention_.decode(x, cache, y, context); }, context);
+      in, workspace, saved,
+      [&](const Tensor& x, const Tensor& y) { attention_.decode(x, cache, y, context); },
+      feed(layout, saved, context), context);
+}
+
+ResidualStream TransformerBlock::step(const ResidualStream& in, const KeyValueRows& cache,
+                                      const Workspace& workspace, Saved& saved,
+                                      ExecutionContext& context) const {
+  return run(
+      in, workspace, saved,
+      [&](const Tensor& x, const Tensor& y) { attention_.step(x, cache, y, context); },
+      [&](const Tensor& x, const Tensor& y) {
+        feed_forward_.step(x, *saved.feed_forward, y, context);
+      },
+      context);
 }
 
 void TransformerBlock::backward(Tensor d_stream, const BatchLayout& layout,

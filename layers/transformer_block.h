@@ -68,12 +68,22 @@ class TransformerBlock {
   /// the feed-forward is.
   ResidualStream decode(const ResidualStream& in, const KeyValueRows& cache,
                         const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
+  /// The same for one row, see AttentionLayer::step and FeedForward::step.
+  ResidualStream step(const ResidualStream& in, const KeyValueRows& cache,
+                      const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
+  /// See FeedForward.
+  bool step_is_recordable() const { return feed_forward_.step_is_recordable(); }
 
  private:
-  template <class Attend>
-  ResidualStream run(const ResidualStream& in, const BatchLayout& layout,
-                     const Workspace& workspace, Saved& saved, Attend&& attend,
-                     ExecutionContext& context) const;
+  template <class Attend, class Feed>
+  ResidualStream run(const ResidualStream& in, const Workspace& workspace, Saved& saved,
+                     Attend&& attend, Feed&& feed, ExecutionContext& context) const;
+  /// The feed-forward of whole sequences.
+  auto feed(const BatchLayout& layout, Saved& saved, ExecutionContext& context) const {
+    return [&](const Tensor& x, const Tensor& y) {
+      feed_forward_.forward(x, layout, *saved.feed_forward, y, context);
+    };
+  }
 
   RmsNorm attention_norm_;
   AttentionLayer attention_;

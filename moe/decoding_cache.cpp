@@ -14,8 +14,12 @@
 namespace polymoe {
 
 DecodingCache::DecodingCache(const ModelConfig& config, std::int64_t capacity, DType dtype,
-                             Device device)
-    : capacity_(capacity) {
+                             Device device, StepSubmission submission)
+    : token_({1}, DType::i32, device),
+      position_({1}, DType::i32, device),
+      tickets_({config.heads}, DType::i32, device),
+      submission_(submission),
+      capacity_(capacity) {
   if (capacity < 1) {
     throw InvalidArgument("decoding cache: capacity " + std::to_string(capacity) +
                           " must be at least 1");

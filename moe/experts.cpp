@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "kernels/activation/activation.h"
+#include "kernels/backend.h"
+#include "kernels/feed_forward/chosen_experts.h"
 #include "kernels/feed_forward/feed_forward.h"
 #include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter.h"
@@ -68,6 +70,12 @@ void Experts::forward(const Tensor& x, const ExpertOffsets& offsets, const Tenso
                       Tensor pre, Tensor y, const LateRows* late, ExecutionContext& context) const {
   feed_forward_forward(activation_, parameters_.values(), x, offsets, row_weights, pre, y,
                        context.arena, context.stream, late);
+}
+
+void Experts::forward_chosen(const Tensor& x, const Tensor& expert_ids, const Tensor& row_weights,
+                             Write write, Tensor y, ExecutionContext& context) const {
+  chosen_experts_forward(activation_, parameters_.values(), x, expert_ids, row_weights, write, y,
+                         context.arena, context.stream);
 }
 
 void Experts::pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,

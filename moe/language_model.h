@@ -106,7 +106,12 @@ class LanguageModel {
   std::vector<TensorPiece> router_bias_pieces();
 
   /// Logits [vocab], f32 beside bf16, of the position after the last of `tokens`, which continue
-  /// what `cache` holds. Collective over `expert`.
+  /// what `cache` holds; there until the arena's scope ends or the cache takes further tokens.
+  /// Collective over `expert`.
+  ///
+  /// On a GPU the cache's second single token has its step recorded, where a step waits for nothing:
+  /// from then on a token is one submission. Otherwise, with experts of other ranks or that drop
+  /// tokens, each is submitted kernel by kernel.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 
  private:
@@ -120,6 +125,10 @@ class LanguageModel {
   using RunBlock = std::function<ResidualStream(std::size_t l, const ResidualStream& before,
                                                 TransformerBlock::Saved& saved)>;
 
+  /// next_token_logits of one token, [1, vocab].
+  Tensor step(const Tensor& token, DecodingCache& cache, ExecutionContext& context);
+  Tensor submit_step(const DecodingCache& cache, ExecutionContext& context);
+  bool step_is_recordable() const;
   /// The experts of block l; null where it has none.
   const MoeLayer* experts_of(std::size_t l) const;
   /// Throws InvalidArgument unless the batch has the shapes of its sequences.

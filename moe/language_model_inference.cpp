@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "kernels/check.h"
 #include "kernels/embedding/embedding.h"
@@ -15,8 +19,11 @@
 #include "moe/moe_layer.h"
 #include "runtime/arena.h"
 #include "runtime/context.h"
+#include "runtime/copy.h"
 #include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/recorded_work.h"
+#include "runtime/stream.h"
 #include "runtime/tensor.h"
 #include "runtime/timeline.h"
 
@@ -150,17 +157,22 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
                           std::to_string(cache.layers_.size()) + " layers, the model " +
                           std::to_string(blocks_.size()));
   }
+  Timeline::Scope phase(context.timeline, Phase::forward);
+  if (rows == 1) return step(tokens, cache, context).view({config_.vocab});
   Arena& arena = context.arena;
   const DType dtype = parameters_.dtype();
   const Tensor logits = arena.allocate({1, config_.vocab}, accumulation_dtype(dtype));
 
-  Timeline::Scope phase(context.timeline, Phase::forward);
   Arena::Scope scope(arena);
   const ForwardMemory memory({rows, config_.hidden}, dtype, arena);
   const ResidualStream stream = run_blocks(
       tokens, memory,
       [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
-        const KeyValueRows earlier{*cache.layers_[l].keys, *cache.layers_[l].values, cache.length_};
+        const KeyValueRows earlier{.keys = *cache.layers_[l].keys,
+                                   .values = *cache.layers_[l].values,
+                                   .length = cache.length_,
+                                   .position = {},
+                                   .tickets = {}};
         return blocks_[l].decode(before, earlier, memory.workspace, saved, context);
       },
       context);
@@ -168,6 +180,71 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
   output_->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
                   context);
   return logits.view({config_.vocab});
+}
+
+bool LanguageModel::step_is_recordable() const {
+  return std::ranges::all_of(
+      blocks_, [](const TransformerBlock& block) { return block.step_is_recordable(); });
+}
+
+/// The work of a step, the same at every position.
+Tensor LanguageModel::submit_step(const DecodingCache& cache, ExecutionContext& context) {
+  const DType dtype = parameters_.dtype();
+  const Tensor logits = context.arena.allocate({1, config_.vocab}, accumulation_dtype(dtype));
+  const Arena::Scope scope(context.arena);
+  const ForwardMemory memory({1, config_.hidden}, dtype, context.arena);
+  const ResidualStream stream = run_blocks(
+      *cache.token_, memory,
+      [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
+        const KeyValueRows earlier{.keys = *cache.layers_[l].keys,
+                                   .values = *cache.layers_[l].values,
+                                   .length = cache.length_,
+                                   .position = *cache.position_,
+                                   .tickets = *cache.tickets_};
+        return blocks_[l].step(before, earlier, memory.workspace, saved, context);
+      },
+      context);
+  output_->logits(stream, logits, context);
+  return logits;
+}
+
+Tensor LanguageModel::step(const Tensor& token, DecodingCache& cache, ExecutionContext& context) {
+  Stream& stream = context.stream;
+  Arena& arena = context.arena;
+  const auto position = static_cast<std::int32_t>(cache.length_);
+  set_values(std::span(&position, 1), *cache.position_, stream);
+  copy(token, *cache.token_, stream);
+  ++cache.length_;
+  const bool records = stream.device().type == DeviceType::cuda &&
+                       cache.submission_ == StepSubmission::recorded && step_is_recordable();
+  if (!records) return submit_step(cache, context);
+  if (cache.step_bytes_ == 0) {
+    // The first one loads what the device needs, and shows what memory a step takes.
+    const std::size_t before = arena.mark(), high_water = arena.high_water();
+    arena.reset_high_water();
+    const Tensor logits = submit_step(cache, context);
+    cache.step_bytes_ = arena.high_water() - before;
+    if (high_water > arena.mark()) {
+      const Arena::Scope restored(arena);
+      arena.allocate({static_cast<std::int64_t>(high_water - arena.mark())}, DType::u8);
+    }
+    return logits;
+  }
+  std::unique_ptr<DecodingCache::Recording>& recording = cache.recording_;
+  if (!recording || recording->model != this || recording->stream != stream.native()) {
+    recording.reset();
+    auto made = std::make_unique<DecodingCache::Recording>(
+        Arena::Options{.device = stream.device(), .capacity = cache.step_bytes_, .poison = false});
+    Timeline unseen;  // its marks in the stream are no part of a step
+    ExecutionContext recorded{stream, made->arena, unseen};
+    made->work = std::make_unique<RecordedWork>(
+        stream, [&] { made->logits = submit_step(cache, recorded); });
+    made->model = this;
+    made->stream = stream.native();
+    recording = std::move(made);
+  }
+  recording->work->run(stream);
+  return recording->logits;
 }
 
 }  // namespace polymoe

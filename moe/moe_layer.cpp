@@ -101,6 +101,8 @@ struct MoeLayer::Impl {
             .policy = moe.drop};
   }
 
+  bool chooses_on_device() const;
+
   std::string name;
   MoeConfig moe;
   std::int64_t hidden;
@@ -180,6 +182,32 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
     exchange.sum_own(plan, round, expert_y, home, context);
   }
   exchange.finish_home(plan, home, layer.shared ? Write::accumulate : Write::overwrite, y, context);
+}
+
+bool MoeLayer::Impl::chooses_on_device() const {
+  return !exchange.sends() && moe.capacity_factor == 0.0;
+}
+
+void MoeLayer::step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) {
+  Impl& layer = *impl_;
+  auto& kept = static_cast<MoeSaved&>(saved);
+  const BatchLayout layout{
+      .sequences = 1, .length = 1, .global = {.tokens = 1, .sequences = 1, .micro_batches = 1}};
+  const Arena::Scope scope(context.arena);
+  if (!layer.chooses_on_device()) return forward(x, layout, saved, y, context);
+  const Shape row{1, layer.hidden};
+  check_tensors("MoE layer step", context.stream.device(),
+                {{"x", x, row, x.dtype()}, {"y", y, row, x.dtype()}});
+  layer.router.forward(x, layout, kept.routing, context);
+  if (layer.shared) layer.shared->step(x, *kept.shared, y, context);
+  const RouterState& routing = kept.routing.state;
+  layer.routed.forward_chosen(x, routing.expert_ids, routing.weights,
+                              layer.shared ? Write::accumulate : Write::overwrite, y, context);
+}
+
+bool MoeLayer::step_is_recordable() const {
+  // Choices that are given, for measurements, are copied from memory that a training step replaces.
+  return impl_->chooses_on_device() && impl_->moe.routing == Routing::router;
 }
 
 FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) const {

@@ -41,6 +41,10 @@ class MoeLayer final : public FeedForward {
   std::unique_ptr<Saved> make_saved() const override;
   void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                ExecutionContext& context) override;
+  /// Where the experts are all here and none drops a token, which they are is known to the device
+  /// alone; else as forward.
+  void step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) override;
+  bool step_is_recordable() const override;
   View view(const Saved& saved, ExecutionContext& context) const override;
   /// y = expert(x) for one of this rank's experts, by its global id, whatever the router thinks of
   /// the rows; overwrites y. Throws InvalidArgument where the expert is another rank's.

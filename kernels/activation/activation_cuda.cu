@@ -9,6 +9,7 @@
 #include "kernels/activation/activation_formulas-inl.h"
 #include "kernels/activation/poly_norm_cuda.h"
 #include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/row_tiles.h"
@@ -140,6 +141,8 @@ __device__ void backward_row(const ActivationRows<T>& rows, const Formula& formu
 template <class Formula, class T>
 __global__ void __launch_bounds__(block_threads)
     forward(const __grid_constant__ RowBlocks blocks, const ActivationRows<T> rows) {
+  let_next_begin();
+  wait_for_previous();
   const RowBlocks::Span span = blocks[blockIdx.x];
   const Formula formula(rows.coefficients + span.group * rows.set_stride);
   for (std::int64_t row = span.begin + threadIdx.x / warp_size; row < span.end;
@@ -198,15 +201,16 @@ void activation_forward(CudaBackend, const Activation& activation, const Tensor&
   }
   cuda::with_real(x.dtype(), [&]<class T>(T) {
     const auto rows = cuda::forward_rows<T>(activation, x, coefficients, row_weights, y);
-    cuda::for_each_part(
-        rows, coefficients, group_offsets, cuda::rows_per_block(x.dim(0), rows.width, x.dim(0)),
-        Tensor(), stream, [&](const cuda::RowBlocks& blocks, const cuda::ActivationRows<T>& part) {
-          cuda::with_formula<cuda::DeviceMath>(activation, [&]<class Formula>() {
-            cuda::forward<Formula, T><<<static_cast<unsigned>(blocks.count()), cuda::block_threads,
-                                        0, cuda::native(stream)>>>(blocks, part);
-          });
-          cuda::check_launch("activation_forward");
-        });
+    cuda::for_each_part(rows, coefficients, group_offsets,
+                        cuda::rows_per_block(x.dim(0), rows.width, x.dim(0)), Tensor(), stream,
+                        [&](const cuda::RowBlocks& blocks, const cuda::ActivationRows<T>& part) {
+                          cuda::with_formula<cuda::DeviceMath>(activation, [&]<class Formula>() {
+                            cuda::launch_early_if_few<&cuda::forward<Formula, T>>(
+                                static_cast<unsigned>(blocks.count()), cuda::block_threads, 0,
+                                cuda::native(stream), blocks, part);
+                          });
+                          cuda::check_launch("activation_forward");
+                        });
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include "kernels/activation/poly_norm_cuda_row.cuh"
 #include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
@@ -22,6 +23,8 @@ __global__ void __launch_bounds__(RowShape::max_threads)
   using V = Vector<T>;
   __shared__ typename BlockSum<order>::Storage storage;
   BlockSum<order> sum_over_block(storage);
+  let_next_begin();
+  wait_for_previous();
   const RowBlocks::Span span = blocks[blockIdx.x];
   const bool one_warp = row_threads == warp_size;
   const int thread = threadIdx.x % row_threads, vectors = rows.width / V::size;
@@ -71,6 +74,8 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     any_forward(const __grid_constant__ RowBlocks blocks, const PolyNormRows<T> rows) {
   __shared__ typename BlockSum<order>::Storage storage;
   BlockSum<order> sum_over_block(storage);
+  let_next_begin();
+  wait_for_previous();
   const RowBlocks::Span span = blocks[blockIdx.x];
   const float* a = rows.coefficients + span.group * rows.set_stride;
   const DeviceMath::Count width(rows.width);
@@ -94,11 +99,11 @@ void launch_forward(const RowShape& shape, const RowBlocks& blocks, const PolyNo
                     cudaStream_t stream) {
   const auto grid = static_cast<unsigned>(blocks.count());
   if (shape.held_vectors == 0) {
-    any_forward<T, order><<<grid, shape.block_threads, 0, stream>>>(blocks, rows);
+    launch_early_if_few<&any_forward<T, order>>(grid, shape.block_threads, 0, stream, blocks, rows);
   } else {
     shape.with_held_vectors([&](auto held) {
-      held_forward<T, order, held.value>
-          <<<grid, shape.block_threads, 0, stream>>>(blocks, rows, shape.row_threads);
+      launch_early_if_few<&held_forward<T, order, held.value>>(grid, shape.block_threads, 0, stream,
+                                                               blocks, rows, shape.row_threads);
     });
   }
   check_launch("poly_norm_forward");

@@ -5,6 +5,7 @@
 
 #include "kernels/activation/activation_backends.h"
 #include "kernels/cuda/libraries/blas.h"
+#include "kernels/matmul/row_products_cuda.h"
 
 namespace polymoe::detail {
 namespace {
@@ -38,6 +39,16 @@ struct RowRanges {
 void multiply_rows(const Tensor& in, const Tensor& weights, bool transposed,
                    const RowRanges& ranges, const Tensor& out, Stream& stream) {
   const std::int64_t k = in.dim(1), n = out.dim(1);
+  if (ranges.begins.size() == 1 && ranges.ends[0] - ranges.begins[0] == 1 && transposed) {
+    cuda::multiply_row({.x = at(in, ranges.begins[0] * k),
+                        .k = k,
+                        .input = in.dtype(),
+                        .output = out.dtype(),
+                        .parts = {{{weights.raw(), place(out, ranges.begins[0] * n), n}}},
+                        .count = 1},
+                       stream);
+    return;
+  }
   std::vector<cuda::Product> products;
   for (std::size_t e = 0; e < ranges.begins.size(); ++e) {
     const std::int64_t begin = ranges.begins[e], rows = ranges.ends[e] - begin;

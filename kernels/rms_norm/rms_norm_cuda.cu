@@ -6,6 +6,7 @@
 #include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/device/sums.cuh"
 #include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
@@ -34,7 +35,13 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     held_forward(const __grid_constant__ Forward<T> a, int row_threads) {
   using V = Vector<T>;
   __shared__ BlockSum<1>::Storage storage;
+  let_next_begin();
   const int thread = threadIdx.x % row_threads, vectors = a.width / V::size;
+  if (gridDim.x == 1) {
+    for (int i = 8 * static_cast<int>(threadIdx.x); i < vectors; i += 8 * blockDim.x)
+      prefetch(reinterpret_cast<const uint4*>(a.weight) + i);
+  }
+  wait_for_previous();
   const std::int64_t row =
       std::int64_t{blockIdx.x} * (blockDim.x / row_threads) + threadIdx.x / row_threads;
   if (row >= a.rows) return;  // whole warps; where a row has the block, the block
@@ -91,6 +98,8 @@ template <class T>
 __global__ void __launch_bounds__(RowShape::max_threads)
     any_forward(const __grid_constant__ Forward<T> a) {
   __shared__ BlockSum<1>::Storage storage;
+  let_next_begin();
+  wait_for_previous();
   const std::int64_t first = std::int64_t{blockIdx.x} * a.width;
   const T* x = a.x + first;
   float squares[1] = {0.0F};
@@ -119,11 +128,11 @@ void forward(const Forward<T>& a, bool vectors, Stream& stream) {
   const RowShape shape(a.width, Vector<T>::size, vectors);
   const auto grid = static_cast<unsigned>(divide_up(a.rows, shape.rows_at_once()));
   if (shape.held_vectors == 0) {
-    any_forward<T><<<grid, shape.block_threads, 0, native_stream>>>(a);
+    launch_early_if_few<&any_forward<T>>(grid, shape.block_threads, 0, native_stream, a);
   } else {
     shape.with_held_vectors([&](auto held) {
-      held_forward<T, held.value>
-          <<<grid, shape.block_threads, 0, native_stream>>>(a, shape.row_threads);
+      launch_early_if_few<&held_forward<T, held.value>>(grid, shape.block_threads, 0, native_stream,
+                                                        a, shape.row_threads);
     });
   }
   check_launch("rms_norm_forward");

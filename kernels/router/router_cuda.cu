@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/device/sums.cuh"
 #include "kernels/cuda/device/vectors.cuh"
+#include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
@@ -81,6 +82,8 @@ __device__ void choose_experts(const Routing& r, unsigned* keys, std::int32_t* i
 __global__ void __launch_bounds__(threads) route(Routing r, const float* logits, const float* bias,
                                                  std::int64_t* chunk_counts, double* chunk_sums) {
   extern __shared__ unsigned shared[];
+  cuda::let_next_begin();
+  cuda::wait_for_previous();
   unsigned* keys = shared + (threadIdx.x / warp_size) * r.experts;
   auto* counts = reinterpret_cast<int*>(shared + warps * r.experts);
   __shared__ float scales[chunk_tokens];
@@ -273,11 +276,15 @@ void router_forward(CudaBackend, const RouterShape& shape, const Tensor& logits,
   }
   const std::size_t shared =
       static_cast<std::size_t>((warps + 1) * routing.experts) * sizeof(unsigned);
-  auto* counts = partials.counts.data<std::int64_t>();
-  auto* sums = partials.probability_sums.data<double>();
-  route<<<static_cast<unsigned>(chunks), threads, shared, native>>>(
-      routing, logits.data<float>(), bias.defined() ? bias.data<float>() : nullptr, counts, sums);
+  // The sums of segments of one chunk are its own.
+  const bool summed = routing.chunks == 1;
+  auto* counts = (summed ? state.segment_counts : partials.counts).data<std::int64_t>();
+  auto* sums = (summed ? state.segment_probability_sums : partials.probability_sums).data<double>();
+  cuda::launch_early_if_few<&route>(static_cast<unsigned>(chunks), threads, shared, native, routing,
+                                    logits.data<float>(),
+                                    bias.defined() ? bias.data<float>() : nullptr, counts, sums);
   cuda::check_launch("router_forward");
+  if (summed) return;
   add_chunks<<<static_cast<unsigned>(shape.segments * shape.experts), threads, 0, native>>>(
       routing.experts, routing.chunks, counts, sums, state.segment_counts.data<std::int64_t>(),
       state.segment_probability_sums.data<double>());

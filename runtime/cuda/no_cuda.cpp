@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/cuda/graph.h"
 #include "runtime/error.h"
 
 namespace polymoe::cuda {
@@ -26,5 +27,10 @@ double seconds_between(void*, void*) { refuse(); }
 void synchronize_device(int) { refuse(); }
 void copy(void*, const void*, std::size_t, void*) { refuse(); }
 void fill_bytes(void*, int, std::size_t, void*) { refuse(); }
+void begin_recording(void*) { refuse(); }
+void* end_recording(void*) { refuse(); }
+void abandon_recording(void*) noexcept {}
+void submit_recording(void*, void*) { refuse(); }
+void destroy_recording(void*) noexcept {}
 
 }  // namespace polymoe::cuda

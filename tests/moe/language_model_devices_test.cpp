@@ -7,6 +7,7 @@
 #include "moe/language_model.h"
 #include "parallel/communication/device_world.h"
 #include "runtime/copy.h"
+#include "support/compare.h"
 #include "support/devices.h"
 #include "tests/moe/model_harness.h"
 #include "tests/support/run_ranks.h"
@@ -305,6 +306,37 @@ TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {
       expected.push_back(full[static_cast<std::size_t>(s * length + place)]);
   ASSERT_EQ(shared.size(), expected.size());
   EXPECT_LT(norm_wise_error(shared, expected), dtype() == DType::bf16 ? 2e-2 : 1e-5);
+}
+
+/// From the third single token on a GPU submits what it recorded at the second.
+TEST_P(WholeModelDevices, RecordedStepsHaveTheBitsOfThoseSubmittedByKernel) {
+  for (const std::string name : {"dense", "moe", "shared"}) {
+    SCOPED_TRACE(name);
+    ModelConfig config = reference_config(name);
+    config.moe.capacity_factor = 0.0;  // with one a step waits for the host, and is not recorded
+    const ReferenceBatch batch(name, config.vocab);
+    ModelRank rank(config, alone(), 1, dtype(), device());
+    fill_on_device(rank);
+    const Moved sequences = moved_batch(batch.slice(0, 2));
+    DecodingCache recorded(config, ReferenceBatch::length, dtype(), device());
+    // The second sequence runs what the first one recorded.
+    for (const std::int64_t first : {std::int64_t{0}, ReferenceBatch::length}) {
+      recorded.clear();
+      DecodingCache by_kernel(config, ReferenceBatch::length, dtype(), device(),
+                              StepSubmission::by_kernel);
+      for (std::int64_t end = 2; end <= ReferenceBatch::length; ++end) {
+        const std::int64_t begin = end == 2 ? 0 : end - 1;
+        const Arena::Scope scope(rank.context.arena);
+        const Tensor tokens = sequences.batch.tokens.rows(first + begin, first + end);
+        const OwnedTensor expected =
+            fetched(rank.model.next_token_logits(tokens, by_kernel, rank.context));
+        const OwnedTensor actual =
+            fetched(rank.model.next_token_logits(tokens, recorded, rank.context));
+        EXPECT_TRUE(bitwise_equal(*actual, *expected)) << "token " << end;
+        EXPECT_EQ(recorded.length(), end);
+      }
+    }
+  }
 }
 
 }  // namespace

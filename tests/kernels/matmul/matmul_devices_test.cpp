@@ -4,8 +4,10 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/row_products.h"
 #include "support/compare.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -19,7 +21,8 @@ using test::random_tensor;
 struct Extents {
   std::int64_t m, n, k;
 };
-const Extents cases[] = {{128, 192, 256}, {7, 13, 5}, {1, 64, 200}, {96, 1, 33}, {256, 512, 1024}};
+const Extents cases[] = {{128, 192, 256}, {7, 13, 5},       {1, 64, 200},
+                         {96, 1, 33},     {256, 512, 1024}, {1, 37, 2056}};
 
 class MatmulDevices : public test::OnDevice {
  protected:
@@ -92,6 +95,30 @@ TEST_P(MatmulDevices, TwoStreamsGiveTheSameBits) {
   matmul(*a, Transpose::no, *b, Transpose::no, Write::overwrite, *second, other);
   other.synchronize();
   EXPECT_TRUE(test::bitwise_equal(*fetched(*first), *fetched(*second)));
+}
+
+/// Of several widths, beside each other, with results of both dtypes, some in whole vectors.
+TEST_P(MatmulDevices, ProductsOfOneRowAreEachThatRowsProduct) {
+  for (const std::int64_t k : {5, 64, 2048}) {
+    const double scale = 1.0 / std::sqrt(static_cast<double>(k));
+    const OwnedTensor x = moved(*random_tensor({1, k}, DType::f64, "x"), dtype());
+    std::vector<OwnedTensor> weights, together, alone;
+    std::vector<RowProduct> products;
+    for (const std::int64_t n : {96, 1, 0, 33}) {
+      const DType output = n == 1 ? wide_dtype() : dtype();
+      weights.push_back(moved(
+          *random_tensor({n, k}, DType::f64, "w" + std::to_string(n), {0.0, scale}), dtype()));
+      together.push_back(poisoned({1, n}, output));
+      alone.push_back(poisoned({1, n}, output));
+      products.push_back({*weights.back(), *together.back()});
+      matmul(*x, Transpose::no, *weights.back(), Transpose::yes, Write::overwrite, *alone.back(),
+             stream());
+    }
+    row_products(*x, products, stream());
+    for (std::size_t i = 0; i < products.size(); ++i)
+      EXPECT_TRUE(test::bitwise_equal(*fetched(*together[i]), *fetched(*alone[i])))
+          << k << ' ' << i;
+  }
 }
 
 }  // namespace
