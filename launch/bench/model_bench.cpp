@@ -23,9 +23,6 @@ std::int64_t most_of_ranks(std::int64_t value, Communicator& world, Stream& stre
   return *most->data<std::int64_t>();
 }
 
-/// Rows of each document, where the step keeps to documents.
-constexpr std::int64_t document_rows = 512;
-
 /// The process's peak; on a GPU what is taken now, by whomever, and of the arena what was used.
 std::int64_t memory_in_use(ExecutionContext& context) {
   const Device device = context.stream.device();
@@ -67,9 +64,10 @@ const char* routing_text(Routing routing) {
 
 }  // namespace
 
-ModelBench::ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
-                       ExecutionContext& context)
+ModelBench::ModelBench(const Config& config, std::int64_t document_tokens, const ProcessMesh& mesh,
+                       const MemoryPlan& plan, ExecutionContext& context)
     : config_(config),
+      document_tokens_(document_tokens),
       mesh_(mesh),
       plan_(plan),
       details_{.peak_before = most_of_ranks(memory_in_use(context), mesh.world(), context.stream)},
@@ -96,7 +94,7 @@ void ModelBench::step(ExecutionContext& context) {
       to.targets[i] = random_token(begin + static_cast<std::uint64_t>(i) + 1, vocab);
       if (to.document_starts != nullptr)
         to.document_starts[i] =
-            static_cast<std::int32_t>(i % length / document_rows * document_rows);
+            static_cast<std::int32_t>(i % length / document_tokens_ * document_tokens_);
     }
     drawn_ += static_cast<std::uint64_t>(rows);
   };
@@ -111,7 +109,7 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   result.shape = fmt::format("{} sequences of {}{}", config_.train.global_batch, model.context,
                              routing_text(model.moe.routing));
   if (config_.data.keeps_documents())
-    result.shape += fmt::format(", documents of {}", document_rows);
+    result.shape += fmt::format(", documents of {}", document_tokens_);
   result.floor = {
       .bytes =
           static_cast<double>(3 * plan_.parameters + 2 * plan_.gradients + 2 * plan_.optimizer),

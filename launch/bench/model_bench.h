@@ -28,9 +28,10 @@ struct StepDetails {
 /// The whole training step, and generation, of a model with its first values and random tokens.
 class ModelBench {
  public:
-  /// Makes the model. Collective over the mesh, as all that follows.
-  ModelBench(const Config& config, const ProcessMesh& mesh, const MemoryPlan& plan,
-             ExecutionContext& context);
+  /// Makes the model. `document_tokens`: of each document, where the step keeps to documents.
+  /// Collective over the mesh, as all that follows.
+  ModelBench(const Config& config, std::int64_t document_tokens, const ProcessMesh& mesh,
+             const MemoryPlan& plan, ExecutionContext& context);
 
   /// Runs two steps, after which the step's memory is known: before anything else takes memory.
   void measure_memory(ExecutionContext& context);
@@ -49,6 +50,7 @@ class ModelBench {
   void step(ExecutionContext& context);
 
   const Config config_;
+  const std::int64_t document_tokens_;
   const ProcessMesh& mesh_;
   const MemoryPlan plan_;
   StepDetails details_;

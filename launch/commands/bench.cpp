@@ -2,12 +2,17 @@
 #include <fmt/core.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <iostream>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "launch/bench/kernel_cases.h"
 #include "launch/bench/report.h"
 #include "launch/commands/command.h"
+#include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/expert_nodes.h"
@@ -28,6 +33,7 @@ namespace {
 /// What to run.
 struct Selection {
   std::string filter = {};
+  std::int64_t document_tokens = 0;  // of each document, where the step keeps to documents
   bool step = false, generation = false;
   std::vector<KernelCase> kernels = {};
 
@@ -108,7 +114,8 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
 
   // The step's memory is the process's as long as nothing else has taken any.
   std::unique_ptr<ModelBench> model;
-  if (with_model) model = std::make_unique<ModelBench>(config, mesh, plan, context);
+  if (with_model)
+    model = std::make_unique<ModelBench>(config, selection.document_tokens, mesh, plan, context);
   if (selection.step) model->measure_memory(context);  // a large global batch takes minutes
   report.setting.rates = measure_machine(world, report.setting.product, context);
   // For `plan --rates`; smaller, as buckets of gradients are.
@@ -138,6 +145,21 @@ Routing routing_of(const std::string& text) {
   throw InvalidArgument("--routing = " + text + ": must be untrained, balanced or skewed");
 }
 
+/// 512 where nothing is said, or the context where that is less.
+std::int64_t document_tokens_of(const CommandLine& line, const Config& config) {
+  const std::int64_t most = config.model.context;
+  if (!line.has("document-tokens")) return std::min<std::int64_t>(512, most);
+  if (!config.data.keeps_documents())
+    throw InvalidArgument(
+        "--document-tokens: without data.documents = mask a step has no documents");
+  const std::string text = line.value("document-tokens");
+  const auto tokens = parse_count(text);
+  if (!tokens || *tokens < 1 || *tokens > most)
+    throw InvalidArgument(fmt::format(
+        "--document-tokens = {}: must be a whole number in [1, model.context = {}]", text, most));
+  return *tokens;
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = bench_command().parse(args);
   Config config = read_config(line.value("config"), line.overrides());
@@ -159,7 +181,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                                              : context.ranks_on_node);
   choose_micro_batch(config, layout, memory);
   const MemoryPlan plan = plan_memory(config, layout);
-  const Selection selection = select(line.value("filter"), config, layout);
+  Selection selection = select(line.value("filter"), config, layout);
+  selection.document_tokens = document_tokens_of(line, config);
   if (device.type == DeviceType::cpu && (selection.step || selection.generation))
     check_memory(plan, context.ranks_on_node);
   const std::string path = line.value("json");
@@ -197,7 +220,11 @@ const Command& bench_command() {
                    .help = "which experts tokens have: `untrained`, what the router's initial "
                            "weights say; `balanced`, at random but each expert as often, what a "
                            "well trained router comes near to; `skewed`, at random, the n-th "
-                           "expert 1 / sqrt(n) as often"}},
+                           "expert 1 / sqrt(n) as often"},
+                  {.name = "document-tokens",
+                   .value = "N",
+                   .help = "length of the step's documents where data.documents = mask; default: "
+                           "512, or model.context where that is less"}},
       .overrides = true,
       .ranks = true,
       .run = run};

@@ -262,6 +262,23 @@ TEST(BenchTest, ProgramSaysHowTokensWereRouted) {
                  "--routing = even: must be untrained, balanced or skewed");
 }
 
+TEST(BenchTest, ProgramSaysHowLongDocumentsWere) {
+  const ProcessResult result = run_bench(
+      {}, {"--run.threads=1", "--filter=step", "--data.documents=mask", "--document-tokens=4"});
+  ASSERT_EQ(result.exit_code, 0) << result.standard_error;
+  EXPECT_NE(result.standard_output.find(" sequences of 8, documents of 4 "), std::string::npos)
+      << result.standard_output;
+
+  const auto expect_refused = [](const std::vector<std::string>& options, const char* why) {
+    const ProcessResult refused = run_bench({}, options);
+    EXPECT_EQ(refused.exit_code, 64);
+    EXPECT_NE(refused.standard_error.find(why), std::string::npos) << refused.standard_error;
+  };
+  expect_refused({"--document-tokens=4"}, "without data.documents = mask");
+  expect_refused({"--data.documents=mask", "--document-tokens=9"},
+                 "--document-tokens = 9: must be a whole number in [1, model.context = 8]");
+}
+
 TEST(BenchTest, ProgramWithFilter) {
   const ProcessResult some = run_bench({}, {"--run.threads=1", "--filter=router"});
   ASSERT_EQ(some.exit_code, 0) << some.standard_error;
