@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/attention/attention_cuda_tiles.cuh"
 #include "kernels/cuda/device/matrix_fragments.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "runtime/tensor.h"
 
 /// What the attention kernels for tensor cores are made of: a block of four warps works on tiles of
 /// 64 rows, sixteen of them a warp's. Tiles lie in shared memory as bf16, heads padded with zeros
@@ -114,6 +118,31 @@ __device__ void copy_tile_later(__nv_bfloat16* tile, const __nv_bfloat16* from, 
   }
 }
 
+/// The keys and values of a head up to `end`, two tiles of each in shared memory: one is worked on
+/// while the next one comes.
+template <int dim>
+struct PassingKeys {
+  static constexpr int tile = fragment_rows * dim;
+
+  __device__ const __nv_bfloat16* keys(int place) const { return tiles + place * tile; }
+  __device__ const __nv_bfloat16* values(int place) const { return tiles + (2 + place) * tile; }
+
+  /// Begins to fill `place` with the tile of key `begin`. By the whole block.
+  __device__ void copy_later(const AttentionSizes& sizes, std::int64_t begin, int place) const {
+    const std::int64_t at = sizes.key(sequence, kv_head, begin);
+    copy_tile_later<dim>(tiles + place * tile, k + at, sizes.key_stride, end - begin,
+                         sizes.head_dim);
+    copy_tile_later<dim>(tiles + (2 + place) * tile, v + at, sizes.key_stride, end - begin,
+                         sizes.head_dim);
+  }
+
+  __nv_bfloat16* tiles;  // [keys and values, 2, fragment_rows, dim]
+  const __nv_bfloat16 *k, *v;
+  std::int64_t sequence;
+  int kv_head;
+  std::int64_t end;
+};
+
 /// Sum and largest value over the four lanes that hold a row, the same bits in all of them.
 __device__ inline float fragment_row_sum(float value) {
   value += __shfl_xor_sync(~0u, value, 1);
@@ -133,6 +162,19 @@ void with_fragment_dim(std::int64_t head_dim, Operation&& operation) {
   } else {
     operation(std::integral_constant<int, 128>{});
   }
+}
+
+inline __nv_bfloat16* bf16_values(const Tensor& tensor) {
+  return static_cast<__nv_bfloat16*>(tensor.raw());
+}
+
+/// Starts a kernel of so many blocks with `bytes` of shared memory each. `name`: for an error.
+template <class Kernel, class... Arguments>
+void launch_fragments(const char* name, Kernel* kernel, unsigned blocks, std::size_t bytes,
+                      Stream& stream, const Arguments&... arguments) {
+  allow_shared_memory(kernel, bytes);
+  kernel<<<blocks, fragment_threads, bytes, native(stream)>>>(arguments...);
+  check_launch(name);
 }
 
 /// To powers of two instead of e.

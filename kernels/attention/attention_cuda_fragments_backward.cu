@@ -42,11 +42,7 @@ __global__ void __launch_bounds__(fragment_threads)
   __nv_bfloat16* const queries = keys + 2 * tile;
   __nv_bfloat16* const d_outs = keys + 4 * tile;
   QueryRows* const query_rows = reinterpret_cast<QueryRows*>(keys + 6 * tile);
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.kv_heads;
-  const int kv_head = static_cast<int>(blockIdx.x % all_heads % sizes.kv_heads);
-  const std::int64_t begin = blockIdx.x / all_heads * fragment_rows;
-  const std::int64_t columns = sizes.key_length - begin;  // that are left
-  const std::int64_t key = sizes.key(sequence, kv_head, begin);
+  const auto [sequence, kv_head, begin, columns, key] = KeyTile<fragment_rows>(sizes, all_heads);
   // The tiles of queries that see one of these keys: from this one to that of the last query whose
   // document begins before the last key.
   std::int64_t end = begin;
@@ -130,21 +126,9 @@ __global__ void __launch_bounds__(fragment_threads)
   extern __shared__ float4 shared[];
   __nv_bfloat16* const queries = reinterpret_cast<__nv_bfloat16*>(shared);
   __nv_bfloat16* const d_outs = queries + tile;
-  __nv_bfloat16* const keys = queries + 2 * tile;
-  __nv_bfloat16* const values = queries + 4 * tile;
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.heads;
-  const int head = static_cast<int>(blockIdx.x % all_heads % sizes.heads);
-  const std::int64_t first = (tiles - 1 - blockIdx.x / all_heads) * fragment_rows;
-  const std::int64_t rows = min(sizes.query_length - first, std::int64_t{fragment_rows});
+  const auto [sequence, head, first, rows, at] = QueryTile<fragment_rows>(sizes, tiles, all_heads);
   const std::int64_t end = first + rows;
-  const std::int64_t at = sizes.query(sequence, head, first);
-  const auto copy_keys_later = [&](std::int64_t begin, int place) {
-    const std::int64_t key = sizes.key(sequence, head / sizes.group, begin);
-    copy_tile_later<dim>(keys + place * tile, t.k + key, sizes.key_stride, end - begin,
-                         sizes.head_dim);
-    copy_tile_later<dim>(values + place * tile, t.v + key, sizes.key_stride, end - begin,
-                         sizes.head_dim);
-  };
+  const PassingKeys<dim> passing{queries + 2 * tile, t.k, t.v, sequence, head / sizes.group, end};
   float base[2], output_dot[2];
   int query[2], first_key[2];
 #pragma unroll
@@ -162,15 +146,15 @@ __global__ void __launch_bounds__(fragment_threads)
   if (begin < end) {
     copy_tile_later<dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
     copy_tile_later<dim>(d_outs, t.d_out + at, sizes.query_stride, rows, sizes.head_dim);
-    copy_keys_later(begin, 0);
+    passing.copy_later(sizes, begin, 0);
   }
   for (int place = 0; begin < end; begin += fragment_rows, place = 1 - place) {
     wait_for_copies();
     __syncthreads();  // all are there, and nobody reads the tiles before these any more
-    if (begin + fragment_rows < end) copy_keys_later(begin + fragment_rows, 1 - place);
+    if (begin + fragment_rows < end) passing.copy_later(sizes, begin + fragment_rows, 1 - place);
     Scores s, d_s;
-    s.template multiply<dim>(queries, keys + place * tile);
-    d_s.template multiply<dim>(d_outs, values + place * tile);
+    s.template multiply<dim>(queries, passing.keys(place));
+    d_s.template multiply<dim>(d_outs, passing.values(place));
 #pragma unroll
     for (int group = 0; group < fragment_groups; ++group) {
 #pragma unroll
@@ -185,7 +169,7 @@ __global__ void __launch_bounds__(fragment_threads)
         }
       }
     }
-    d_q.add_product(d_s, keys + place * tile);
+    d_q.add_product(d_s, passing.keys(place));
   }
   d_q.store(t.d_q + at, sizes.query_stride, rows, sizes.head_dim, {sizes.scale, sizes.scale});
 }
@@ -204,30 +188,21 @@ void attention_fragments_backward(const AttentionShape& shape,
   if (of_queries == 0) return;
   attention_output_dots(shape, inputs.d_out, inputs.out, output_dots, stream);
   const AttentionSizes sizes(shape);
-  const auto in = [](const Tensor& tensor) {
-    return static_cast<const __nv_bfloat16*>(tensor.raw());
-  };
-  const auto out = [](const Tensor& tensor) { return static_cast<__nv_bfloat16*>(tensor.raw()); };
-  const BackwardTensors tensors{in(inputs.d_out),
-                                in(inputs.q),
-                                in(inputs.k),
-                                in(inputs.v),
+  const BackwardTensors tensors{bf16_values(inputs.d_out),
+                                bf16_values(inputs.q),
+                                bf16_values(inputs.k),
+                                bf16_values(inputs.v),
                                 inputs.log_sum_exp.data<float>(),
                                 output_dots.data<float>(),
-                                out(gradients.d_q),
-                                out(gradients.d_k),
-                                out(gradients.d_v)};
+                                bf16_values(gradients.d_q),
+                                bf16_values(gradients.d_k),
+                                bf16_values(gradients.d_v)};
   with_fragment_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
-    constexpr std::size_t key_bytes = key_shared_bytes<dim>, query_bytes = query_shared_bytes<dim>;
-    allow_shared_memory(&key_gradients_of_documents<dim>, key_bytes);
-    key_gradients_of_documents<dim>
-        <<<of_keys, fragment_threads, key_bytes, native(stream)>>>(sizes, tensors, kv_heads);
-    check_launch("attention_backward keys of documents");
-    allow_shared_memory(&query_gradients_of_documents<dim>, query_bytes);
-    query_gradients_of_documents<dim>
-        <<<of_queries, fragment_threads, query_bytes, native(stream)>>>(
-            sizes, tensors, static_cast<int>(tiles), heads);
-    check_launch("attention_backward queries of documents");
+    launch_fragments("attention_backward keys of documents", &key_gradients_of_documents<dim>,
+                     of_keys, key_shared_bytes<dim>, stream, sizes, tensors, kv_heads);
+    launch_fragments("attention_backward queries of documents", &query_gradients_of_documents<dim>,
+                     of_queries, query_shared_bytes<dim>, stream, sizes, tensors,
+                     static_cast<int>(tiles), heads);
   });
 }
 

@@ -26,20 +26,9 @@ __global__ void __launch_bounds__(fragment_threads)
   constexpr int tile = fragment_rows * dim;
   extern __shared__ float4 shared[];
   __nv_bfloat16* const queries = reinterpret_cast<__nv_bfloat16*>(shared);
-  __nv_bfloat16* const keys = queries + tile;
-  __nv_bfloat16* const values = keys + 2 * tile;
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.heads;
-  const int head = static_cast<int>(blockIdx.x % all_heads % sizes.heads);
-  const std::int64_t first = (tiles - 1 - blockIdx.x / all_heads) * fragment_rows;
-  const std::int64_t rows = min(sizes.query_length - first, std::int64_t{fragment_rows});
+  const auto [sequence, head, first, rows, at] = QueryTile<fragment_rows>(sizes, tiles, all_heads);
   const std::int64_t end = first + rows;
-  const auto copy_keys_later = [&](std::int64_t begin, int place) {
-    const std::int64_t key = sizes.key(sequence, head / sizes.group, begin);
-    copy_tile_later<dim>(keys + place * tile, t.k + key, sizes.key_stride, end - begin,
-                         sizes.head_dim);
-    copy_tile_later<dim>(values + place * tile, t.v + key, sizes.key_stride, end - begin,
-                         sizes.head_dim);
-  };
+  const PassingKeys<dim> passing{queries + tile, t.k, t.v, sequence, head / sizes.group, end};
   WarpRows<dim / 8> out;
   out.clear();
   using Scores = WarpRows<fragment_groups>;
@@ -54,16 +43,15 @@ __global__ void __launch_bounds__(fragment_threads)
   std::int64_t begin = sizes.first_key(sequence, first) / fragment_rows * fragment_rows;
   const std::int64_t last_first_key = sizes.first_key(sequence, end - 1);
   if (begin < end) {
-    copy_tile_later<dim>(queries, t.q + sizes.query(sequence, head, first), sizes.query_stride,
-                         rows, sizes.head_dim);
-    copy_keys_later(begin, 0);
+    copy_tile_later<dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
+    passing.copy_later(sizes, begin, 0);
   }
   for (int place = 0; begin < end; begin += fragment_rows, place = 1 - place) {
     wait_for_copies();
     __syncthreads();  // all are there, and nobody reads the tiles before these any more
-    if (begin + fragment_rows < end) copy_keys_later(begin + fragment_rows, 1 - place);
+    if (begin + fragment_rows < end) passing.copy_later(sizes, begin + fragment_rows, 1 - place);
     Scores scores;
-    scores.template multiply<dim>(queries, keys + place * tile);
+    scores.template multiply<dim>(queries, passing.keys(place));
     if (begin + fragment_rows > first || begin < last_first_key) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -109,7 +97,7 @@ __global__ void __launch_bounds__(fragment_threads)
         out.at(group, half, 1) *= shrunk;
       }
     }
-    out.add_product(scores, values + place * tile);
+    out.add_product(scores, passing.values(place));
   }
   float factor[2];
 #pragma unroll
@@ -122,8 +110,7 @@ __global__ void __launch_bounds__(fragment_threads)
           nothing_seen ? 0.0f : largest[half] * sizes.scale + logf(all);
     }
   }
-  out.store(t.out + sizes.query(sequence, head, first), sizes.query_stride, rows, sizes.head_dim,
-            factor);
+  out.store(t.out + at, sizes.query_stride, rows, sizes.head_dim, factor);
 }
 
 }  // namespace
@@ -136,17 +123,12 @@ void attention_fragments_forward(const AttentionShape& shape, const Tensor& q, c
   const unsigned blocks = tile_blocks("attention_forward", tiles, heads);
   if (blocks == 0) return;
   const AttentionSizes sizes(shape);
-  const auto in = [](const Tensor& tensor) {
-    return static_cast<const __nv_bfloat16*>(tensor.raw());
-  };
-  const ForwardTensors tensors{in(q), in(k), in(v), static_cast<__nv_bfloat16*>(out.raw()),
+  const ForwardTensors tensors{bf16_values(q), bf16_values(k), bf16_values(v), bf16_values(out),
                                log_sum_exp.data<float>()};
   with_fragment_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
-    constexpr std::size_t bytes = forward_shared_bytes<dim>;
-    allow_shared_memory(&forward_documents<dim>, bytes);
-    forward_documents<dim><<<blocks, fragment_threads, bytes, native(stream)>>>(
-        sizes, tensors, static_cast<int>(tiles), heads);
-    check_launch("attention_forward of documents");
+    launch_fragments("attention_forward of documents", &forward_documents<dim>, blocks,
+                     forward_shared_bytes<dim>, stream, sizes, tensors, static_cast<int>(tiles),
+                     heads);
   });
 }
 

@@ -73,6 +73,40 @@ struct AttentionSizes {
   const std::int32_t* document_starts;  // or null
 };
 
+/// The queries that a block works on: tile by tile of all heads of all sequences, the last tiles
+/// first, for late queries see the most keys.
+template <int tile_rows>
+struct QueryTile {
+  __device__ QueryTile(const AttentionSizes& sizes, int tiles, std::int64_t all_heads)
+      : sequence(blockIdx.x % all_heads / sizes.heads),
+        head(static_cast<int>(blockIdx.x % all_heads % sizes.heads)),
+        first((tiles - 1 - blockIdx.x / all_heads) * tile_rows),
+        rows(min(sizes.query_length - first, std::int64_t{tile_rows})),
+        at(sizes.query(sequence, head, first)) {}
+
+  std::int64_t sequence;
+  int head;
+  std::int64_t first, rows;
+  std::int64_t at;  // elements before them
+};
+
+/// The keys that a block works on, the first tiles first, for early keys are seen by the most
+/// queries.
+template <int tile_rows>
+struct KeyTile {
+  __device__ KeyTile(const AttentionSizes& sizes, std::int64_t all_heads)
+      : sequence(blockIdx.x % all_heads / sizes.kv_heads),
+        head(static_cast<int>(blockIdx.x % all_heads % sizes.kv_heads)),
+        begin(blockIdx.x / all_heads * tile_rows),
+        rows_left(sizes.key_length - begin),
+        at(sizes.key(sequence, head, begin)) {}
+
+  std::int64_t sequence;
+  int head;
+  std::int64_t begin, rows_left;
+  std::int64_t at;  // elements before them
+};
+
 /// Fills a tile of `rows` rows with the next `valid` rows of a head, and zeros after them. Called
 /// by the whole block; a barrier must follow.
 template <int rows, int dim, class T>

@@ -59,8 +59,7 @@ __global__ void __launch_bounds__(dot_warps* warp_size)
 }
 
 // A block per key tile of a key head: d_v = p^T d_out and d_k = d_s^T q over the queries of the
-// heads on it, p = exp(s - log_sum_exp), d_s = p (d_p - output_dots) scale, d_p = d_out v^T. Early
-// keys are seen by the most queries: they go first.
+// heads on it, p = exp(s - log_sum_exp), d_s = p (d_p - output_dots) scale, d_p = d_out v^T.
 template <class T, int dim>
 __global__ void __launch_bounds__(tile_threads)
     key_gradients(AttentionSizes sizes, BackwardTensors<T> t, std::int64_t all_heads) {
@@ -72,11 +71,7 @@ __global__ void __launch_bounds__(tile_threads)
   float* const d_outs = queries + tile_elements(tile, dim);
   float* const p_tile = d_outs + tile_elements(tile, dim);
   float* const d_s_tile = p_tile + tile_elements(tile, tile);
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.kv_heads;
-  const int kv_head = static_cast<int>(blockIdx.x % all_heads % sizes.kv_heads);
-  const std::int64_t begin = blockIdx.x / all_heads * tile;
-  const std::int64_t columns = sizes.key_length - begin;  // that are left
-  const std::int64_t key = sizes.key(sequence, kv_head, begin);
+  const auto [sequence, kv_head, begin, columns, key] = KeyTile<tile>(sizes, all_heads);
   load_tile<tile, dim>(keys, t.k + key, sizes.key_stride, columns, sizes.head_dim);
   load_tile<tile, dim>(values, t.v + key, sizes.key_stride, columns, sizes.head_dim);
   TileSums<side, dim> d_k, d_v;
@@ -122,8 +117,7 @@ __global__ void __launch_bounds__(tile_threads)
   d_v.store(t.d_v + key, sizes.key_stride, columns, sizes.head_dim);
 }
 
-// A block per query tile of a head: d_q = d_s k over the keys that its queries see. Late tiles see
-// the most keys: they go first.
+// A block per query tile of a head: d_q = d_s k over the keys that its queries see.
 template <class T, int dim>
 __global__ void __launch_bounds__(tile_threads)
     query_gradients(AttentionSizes sizes, BackwardTensors<T> t, int tiles, std::int64_t all_heads) {
@@ -134,11 +128,7 @@ __global__ void __launch_bounds__(tile_threads)
   float* const keys = d_outs + tile_elements(tile, dim);
   float* const values = keys + tile_elements(tile, dim);
   float* const d_s_tile = values + tile_elements(tile, dim);
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.heads;
-  const int head = static_cast<int>(blockIdx.x % all_heads % sizes.heads);
-  const std::int64_t first = (tiles - 1 - blockIdx.x / all_heads) * tile;
-  const std::int64_t rows = min(sizes.query_length - first, std::int64_t{tile});
-  const std::int64_t at = sizes.query(sequence, head, first);
+  const auto [sequence, head, first, rows, at] = QueryTile<tile>(sizes, tiles, all_heads);
   load_tile<tile, dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
   load_tile<tile, dim>(d_outs, t.d_out + at, sizes.query_stride, rows, sizes.head_dim);
   float log_sum_exp[side], output_dot[side];

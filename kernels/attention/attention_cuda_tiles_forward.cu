@@ -29,7 +29,7 @@ constexpr std::size_t forward_shared_bytes() {
          (2 * tile_elements(forward_rows, dim) + tile_elements(forward_rows, forward_rows));
 }
 
-// A block per query tile of a head. Late tiles see the most keys: they go first.
+// A block per query tile of a head.
 template <class T, int dim>
 __global__ void __launch_bounds__(tile_threads)
     forward_tile(AttentionSizes sizes, ForwardTensors<T> t, int tiles, std::int64_t all_heads) {
@@ -37,12 +37,8 @@ __global__ void __launch_bounds__(tile_threads)
   float* const queries = reinterpret_cast<float*>(shared);
   float* const keys = queries + tile_elements(forward_rows, dim);  // then the values
   float* const weights = keys + tile_elements(forward_rows, dim);
-  const std::int64_t sequence = blockIdx.x % all_heads / sizes.heads;
-  const int head = static_cast<int>(blockIdx.x % all_heads % sizes.heads);
-  const std::int64_t first = (tiles - 1 - blockIdx.x / all_heads) * forward_rows;
-  const std::int64_t rows = min(sizes.query_length - first, std::int64_t{forward_rows});
-  load_tile<forward_rows, dim>(queries, t.q + sizes.query(sequence, head, first),
-                               sizes.query_stride, rows, sizes.head_dim);
+  const auto [sequence, head, first, rows, at] = QueryTile<forward_rows>(sizes, tiles, all_heads);
+  load_tile<forward_rows, dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
   TileSums<forward_side, dim> out;
   float largest[forward_side], sum[forward_side];
   std::int64_t first_key[forward_side];
@@ -106,7 +102,7 @@ __global__ void __launch_bounds__(tile_threads)
           nothing_seen ? 0.0f : largest[r] + logf(sum[r]);
     }
   }
-  out.store(t.out + sizes.query(sequence, head, first), sizes.query_stride, rows, sizes.head_dim);
+  out.store(t.out + at, sizes.query_stride, rows, sizes.head_dim);
 }
 
 constexpr int decode_warps = 16;

@@ -43,7 +43,7 @@ std::string script_colour(const Colour& c, int transparency = 0) {
 }
 
 /// A text between single quotes.
-std::string quoted(const std::string& text) {
+std::string gnuplot_text(const std::string& text) {
   std::string result = "'";
   for (const char c : text) {
     if (c == '\'') result += '\'';
@@ -161,8 +161,8 @@ std::string axis_lines(const char* name, Axis axis, double low, double high) {
     if (!axis.low) axis.low = low / margin;
     if (!axis.high) axis.high = high * margin;
   }
-  std::string text =
-      fmt::format("set {0}label {1}\nset {0}range {2}\n", name, quoted(axis.label), range(axis));
+  std::string text = fmt::format("set {0}label {1}\nset {0}range {2}\n", name,
+                                 gnuplot_text(axis.label), range(axis));
   if (axis.logarithmic)
     text += fmt::format("set logscale {0}\nset format {0} '%g'\n", name) +
             fine_ticks(name, *axis.low, *axis.high);
@@ -171,7 +171,7 @@ std::string axis_lines(const char* name, Axis axis, double low, double high) {
   if (!axis.places.empty()) {
     std::vector<std::string> tics;
     for (std::size_t i = 0; i < axis.places.size(); ++i)
-      tics.push_back(fmt::format("{} {}", quoted(axis.places[i]), i));
+      tics.push_back(fmt::format("{} {}", gnuplot_text(axis.places[i]), i));
     std::size_t letters = 0;
     for (const std::string& place : axis.places) letters += place.size() + 2;
     const bool slanted = name[0] == 'x' && letters > 55;
@@ -257,7 +257,7 @@ void add_series(const Chart& chart, const Series& given, int look, Plot& plot) {
   const std::string colour = script_colour(pair.light);
   const int dash = look / static_cast<int>(series_colours.size()) % 4 + 1;
   const std::string title =
-      series.name.empty() || series.faint ? "notitle" : "title " + quoted(series.name);
+      series.name.empty() || series.faint ? "notitle" : "title " + gnuplot_text(series.name);
   const bool bars = series.style == Series::Style::bars;
   if (!series.low.empty() && series.spread == Series::Spread::band)
     plot.parts.push_back(fmt::format(
@@ -289,7 +289,7 @@ std::string ticks_of(const char* axis, const std::vector<std::string>& names,
     const std::string name = at < names.size()    ? names[at]
                              : at < places.size() ? fmt::format("{:g}", places[at])
                                                   : std::to_string(i);
-    tics.push_back(fmt::format("{} {}", quoted(name), i));
+    tics.push_back(fmt::format("{} {}", gnuplot_text(name), i));
   }
   return fmt::format("set {}tics ({}){}\n", axis, fmt::join(tics, ", "),
                      axis[0] == 'x' && !names.empty() && count > 6 ? " rotate by -40" : "");
@@ -373,7 +373,8 @@ std::string draw(const HeatMap& map, const std::string& name, PictureSize size) 
   if (!(high > low)) high = low + (low == 0.0 ? 1.0 : std::abs(low) * 0.01);
   std::string script = head(size) + palette;
   script += fmt::format("set border lw 0.5\nset xlabel {}\nset ylabel {}\nset cblabel {}\n",
-                        quoted(map.x_label), quoted(map.y_label), quoted(map.value_label));
+                        gnuplot_text(map.x_label), gnuplot_text(map.y_label),
+                        gnuplot_text(map.value_label));
   script += fmt::format("set cbrange [{}:{}]\n", number(low), number(high));
   script +=
       fmt::format("set xrange [-0.5:{}]\nset yrange [{}:-0.5]\nunset key\n",
