@@ -142,12 +142,12 @@ __global__ void __launch_bounds__(RowShape::max_threads)
 }
 
 // A block a row, on Hopper: the copies are one instruction a row instead of one a vector. While the
-// block works on a row the next one is on its way.
-template <class T, int order>
+// block works on a row the next ones are on their way, one less than there are stages.
+template <class T, int order, int stages>
 __global__ void __launch_bounds__(RowShape::max_threads)
     bulk_backward(const __grid_constant__ RowBlocks blocks, const PolyNormRows<T> rows) {
 #if __CUDA_ARCH__ >= 900
-  constexpr int n = 2 * order + 1, stages = 2;
+  constexpr int n = 2 * order + 1;
   __shared__ typename BlockSum<n>::Storage storage;
   __shared__ Barrier full[stages];
   extern __shared__ uint4 staged[];  // [stages, x and d_y, vectors]
@@ -168,7 +168,11 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     copy_bulk(to, rows.x + row * rows.width, bytes, full[stage]);
     copy_bulk(to + vectors, rows.d_y + row * rows.width, bytes, full[stage]);
   };
-  if (threadIdx.x == 0 && span.begin < span.end) copy_row(span.begin, 0);
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < stages - 1; ++s) {
+      if (span.begin + s < span.end) copy_row(span.begin + s, s);
+    }
+  }
   double totals[order + 1] = {};
   int stage = 0;
   std::uint32_t parity = 0;
@@ -184,14 +188,17 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     }
     sum_over_block(sums);
     // Every thread has left the row before, whose place is free now.
-    if (threadIdx.x == 0 && row + 1 < span.end) copy_row(row + 1, stage ^ 1);
+    const std::int64_t next = row + stages - 1;
+    if (threadIdx.x == 0 && next < span.end) copy_row(next, (stage + stages - 1) % stages);
     const Gradient<order> gradient(a, sums, sums + order, width, rows.epsilon, weight);
     if (threadIdx.x == 0) finish_row(rows, gradient, row, totals);
     for (int i = threadIdx.x; i < vectors; i += blockDim.x) {
       write_results(rows, gradient, row, i, load_shared(x + i), load_shared(d_y + i));
     }
-    parity ^= stage;
-    stage ^= 1;
+    if (++stage == stages) {
+      stage = 0;
+      parity ^= 1;
+    }
   }
   write_partial_sums(totals, threadIdx.x == 0, 0, 1, rows.partial_sums);
 #else
@@ -203,7 +210,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
 template <class T>
 bool has_bulk_copies() {
   cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(bulk_backward<T, 3>)),
+  check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(bulk_backward<T, 3, 2>)),
         "cudaFuncGetAttributes");
   return attributes.ptxVersion >= 90;
 }
@@ -262,8 +269,13 @@ void launch_backward(const PolyNormBackwardPlan& plan, const RowBlocks& blocks,
           blocks, rows, plan.shape.row_threads, plan.shape.held_vectors);
       break;
     case PolyNormBackwardPlan::Copies::by_row:
-      with_shared(reinterpret_cast<const void*>(bulk_backward<T, order>));
-      bulk_backward<T, order><<<grid, threads, plan.staged_bytes, stream>>>(blocks, rows);
+      if (plan.stages == 3) {
+        with_shared(reinterpret_cast<const void*>(bulk_backward<T, order, 3>));
+        bulk_backward<T, order, 3><<<grid, threads, plan.staged_bytes, stream>>>(blocks, rows);
+      } else {
+        with_shared(reinterpret_cast<const void*>(bulk_backward<T, order, 2>));
+        bulk_backward<T, order, 2><<<grid, threads, plan.staged_bytes, stream>>>(blocks, rows);
+      }
       break;
   }
   check_launch("poly_norm_backward");

@@ -16,8 +16,8 @@
 
 namespace polymoe::cuda {
 
-/// How PolyNorm's backward pass runs: how rows come to shared memory, two at a time, and the rows
-/// of a block, such that the blocks fill the device once.
+/// How PolyNorm's backward pass runs: how rows come to shared memory, two or three at a time, and the
+/// rows of a block, such that the blocks fill the device once.
 struct PolyNormBackwardPlan {
   enum class Copies : std::uint8_t {
     none,       // rows are read where they lie
@@ -36,15 +36,20 @@ struct PolyNormBackwardPlan {
       if (block_a_row && has_bulk_copies) {
         copies = Copies::by_row;
         vectors = static_cast<int>(x.dim(1)) / vector_size;
-        const int warps = divide_up(vectors, 4 * RowShape::warp);
+        const int warps = divide_up(vectors, 3 * RowShape::warp);
         shape.row_threads = shape.block_threads =
             std::min(warps * RowShape::warp, RowShape::max_threads);
       }
       staged_bytes = std::size_t{4} * static_cast<std::size_t>(vectors) * sizeof(uint4);
     }
     const auto reserve = static_cast<std::size_t>(5 << 10);  // what a block has besides, and more
-    if (staged_bytes + reserve >
-        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device))) {
+    const auto most_of_block =
+        static_cast<std::size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    if (copies == Copies::by_row && staged_bytes / 2 * 3 + reserve <= most_of_block) {
+      stages = 3;
+      staged_bytes = staged_bytes / 2 * 3;
+    }
+    if (staged_bytes + reserve > most_of_block) {
       shape = RowShape(x.dim(1), vector_size, false);
       copies = Copies::none;
       staged_bytes = 0;
@@ -65,13 +70,14 @@ struct PolyNormBackwardPlan {
 
   RowShape shape;
   Copies copies = Copies::none;
+  int stages = 2;                // rows in shared memory at a time
   std::size_t staged_bytes = 0;  // of shared memory a block
   std::int64_t rows_per_block;
 
  private:
-  /// Bytes of rows that a processor works on or waits for. At 8256 columns two blocks, 132 kB, keep
-  /// an H100's memory busy, 95 % of a copy's rate against 87 % with three; an H200's memory is 1.4
-  /// times as fast, and three reach 86 % against 82 %.
+  /// Bytes of rows that a processor works on or waits for. At 8256 columns two blocks of two rows,
+  /// 132 kB, keep an H100's memory busy, 95 % of a copy's rate against 87 % with three; an H200's
+  /// memory is 1.4 times as fast, and wants two blocks of three rows.
   static std::size_t bytes_in_flight(int device) {
     // Asked once: the driver takes most of a millisecond to tell a clock.
     static const std::vector<std::size_t> of_device = [] {

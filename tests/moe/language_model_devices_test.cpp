@@ -50,6 +50,12 @@ class WholeModelDevices : public OnDevice {
     return result;
   }
 
+  /// What the rank's stream makes, when it is there.
+  OwnedTensor result_of(ModelRank& rank, const Tensor& tensor) {
+    rank.context.stream.synchronize();
+    return fetched(tensor);
+  }
+
   struct Step {
     LossTerms terms;
     std::map<std::string, std::vector<double>> gradients;
@@ -227,10 +233,12 @@ TEST_P(WholeModelDevices, CachedLogitsEqualTheFullForwardPass) {
   DecodingCache cache(config, ReferenceBatch::length, dtype(), device());
   for (const std::int64_t rows : {3, 1, 2, 1}) {
     const std::int64_t end = cache.length() + rows;
-    const OwnedTensor step_by_step = fetched(rank.model.next_token_logits(
-        sequence.batch.tokens.rows(cache.length(), end), cache, rank.context));
+    const OwnedTensor step_by_step =
+        result_of(rank, rank.model.next_token_logits(
+                            sequence.batch.tokens.rows(cache.length(), end), cache, rank.context));
     DecodingCache fresh(config, ReferenceBatch::length, dtype(), device());
-    const OwnedTensor at_once = fetched(
+    const OwnedTensor at_once = result_of(
+        rank,
         rank.model.next_token_logits(sequence.batch.tokens.rows(0, end), fresh, rank.context));
     EXPECT_LT(relative_error(*step_by_step, *at_once), dtype() == DType::bf16 ? 5e-2 : 1e-5);
   }
@@ -281,7 +289,7 @@ TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {
                     keys = ids(row_of), queries = ids(query_of), places = ids(place_of),
                     begins = ids(starts), from = ids(predicting), to = ids(predicted);
   const Arena::Scope scope(rank.context.arena);
-  const auto losses = [&](const Tensor& tensor) { return values_of(*fetched(tensor)); };
+  const auto losses = [&](const Tensor& tensor) { return values_of(*result_of(rank, tensor)); };
   const std::vector<double> full = losses(rank.model.token_losses({.tokens = *all_tokens,
                                                                    .targets = *all_targets,
                                                                    .sequences = sequences,
@@ -329,9 +337,9 @@ TEST_P(WholeModelDevices, RecordedStepsHaveTheBitsOfThoseSubmittedByKernel) {
         const Arena::Scope scope(rank.context.arena);
         const Tensor tokens = sequences.batch.tokens.rows(first + begin, first + end);
         const OwnedTensor expected =
-            fetched(rank.model.next_token_logits(tokens, by_kernel, rank.context));
+            result_of(rank, rank.model.next_token_logits(tokens, by_kernel, rank.context));
         const OwnedTensor actual =
-            fetched(rank.model.next_token_logits(tokens, recorded, rank.context));
+            result_of(rank, rank.model.next_token_logits(tokens, recorded, rank.context));
         EXPECT_TRUE(bitwise_equal(*actual, *expected)) << "token " << end;
         EXPECT_EQ(recorded.length(), end);
       }

@@ -143,7 +143,12 @@ void Blas::release() noexcept {
   if (lt_ != nullptr) cublasLtDestroy(lt_);
 }
 
-void Blas::multiply(const Product& product) { run(product, product, Use::alone, lanes_[0]); }
+// Rows come in many sizes where texts are scored: sizes of a range share a choice.
+void Blas::multiply(const Product& product) {
+  Product representative = product;
+  if (!product.transpose_a) representative.m = size_range(product.m);
+  run(product, representative, Use::alone, lanes_[0]);
+}
 
 // `representative` is the product for whose size the algorithm is looked up and remembered.
 void Blas::run(const Product& p, const Product& representative, Use use, Lane& lane) {
