@@ -24,21 +24,24 @@
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 #include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {
 
 constexpr std::size_t alignment = 64;
 
-std::size_t bytes_of(const Tensor& tensor) {
-  return tensor.defined() ? round_up(tensor.bytes(), alignment) : 0;
+/// The lower bits of split values lie right behind the upper ones.
+std::size_t bytes_of(const TensorPiece& piece) {
+  const std::size_t low = piece.low.defined() ? piece.low.bytes() : 0;
+  return round_up(piece.data.bytes() + low, alignment);
 }
 
 }  // namespace
 
 std::size_t CheckpointSaver::staging_bytes(const std::vector<TensorPiece>& pieces) {
   std::size_t bytes = 0;
-  for (const TensorPiece& piece : pieces) bytes += bytes_of(piece.data) + bytes_of(piece.low);
+  for (const TensorPiece& piece : pieces) bytes += bytes_of(piece);
   return bytes;
 }
 
@@ -60,12 +63,14 @@ std::vector<TensorPiece> CheckpointSaver::stage(const std::vector<TensorPiece>& 
   std::vector<TensorPiece> staged = pieces;
   std::size_t offset = 0;
   for (TensorPiece& piece : staged) {
+    std::size_t at = offset;
+    offset += bytes_of(piece);
     for (Tensor* tensor : {&piece.data, &piece.low}) {
       if (!tensor->defined()) continue;
-      const Tensor copied = staging_.tensor(tensor->shape(), tensor->dtype(), offset);
+      const Tensor copied = staging_.tensor(tensor->shape(), tensor->dtype(), at);
       copy(*tensor, copied, stream);
       *tensor = copied;
-      offset += bytes_of(copied);
+      at += copied.bytes();
     }
   }
   stream.synchronize();

@@ -17,6 +17,7 @@
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
 #include "runtime/files/hdf5_file.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <string>
 
+#include "parallel/checkpoint/held_values.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"
 #include "runtime/device.h"
