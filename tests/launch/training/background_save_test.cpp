@@ -119,11 +119,9 @@ TEST_F(BackgroundSave, TheMemoryPlanCountsTheStaging) {
   const auto whole = static_cast<double>(two.total_parameters) * 12;
   EXPECT_GE(static_cast<double>(two.staging), whole / 2);
   EXPECT_LE(static_cast<double>(two.staging), 1.2 * whole / 2);
-  // What a rank of a GPU holds is saved as f32 from host memory too, cut into pieces of its own.
+  // What a rank of a GPU holds is saved as f32 from host memory too.
   const PlannedLayout gpu{.ranks = 2, .threads = 1, .backend = DeviceType::cuda};
-  const std::size_t of_gpu = plan_memory(settings, gpu).staging;
-  EXPECT_GE(static_cast<double>(of_gpu), whole / 2);
-  EXPECT_LE(static_cast<double>(of_gpu), 1.2 * whole / 2);
+  EXPECT_EQ(plan_memory(settings, gpu).staging, two.staging);
   for (const auto& [every, background] : {std::pair{3, false}, std::pair{0, true}}) {
     settings.checkpoint.every = every;
     settings.checkpoint.background = background;
