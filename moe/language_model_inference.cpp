@@ -20,6 +20,7 @@
 #include "runtime/arena.h"
 #include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
 #include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/recorded_work.h"

@@ -21,6 +21,7 @@
 #include "moe/exchange_plan.h"
 #include "moe/exchange_traffic.h"
 #include "moe/experts.h"
+#include "moe/measured_routing.h"
 #include "moe/model_config.h"
 #include "moe/router.h"
 #include "moe/routing_statistics.h"

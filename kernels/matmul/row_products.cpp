@@ -2,6 +2,7 @@
 #include "kernels/matmul/row_products.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 

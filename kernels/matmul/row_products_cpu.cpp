@@ -2,7 +2,9 @@
 #include <span>
 
 #include "kernels/backend.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/matmul/matmul_backends.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/matmul/row_products_backends.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
