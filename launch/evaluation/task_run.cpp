@@ -202,10 +202,12 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
   for (std::size_t i = 0; i < blank_.size(); ++i)
     capacity = std::max(capacity, std::ssize(contexts_[i]) + task_.items[i].max_tokens);
   capacity = std::min(capacity, window_);
+  // One for all: what a GPU recorded of a step serves every item.
+  DecodingCache cache(answering.model.config(), capacity, answering.dtype,
+                      answering.context.stream.device());
   for (std::size_t i = 0; i < blank_.size(); ++i) {
     if (answering.leave && answering.leave()) return std::nullopt;
-    DecodingCache cache(answering.model.config(), capacity, answering.dtype,
-                        answering.context.stream.device());
+    cache.clear();
     const GeneratedAnswer answer =
         generate(answering, tokenizer_, task_.items[i], contexts_[i], cache);
     answers.items[i].generated = answer.text;
