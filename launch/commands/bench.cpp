@@ -176,9 +176,11 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                              .threads = threads,
                              .backend = device.type,
                              .node_ranks = node_ranks_of(config.parallel, *context.world)};
-  const std::size_t memory =
-      memory_of_rank(device, device.type == DeviceType::cuda ? device_sharers(device, node)
-                                                             : context.ranks_on_node);
+  // All ranks choose alike, by the one that has least.
+  const int sharers =
+      device.type == DeviceType::cuda ? device_sharers(device, node) : context.ranks_on_node;
+  const auto memory = static_cast<std::size_t>(
+      least_of_ranks(static_cast<std::int64_t>(memory_of_rank(device, sharers)), *context.world));
   choose_micro_batch(config, layout, memory);
   const MemoryPlan plan = plan_memory(config, layout);
   Selection selection = select(line.value("filter"), config, layout);

@@ -22,6 +22,7 @@
 #include "launch/training/run_directory.h"
 #include "launch/training/same_on_ranks.h"
 #include "launch/training/trainer.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
@@ -104,13 +105,6 @@ void own_ledger_directory(const CommandContext& context, const std::string& run_
         std::filesystem::remove(entry.path(), error);
 }
 
-std::size_t least_of_ranks(std::size_t value, Communicator& world) {
-  std::int64_t negative = -static_cast<std::int64_t>(value);
-  Stream stream(Device::cpu());
-  world.all_reduce(Tensor(&negative, {1}, DType::i64, Device::cpu()), Reduction::max, stream);
-  return static_cast<std::size_t>(-negative);
-}
-
 /// On the terminal, and in the run's log. A run whose output nobody reads any more goes on.
 void show(const std::vector<std::string>& lines, const std::filesystem::path& log) {
   for (const std::string& line : lines) {
@@ -173,9 +167,10 @@ int train(CommandContext& context, Config config, Log& log, std::optional<RunMon
 
   // All ranks choose alike, by the one that has least.
   const bool on_gpu = device.type == DeviceType::cuda;
-  const std::size_t memory = least_of_ranks(
-      memory_of_rank(device, on_gpu ? device_sharers(device, node) : context.ranks_on_node),
-      *context.world);
+  const auto memory = static_cast<std::size_t>(
+      least_of_ranks(static_cast<std::int64_t>(memory_of_rank(
+                         device, on_gpu ? device_sharers(device, node) : context.ranks_on_node)),
+                     *context.world));
   const PlannedLayout layout{.ranks = context.ranks,
                              .threads = threads,
                              .backend = device.type,

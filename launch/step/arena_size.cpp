@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "parallel/communication/agreement.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/system.h"
 
@@ -38,14 +39,19 @@ InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, De
   constexpr std::int64_t busy_tokens = 32768;
   // Other ranks, and others, may compute on it too.
   constexpr std::size_t parts = 4;
-  const std::size_t free = cuda::memory_info(device.index).free;
-  for (std::int64_t tokens = busy_tokens;; tokens /= 2) {
-    const PassLimits limits = gpu_pass_limits(config, tokens);
-    const InferenceMemory memory = plan_inference(config, mesh, device.type, limits);
-    const bool fits = memory.parameters + parts * memory.activations <= free;
-    if (fits || tokens <= config.model.context)
-      return {.limits = limits, .bytes = memory.activations};
-  }
+  const std::size_t free = free_bytes(device, mesh.world());
+  const auto plan = [&](std::int64_t tokens) {
+    return plan_inference(config, mesh, device.type, gpu_pass_limits(config, tokens));
+  };
+  const auto fits = [&](std::int64_t tokens) {
+    const InferenceMemory memory = plan(tokens);
+    return memory.parameters + parts * memory.activations <= free;
+  };
+  std::int64_t tokens = busy_tokens;
+  while (tokens > config.model.context && !fits(tokens)) tokens /= 2;
+  // Ranks make the same passes, also where one has less memory than the others.
+  tokens = least_of_ranks(tokens, mesh.world());
+  return {.limits = gpu_pass_limits(config, tokens), .bytes = plan(tokens).activations};
 }
 
 std::size_t bench_arena_bytes(const MemoryPlan& plan, bool with_model, Communicator& world,

@@ -31,7 +31,7 @@ struct InferenceArena {
 };
 
 /// Asked before the model takes memory: of a GPU the plan's need, for passes that keep it busy as
-/// far as they leave it most of its memory.
+/// far as they leave it most of its memory. The same limits on every rank. Collective.
 InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device);
 
 /// For measurements, asked before the model takes memory: of a GPU what is free, less what

@@ -81,6 +81,13 @@ std::optional<std::string> broadcast_text(const std::optional<std::string>& text
   return std::string(static_cast<const char*>(bytes->raw()), static_cast<std::size_t>(length));
 }
 
+std::int64_t least_of_ranks(std::int64_t number, Communicator& ranks) {
+  std::int64_t complement = ~number;  // turns the order around
+  Stream stream(Device::cpu());
+  ranks.all_reduce(Tensor(&complement, {1}, DType::i64, Device::cpu()), Reduction::max, stream);
+  return ~complement;
+}
+
 bool same_on_all_ranks(std::int64_t number, Communicator& ranks) {
   std::int64_t bounds[] = {number, ~number};  // the complement turns the order around
   Stream stream(Device::cpu());

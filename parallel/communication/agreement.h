@@ -40,6 +40,9 @@ std::string broadcast_text(const std::string& text, int root, Communicator& rank
 std::optional<std::string> broadcast_text(const std::optional<std::string>& text, int root,
                                           Communicator& ranks);
 
+/// The least of the numbers that the ranks bring, on every rank. Collective.
+std::int64_t least_of_ranks(std::int64_t number, Communicator& ranks);
+
 /// Whether every rank brings the same number. Collective.
 bool same_on_all_ranks(std::int64_t number, Communicator& ranks);
 

@@ -139,6 +139,9 @@ TEST(AgreementTest, NumbersAreComparedOverAllRanks) {
     EXPECT_TRUE(same_on_all_ranks(7, *world));
     EXPECT_FALSE(same_on_all_ranks(world->rank() == 1 ? 8 : 7, *world));
     EXPECT_FALSE(same_on_all_ranks(world->rank() == 2 ? INT64_MIN : INT64_MAX, *world));
+    EXPECT_EQ(least_of_ranks(world->rank() == 1 ? -3 : world->rank(), *world), -3);
+    EXPECT_EQ(least_of_ranks(INT64_MAX - world->rank(), *world), INT64_MAX - ranks + 1);
+    EXPECT_EQ(least_of_ranks(world->rank() == 2 ? INT64_MIN : 0, *world), INT64_MIN);
   });
 }
 
