@@ -117,7 +117,8 @@ bool DocumentStream::read_line(std::string_view& line, bool& whole) {
 
 void DocumentStream::emit(DocumentPart& part, std::size_t bytes, bool last) {
   part.text = pending_.substr(0, bytes);
-  part.origin = name_ + " byte " + std::to_string(offset_);
+  part.origin = name_;
+  part.offset = offset_;
   part.document = document_;
   part.json = false;
   part.first = !begun_;
@@ -137,6 +138,7 @@ bool DocumentStream::next_record(DocumentPart& part) {
     if (text == std::string_view::npos) continue;
     part = {.text = std::string(line.substr(text)),
             .origin = name_ + " line " + std::to_string(line_),
+            .offset = static_cast<std::int64_t>(text),
             .document = document_++,
             .json = true,
             .first = true,

@@ -16,7 +16,8 @@ namespace polymoe {
 /// A document, or where it is long a part of one.
 struct DocumentPart {
   std::string text;           // of JSON lines the whole line
-  std::string origin;         // "a.txt byte 0", "b.jsonl line 17": for errors
+  std::string origin;         // "a.txt", "b.jsonl line 17": for errors
+  std::int64_t offset = 0;    // of the text's first byte within what `origin` names
   std::int64_t document = 0;  // number, from 0
   bool json = false;          // text is a line of JSON; otherwise it is the document's own
   bool first = false;         // begins the document

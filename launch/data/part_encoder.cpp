@@ -55,10 +55,10 @@ std::int64_t PartEncoder::check(std::string& text, const DocumentPart& part) con
   if (broken.places == 0) return 0;
   if (!settings_.replace_invalid)
     throw InputFileError(
-        part.origin,
-        fmt::format("{} further is no UTF-8 (0x{:02x}); it looks like {}, or use --invalid replace",
-                    broken.first, static_cast<unsigned char>(text[broken.first]),
-                    looks_like(text)));
+        fmt::format("{} byte {}", part.origin,
+                    part.offset + static_cast<std::int64_t>(broken.first)),
+        fmt::format("is no UTF-8 (0x{:02x}); it looks like {}, or use --invalid replace",
+                    static_cast<unsigned char>(text[broken.first]), looks_like(text)));
   text = valid_utf8(text);
   return broken.places;
 }

@@ -87,14 +87,13 @@ TEST(PartEncoder, MarksTheTokensThatCountAndTheEndBehindThem) {
 TEST(PartEncoder, SaysWhatTextLooksLikeThatIsNoUtf8) {
   const auto bytes = load_tokenizer("bytes");
   const auto part = [](const std::string& text) {
-    return DocumentPart{.text = text, .origin = "f byte 100", .last = true};
+    return DocumentPart{.text = text, .origin = "f", .offset = 100, .last = true};
   };
   const PartEncoder strict({.field = "text", .chat = {}, .replace_invalid = false});
   const auto refusal = [&](const std::string& text) {
     return message_of<InputFileError>([&] { strict.encode(part(text), *bytes); });
   };
-  EXPECT_NE(refusal("caf\xE9 au lait").find("f byte 100: 3 further is no UTF-8 (0xe9)"),
-            std::string::npos)
+  EXPECT_NE(refusal("caf\xE9 au lait").find("f byte 103: is no UTF-8 (0xe9)"), std::string::npos)
       << refusal("caf\xE9 au lait");
   EXPECT_NE(refusal("caf\xE9 au lait").find("Latin-1"), std::string::npos);
   EXPECT_NE(refusal(std::string("a\0b\0\xE9\0d\0", 8)).find("UTF-16"), std::string::npos);
