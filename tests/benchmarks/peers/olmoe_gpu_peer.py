@@ -7,10 +7,12 @@
 
 transformers' OlmoeForCausalLM with the sizes of launch/configs/moe-7b.ini (SwiGLU experts of the same
 parameter count), random tokens, layers compiled, Liger's fused output loss, AdamW (fused), clipping
-at 1. Experts: eager; grouped_mm; sonicmoe, SonicMoE's kernels, which refuse to be compiled. Several
-processes, or --state f32, run under FSDP2. --state says in what masters, gradients and moments are
-kept; products are in bf16 either way. Prints one JSON line from the first process: tokens_per_second
-of all GPUs (the median step), spread, memory taken of a GPU, versions.
+at 1. Experts: eager; grouped_mm; sonicmoe, SonicMoE's kernels, which refuse to be compiled and take
+minutes of an H200 machine to choose among their own.
+--state says in what masters, gradients and moments are kept; products are in bf16 either way. With
+f32 one GPU keeps masters beside the bf16 values, and adds every pass's gradients to f32 ones as soon
+as they are there; several run under FSDP2. Prints one JSON line from the first process:
+tokens_per_second of all GPUs (the median step), spread, memory taken of a GPU, versions.
 
 Needs torch, transformers, liger-kernel; for sonicmoe also sonic-moe.
 """
@@ -60,9 +62,10 @@ def build(args):
     config._experts_implementation = args.experts
     config._attn_implementation = "sdpa"
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.float32 if args.state == "f32" else torch.bfloat16)
+    sharded_masters = args.state == "f32" and distributed.is_initialized()
+    torch.set_default_dtype(torch.float32 if sharded_masters else torch.bfloat16)
     # f32 masters are sharded from host memory: a whole copy would not fit beside them.
-    with torch.device("cpu" if args.state == "f32" else "cuda"):
+    with torch.device("cpu" if sharded_masters else "cuda"):
         model = transformers.OlmoeForCausalLM(config).train()
     torch.set_default_dtype(torch.float32)
     return model
@@ -96,6 +99,29 @@ def shard(model, args):
     model.to("cuda")
 
 
+class Masters:
+    """f32 masters and gradients beside a model's bf16 values."""
+
+    def __init__(self, model):
+        self.values = list(model.parameters())
+        self.masters = [value.detach().float() for value in self.values]
+        for value, master in zip(self.values, self.masters):
+            master.grad = torch.zeros_like(master)
+            value.register_post_accumulate_grad_hook(self.adder(master))
+
+    @staticmethod
+    def adder(master):
+        def add(value):
+            master.grad.add_(value.grad)
+            value.grad = None
+        return add
+
+    def written_back(self):
+        with torch.no_grad():
+            torch._foreach_copy_(self.values, self.masters)
+        torch._foreach_zero_([master.grad for master in self.masters])
+
+
 def main():
     args = arguments()
     rank, world = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -103,9 +129,7 @@ def main():
     if args.global_batch % (args.micro_batch * world) != 0:
         raise SystemExit(f"--global-batch {args.global_batch}: must be a multiple of --micro-batch "
                          f"times processes, {args.micro_batch} x {world}")
-    sharded = world > 1 or args.state == "f32"
-    if sharded and "WORLD_SIZE" not in os.environ:
-        raise SystemExit("--state f32: start it with torchrun --nproc-per-node 1")
+    sharded = world > 1
     if sharded:
         distributed.init_process_group("nccl", device_id=torch.device("cuda", rank))
     model = build(args)
@@ -114,7 +138,9 @@ def main():
     if sharded:
         shard(model, args)
     use_fused_loss(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    masters = Masters(model) if args.state == "f32" and not sharded else None
+    updated = masters.masters if masters else list(model.parameters())
+    optimizer = torch.optim.AdamW(updated, lr=1e-4, fused=True)
     passes = args.global_batch // (args.micro_batch * world)
     batches = [torch.randint(0, VOCAB, (args.micro_batch, CONTEXT), device="cuda")
                for _ in range(passes)]
@@ -124,9 +150,12 @@ def main():
             if sharded:
                 model.set_requires_gradient_sync(i == passes - 1)
             (model(input_ids=batch, labels=batch) / passes).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        torch.nn.utils.clip_grad_norm_(updated, 1.0, foreach=True)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        if masters:
+            masters.written_back()
+        else:
+            optimizer.zero_grad(set_to_none=True)
 
     def all_there():
         torch.cuda.synchronize()
