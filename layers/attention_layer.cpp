@@ -252,7 +252,7 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   o_.forward(out, y, context);
 }
 
-void AttentionLayer::step(const Tensor& x, const KeyValueRows& cache, Tensor y,
+void AttentionLayer::step(const Tensor& x, const RmsNorm& norm, const KeyValueRows& cache, Tensor y,
                           ExecutionContext& context) const {
   Arena& arena = context.arena;
   const Arena::Scope scope(arena);
@@ -262,7 +262,7 @@ void AttentionLayer::step(const Tensor& x, const KeyValueRows& cache, Tensor y,
   const Tensor out = arena.allocate({1, settings_.hidden}, x.dtype());
   const std::array<RowProduct, 3> projections = {
       {{q_.weight(), q}, {k_.weight(), k}, {v_.weight(), v}}};
-  row_products(x, projections, context.stream);
+  row_products(norm.of_row(x), projections, arena, context.stream);
   const bool normed = settings_.qk_norm;
   attention_step({.heads = settings_.heads,
                   .kv_heads = settings_.kv_heads,
@@ -279,7 +279,8 @@ void AttentionLayer::step(const Tensor& x, const KeyValueRows& cache, Tensor y,
                   .position = cache.position,
                   .tickets = cache.tickets},
                  out, arena, context.stream);
-  o_.forward(out, y, context);
+  const RowProduct sum{o_.weight(), y, x};
+  row_products({.x = out}, {&sum, 1}, arena, context.stream);
 }
 
 }  // namespace polymoe

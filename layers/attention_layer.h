@@ -68,11 +68,12 @@ class AttentionLayer {
   void decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
               ExecutionContext& context) const;
 
-  /// The same for one row. Submits the same work whatever the length: what a device has to know of it
-  /// is cache.position.
+  /// The same for one row, with what surrounds it in a block: y = x + attention(norm(x)). Submits the
+  /// same work whatever the length: what a device has to know of it is cache.position.
   ///
   /// x, y [1, hidden]
-  void step(const Tensor& x, const KeyValueRows& cache, Tensor y, ExecutionContext& context) const;
+  void step(const Tensor& x, const RmsNorm& norm, const KeyValueRows& cache, Tensor y,
+            ExecutionContext& context) const;
 
  private:
   std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }

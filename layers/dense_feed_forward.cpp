@@ -7,9 +7,11 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/feed_forward/feed_forward.h"
+#include "kernels/feed_forward/feed_forward_step.h"
 #include "layers/batch.h"
 #include "layers/feed_forward.h"
 #include "layers/feed_forward_parameters.h"
+#include "layers/rms_norm.h"
 #include "parallel/parameters/parameter.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/arena.h"
@@ -60,10 +62,10 @@ void DenseFeedForward::forward(const Tensor& x, const BatchLayout&, Saved& saved
   compute(saved, y, context);
 }
 
-void DenseFeedForward::step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) {
-  const Arena::Scope scope(context.arena);
-  prepare(x, saved, context);
-  compute(saved, y, context);
+void DenseFeedForward::step(const Tensor& x, const RmsNorm& norm, Saved&, Tensor y,
+                            ExecutionContext& context) {
+  feed_forward_step(activation_, parameters_.values(), norm.of_row(x), x, y, context.arena,
+                    context.stream);
 }
 
 FeedForward::View DenseFeedForward::view(const Saved& saved, ExecutionContext& context) const {

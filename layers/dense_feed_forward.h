@@ -28,7 +28,8 @@ class DenseFeedForward final : public FeedForward {
   std::unique_ptr<Saved> make_saved() const override;
   void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                ExecutionContext& context) override;
-  void step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) override;
+  void step(const Tensor& x, const RmsNorm& norm, Saved& saved, Tensor y,
+            ExecutionContext& context) override;
   bool step_is_recordable() const override { return true; }
   View view(const Saved& saved, ExecutionContext& context) const override;
   void backward(const Tensor& d_y, const BatchLayout& layout, Saved& saved, Tensor d_x,

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "layers/batch.h"
+#include "layers/rms_norm.h"
 #include "runtime/context.h"
 
 namespace polymoe {
@@ -32,11 +33,12 @@ class FeedForward {
   virtual void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, Tensor y,
                        ExecutionContext& context) = 0;
 
-  /// y = f(x) of one row, of which nothing is kept: a step of generation. `saved` is scratch. May
-  /// round otherwise than forward.
+  /// y = x + f(norm(x)) of one row, of which nothing is kept: a step of generation. `saved` is
+  /// scratch. May round otherwise than forward.
   ///
-  /// x, y [1, hidden]
-  virtual void step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) = 0;
+  /// x, y [1, hidden]; y may not alias x
+  virtual void step(const Tensor& x, const RmsNorm& norm, Saved& saved, Tensor y,
+                    ExecutionContext& context) = 0;
   /// Whether a step submits the same work each time and waits for nothing, so that it can be recorded
   /// (runtime/recorded_work.h).
   virtual bool step_is_recordable() const = 0;

@@ -4,6 +4,7 @@
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/output_loss/output_loss.h"
 #include "layers/transformer_block.h"
 #include "parallel/parameters/parameter.h"
@@ -57,6 +58,11 @@ void OutputLayer::logits(const ResidualStream& in, Tensor result, ExecutionConte
   norm_.forward_sum(in.x, in.branch, in.branch, normed, inv_rms, context);
   matmul(normed, Transpose::no, projection_->value, Transpose::yes, Write::overwrite, result,
          context.stream);
+}
+
+void OutputLayer::row_logits(const Tensor& x, Tensor result, ExecutionContext& context) const {
+  const RowProduct product{projection_->value, result};
+  row_products(norm_.of_row(x), {&product, 1}, context.arena, context.stream);
 }
 
 }  // namespace polymoe

@@ -40,6 +40,8 @@ class OutputLayer {
 
   /// Logits [rows, vocab] of the stream's rows. in.branch is overwritten.
   void logits(const ResidualStream& in, Tensor result, ExecutionContext& context) const;
+  /// The same of one row x [1, hidden], in as few kernels as there can be.
+  void row_logits(const Tensor& x, Tensor result, ExecutionContext& context) const;
 
  private:
   RmsNorm norm_;

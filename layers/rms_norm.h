@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/rotary/rotary.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
@@ -42,6 +43,10 @@ class RmsNorm {
                         const Tensor& inv_rms, Tensor d_x, ExecutionContext& context) const;
 
   const Tensor& scale() const { return scale_->value; }
+  /// The norm of x [1, width], formed where it is read.
+  RowInput of_row(const Tensor& x) const {
+    return {.x = x, .scale = scale_->value, .epsilon = epsilon_};
+  }
 
  private:
   Parameter* scale_;

@@ -87,16 +87,10 @@ ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValue
       feed(layout, saved, context), context);
 }
 
-ResidualStream TransformerBlock::step(const ResidualStream& in, const KeyValueRows& cache,
-                                      const Workspace& workspace, Saved& saved,
-                                      ExecutionContext& context) const {
-  return run(
-      in, workspace, saved,
-      [&](const Tensor& x, const Tensor& y) { attention_.step(x, cache, y, context); },
-      [&](const Tensor& x, const Tensor& y) {
-        feed_forward_.step(x, *saved.feed_forward, y, context);
-      },
-      context);
+void TransformerBlock::step(Tensor x, const Tensor& middle, const KeyValueRows& cache, Saved& saved,
+                            ExecutionContext& context) const {
+  attention_.step(x, attention_norm_, cache, middle, context);
+  feed_forward_.step(middle, feed_forward_norm_, *saved.feed_forward, x, context);
 }
 
 void TransformerBlock::backward(Tensor d_stream, const BatchLayout& layout,

@@ -68,9 +68,12 @@ class TransformerBlock {
   /// the feed-forward is.
   ResidualStream decode(const ResidualStream& in, const KeyValueRows& cache,
                         const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
-  /// The same for one row, see AttentionLayer::step and FeedForward::step.
-  ResidualStream step(const ResidualStream& in, const KeyValueRows& cache,
-                      const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
+  /// The same for one row, see AttentionLayer::step and FeedForward::step: x becomes the block's
+  /// output. `saved` is scratch.
+  ///
+  /// x, middle [1, hidden]; middle is overwritten
+  void step(Tensor x, const Tensor& middle, const KeyValueRows& cache, Saved& saved,
+            ExecutionContext& context) const;
   /// See FeedForward.
   bool step_is_recordable() const { return feed_forward_.step_is_recordable(); }
 

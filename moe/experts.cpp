@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "kernels/activation/activation.h"
-#include "kernels/backend.h"
-#include "kernels/feed_forward/chosen_experts.h"
 #include "kernels/feed_forward/feed_forward.h"
+#include "kernels/feed_forward/feed_forward_step.h"
+#include "kernels/matmul/row_products.h"
 #include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter.h"
 #include "parallel/parameters/parameter_store.h"
@@ -72,10 +72,10 @@ void Experts::forward(const Tensor& x, const ExpertOffsets& offsets, const Tenso
                        context.arena, context.stream, late);
 }
 
-void Experts::forward_chosen(const Tensor& x, const Tensor& expert_ids, const Tensor& row_weights,
-                             Write write, Tensor y, ExecutionContext& context) const {
-  chosen_experts_forward(activation_, parameters_.values(), x, expert_ids, row_weights, write, y,
-                         context.arena, context.stream);
+void Experts::step(const RowInput& input, const ExpertChoice& choice, const Tensor& residual,
+                   Tensor y, ExecutionContext& context) const {
+  chosen_experts_step(activation_, parameters_.values(), input, choice, residual, y, context.arena,
+                      context.stream);
 }
 
 void Experts::pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,

@@ -6,6 +6,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/feed_forward/feed_forward.h"
+#include "kernels/feed_forward/feed_forward_step.h"
 #include "layers/feed_forward_parameters.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/context.h"
@@ -37,9 +38,10 @@ class Experts {
   /// See kernels/feed_forward/feed_forward.h: rows contiguous per expert.
   void forward(const Tensor& x, const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                Tensor y, const LateRows* late, ExecutionContext& context) const;
-  /// y (+)= what the experts of one token make of it, see kernels/feed_forward/chosen_experts.h.
-  void forward_chosen(const Tensor& x, const Tensor& expert_ids, const Tensor& row_weights,
-                      Write write, Tensor y, ExecutionContext& context) const;
+  /// y = residual + what the experts chosen for one token make of it, see
+  /// kernels/feed_forward/feed_forward_step.h.
+  void step(const RowInput& input, const ExpertChoice& choice, const Tensor& residual, Tensor y,
+            ExecutionContext& context) const;
   /// `pre` alone, in the bits of forward.
   void pre_activations(const Tensor& x, const ExpertOffsets& offsets, Tensor pre,
                        ExecutionContext& context) const;

@@ -193,19 +193,20 @@ Tensor LanguageModel::submit_step(const DecodingCache& cache, ExecutionContext& 
   const DType dtype = parameters_.dtype();
   const Tensor logits = context.arena.allocate({1, config_.vocab}, accumulation_dtype(dtype));
   const Arena::Scope scope(context.arena);
-  const ForwardMemory memory({1, config_.hidden}, dtype, context.arena);
-  const ResidualStream stream = run_blocks(
-      *cache.token_, memory,
-      [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
-        const KeyValueRows earlier{.keys = *cache.layers_[l].keys,
-                                   .values = *cache.layers_[l].values,
-                                   .length = cache.length_,
-                                   .position = *cache.position_,
-                                   .tickets = *cache.tickets_};
-        return blocks_[l].step(before, earlier, memory.workspace, saved, context);
-      },
-      context);
-  output_->logits(stream, logits, context);
+  const Tensor x = context.arena.allocate({1, config_.hidden}, dtype);
+  const Tensor middle = context.arena.allocate({1, config_.hidden}, dtype);
+  embedding_->forward(*cache.token_, x, context);
+  for (std::size_t l = 0; l < blocks_.size(); ++l) {
+    const Timeline::At place(context.timeline, {.layer = static_cast<std::int64_t>(l)});
+    const Arena::Scope block(context.arena);
+    const KeyValueRows earlier{.keys = *cache.layers_[l].keys,
+                               .values = *cache.layers_[l].values,
+                               .length = cache.length_,
+                               .position = *cache.position_,
+                               .tickets = *cache.tickets_};
+    blocks_[l].step(x, middle, earlier, saved_[l], context);
+  }
+  output_->row_logits(x, logits, context);
   return logits;
 }
 

@@ -14,10 +14,14 @@
 #include "kernels/check.h"
 #include "kernels/dispatch_plan/dispatch_plan.h"
 #include "kernels/feed_forward/feed_forward.h"
+#include "kernels/feed_forward/feed_forward_step.h"
+#include "kernels/matmul/row_products.h"
+#include "kernels/reduction/reduction.h"
 #include "kernels/router/router.h"
 #include "layers/batch.h"
 #include "layers/dense_feed_forward.h"
 #include "layers/feed_forward.h"
+#include "layers/rms_norm.h"
 #include "moe/exchange_plan.h"
 #include "moe/exchange_traffic.h"
 #include "moe/experts.h"
@@ -185,31 +189,36 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   exchange.finish_home(plan, home, layer.shared ? Write::accumulate : Write::overwrite, y, context);
 }
 
+/// Choices that are given, for measurements, are copied from memory that a training step replaces.
 bool MoeLayer::Impl::chooses_on_device() const {
-  return !exchange.sends() && moe.capacity_factor == 0.0;
+  return !exchange.sends() && moe.capacity_factor == 0.0 && moe.routing == Routing::router;
 }
 
-void MoeLayer::step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) {
+void MoeLayer::step(const Tensor& x, const RmsNorm& norm, Saved& saved, Tensor y,
+                    ExecutionContext& context) {
   Impl& layer = *impl_;
   auto& kept = static_cast<MoeSaved&>(saved);
-  const BatchLayout layout{
-      .sequences = 1, .length = 1, .global = {.tokens = 1, .sequences = 1, .micro_batches = 1}};
-  const Arena::Scope scope(context.arena);
-  if (!layer.chooses_on_device()) return forward(x, layout, saved, y, context);
   const Shape row{1, layer.hidden};
   check_tensors("MoE layer step", context.stream.device(),
                 {{"x", x, row, x.dtype()}, {"y", y, row, x.dtype()}});
-  layer.router.forward(x, layout, kept.routing, context);
-  if (layer.shared) layer.shared->step(x, *kept.shared, y, context);
-  const RouterState& routing = kept.routing.state;
-  layer.routed.forward_chosen(x, routing.expert_ids, routing.weights,
-                              layer.shared ? Write::accumulate : Write::overwrite, y, context);
+  const Arena::Scope scope(context.arena);
+  if (!layer.chooses_on_device()) {
+    const BatchLayout layout{
+        .sequences = 1, .length = 1, .global = {.tokens = 1, .sequences = 1, .micro_batches = 1}};
+    const Tensor normed = context.arena.allocate(row, x.dtype());
+    const Tensor inv_rms = context.arena.allocate({1}, accumulation_dtype(x.dtype()));
+    norm.forward(x, normed, inv_rms, context);
+    forward(normed, layout, saved, y, context);
+    add(x, y, context.stream);
+    return;
+  }
+  const RowInput input = norm.of_row(x);
+  const ExpertChoice choice = layer.router.choice_of(input, context);
+  if (layer.shared) layer.shared->step(x, norm, *kept.shared, y, context);
+  layer.routed.step(input, choice, layer.shared ? y : x, y, context);
 }
 
-bool MoeLayer::step_is_recordable() const {
-  // Choices that are given, for measurements, are copied from memory that a training step replaces.
-  return impl_->chooses_on_device() && impl_->moe.routing == Routing::router;
-}
+bool MoeLayer::step_is_recordable() const { return impl_->chooses_on_device(); }
 
 FeedForward::View MoeLayer::view(const Saved& saved, ExecutionContext& context) const {
   const auto& kept = static_cast<const MoeSaved&>(saved);

@@ -43,7 +43,8 @@ class MoeLayer final : public FeedForward {
                ExecutionContext& context) override;
   /// Where the experts are all here and none drops a token, which they are is known to the device
   /// alone; else as forward.
-  void step(const Tensor& x, Saved& saved, Tensor y, ExecutionContext& context) override;
+  void step(const Tensor& x, const RmsNorm& norm, Saved& saved, Tensor y,
+            ExecutionContext& context) override;
   bool step_is_recordable() const override;
   View view(const Saved& saved, ExecutionContext& context) const override;
   /// y = expert(x) for one of this rank's experts, by its global id, whatever the router thinks of

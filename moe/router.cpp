@@ -10,7 +10,9 @@
 #include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/convert/convert.h"
+#include "kernels/feed_forward/feed_forward_step.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/router/router.h"
 #include "kernels/router/router_balance.h"
 #include "layers/batch.h"
@@ -142,6 +144,14 @@ void Router::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   if (!chooses) choose_for(layout, logits, context.stream);
   const Tensor bias_or_none = chooses ? bias() : Tensor();
   router_forward(saved.shape, logits, bias_or_none, saved.state, arena, context.stream);
+}
+
+ExpertChoice Router::choice_of(const RowInput& input, ExecutionContext& context) {
+  const Tensor logits =
+      context.arena.allocate({1, moe_.experts}, accumulation_dtype(input.x.dtype()));
+  const RowProduct product{weight_->value, logits};
+  row_products(input, {&product, 1}, context.arena, context.stream);
+  return {.logits = logits, .bias = bias(), .top_k = moe_.top_k, .rule = moe_.router};
 }
 
 Pending Router::start_backward(const Saved& saved, const Tensor& kept_counts,

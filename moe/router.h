@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/feed_forward/feed_forward_step.h"
+#include "kernels/matmul/row_products.h"
 #include "kernels/router/router.h"
 #include "layers/batch.h"
 #include "moe/model_config.h"
@@ -40,6 +42,8 @@ class Router {
          Communicator& world);
 
   void forward(const Tensor& x, const BatchLayout& layout, Saved& saved, ExecutionContext& context);
+  /// What the experts of one row are chosen by, its logits in the arena.
+  ExpertChoice choice_of(const RowInput& input, ExecutionContext& context);
 
   /// The sum over `world` of the micro-batch's counts on its way; nothing in the other scopes.
   /// Goes before backward, so that other work hides it. Collective over `world` where global.

@@ -12,6 +12,7 @@
 #include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
+#include "kernels/rms_norm/rms_norm_cuda_row.cuh"
 #include "kernels/rotary/rotary_cuda_angles.cuh"
 #include "runtime/rounding.h"
 
@@ -19,7 +20,7 @@ namespace polymoe::cuda {
 namespace {
 
 constexpr int warps = 16, threads = warps * warp_size;
-constexpr int keys_at_once = 8;  // of a warp
+constexpr int keys_at_once = 4;  // of a warp
 constexpr int span = static_cast<int>(detail::attention_step_span);
 
 template <class T>
@@ -31,6 +32,7 @@ struct Step {
   float* partials;    // [heads, spans, head_dim + 2]
   unsigned* tickets;  // [heads]
   int kv_heads, group, head_dim;
+  bool in_vectors;  // q and k
   float norm_epsilon, scale;
   RotaryAngles angles;
 };
@@ -38,33 +40,57 @@ struct Step {
 /// 1 / rms of the whole q and the whole k; 1 without norms. By all threads.
 template <class T>
 __device__ float2 inverse_roots(const Step<T>& s) {
+  using V = Vector<T>;
   if (s.q_norm == nullptr) return {1.0F, 1.0F};
   __shared__ BlockSum<2>::Storage storage;
   const int kv_width = s.kv_heads * s.head_dim, width = kv_width * s.group;
   float squares[2] = {0.0F, 0.0F};
-  for (int i = threadIdx.x; i < width; i += threads) {
-    const float q = to_float(s.q[i]), k = i < kv_width ? to_float(s.k[i]) : 0.0F;
-    squares[0] = fmaf(q, q, squares[0]);
-    squares[1] = fmaf(k, k, squares[1]);
+  if (s.in_vectors) {
+    const int of_q = width / V::size, of_both = of_q + kv_width / V::size;
+    for (int i = threadIdx.x; i < of_both; i += threads) {
+      const bool is_q = i < of_q;
+      float values[V::size], sum = 0.0F;
+      V::unpack(is_q ? reinterpret_cast<const uint4*>(s.q)[i]
+                     : reinterpret_cast<const uint4*>(s.k)[i - of_q],
+                values);
+#pragma unroll
+      for (const float value : values) sum = fmaf(value, value, sum);
+      squares[0] += is_q ? sum : 0.0F;
+      squares[1] += is_q ? 0.0F : sum;
+    }
+  } else {
+    for (int i = threadIdx.x; i < width; i += threads) {
+      const float q = to_float(s.q[i]), k = i < kv_width ? to_float(s.k[i]) : 0.0F;
+      squares[0] = fmaf(q, q, squares[0]);
+      squares[1] = fmaf(k, k, squares[1]);
+    }
   }
   BlockSum<2>{storage}(squares);
-  return {rsqrtf(squares[0] / static_cast<float>(width) + s.norm_epsilon),
-          rsqrtf(squares[1] / static_cast<float>(kv_width) + s.norm_epsilon)};
+  return {inverse_rms(squares[0], width, s.norm_epsilon),
+          inverse_rms(squares[1], kv_width, s.norm_epsilon)};
 }
 
-/// The pair (i, i + head_dim / 2) of a head of x, normed, rotated, rounded as it is kept.
-template <class T>
-__device__ float2 rotated(const Step<T>& s, const T* x, const T* norm, float inv_rms, int head,
-                          int pair, float2 rotation) {
-  const int low = head * s.head_dim + pair, high = low + s.head_dim / 2;
-  float l = to_float(x[low]), h = to_float(x[high]);
-  if (norm != nullptr) {
-    l *= inv_rms * to_float(norm[low]);
-    h *= inv_rms * to_float(norm[high]);
+/// What a thread makes of a head: its pair (i, i + head_dim / 2), normed, rotated, rounded as it is
+/// kept.
+struct Pair {
+  int low, high;
+  float2 scales, rotation;
+
+  /// What is known before the head is; `norm` may be null.
+  template <class T>
+  __device__ Pair(const Step<T>& s, const T* norm, int head, int pair, int position)
+      : low(head * s.head_dim + pair), high(low + s.head_dim / 2), scales{1.0F, 1.0F} {
+    if (norm != nullptr) scales = {to_float(norm[low]), to_float(norm[high])};
+    rotation = s.angles(position, pair);
   }
-  return {to_float(from_float<T>(l * rotation.x - h * rotation.y)),
-          to_float(from_float<T>(h * rotation.x + l * rotation.y))};
-}
+  template <class T>
+  __device__ float2 of(T x_low, T x_high, float inv_rms) const {
+    const float l = normed(to_float(x_low), inv_rms, scales.x);
+    const float h = normed(to_float(x_high), inv_rms, scales.y);
+    return {to_float(from_float<T>(l * rotation.x - h * rotation.y)),
+            to_float(from_float<T>(h * rotation.x + l * rotation.y))};
+  }
+};
 
 /// What a warp knows of the keys that it has seen: its lanes hold neighbouring elements of the sum.
 template <int held>
@@ -134,37 +160,69 @@ __global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T
   let_next_begin();
   const int head = static_cast<int>(blockIdx.x), kv_head = head / s.group;
   const int position = *s.position, begin = static_cast<int>(blockIdx.y) * span;
+  if (begin > position) {  // whole blocks
+    wait_for_previous();
+    return;
+  }
   const int end = min(begin + span, position);  // of the tokens before this one
-  prefetch_rows(s, kv_head, begin, end);
-  wait_for_previous();
-  if (begin > position) return;                 // whole blocks
   const bool newest = position - begin < span;  // the token itself is in this span
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % warp_size, warp = thread / warp_size, pairs = s.head_dim / 2;
   const std::int64_t stride = std::int64_t{s.kv_heads} * s.head_dim;
+  // Before q, k and v are there: the keys and values of the tokens before this one, and the angles.
+  // Threads of the first half form the queries, of the second what the token adds to the cache.
+  prefetch_rows(s, kv_head, begin, end);
+  const int first_key = begin + warp * keys_at_once;
+  Pack<T, held> keys[keys_at_once], values[keys_at_once];
+  const auto load = [&](int j) {
+    const std::int64_t first = j * stride + kv_head * s.head_dim;
+#pragma unroll
+    for (int u = 0; u < keys_at_once; ++u)
+      if (j + u < end) keys[u] = load_row<T, held, whole>(s.keys + first + u * stride, s.head_dim);
+#pragma unroll
+    for (int u = 0; u < keys_at_once; ++u)
+      if (j + u < end)
+        values[u] = load_row<T, held, whole>(s.values + first + u * stride, s.head_dim);
+  };
+  load(first_key);
+  const bool of_q = thread < threads / 2;
+  const int pair = thread % (threads / 2);
+  const Pair made(s,
+                  pair >= pairs ? nullptr
+                  : of_q        ? s.q_norm
+                                : s.k_norm,
+                  of_q ? head : kv_head, pair, position);
   for (int i = thread; i < dim; i += threads) query[i] = key[i] = value[i] = 0.0F;
+  wait_for_previous();
+  T x_low{}, x_high{}, v_low{}, v_high{};
+  if (pair < pairs) {
+    const T* const x = of_q ? s.q : s.k;
+    x_low = x[made.low];
+    x_high = x[made.high];
+    if (!of_q) {
+      v_low = s.v[made.low];
+      v_high = s.v[made.high];
+    }
+  }
   const float2 inv_rms = inverse_roots(s);
   __syncthreads();
-  // Threads of the first half form the queries, of the second what the token adds to the cache.
-  if (thread < pairs) {
-    const float2 pair =
-        rotated(s, s.q, s.q_norm, inv_rms.x, head, thread, s.angles(position, thread));
-    query[thread] = pair.x * s.scale;
-    query[thread + pairs] = pair.y * s.scale;
-  } else if (newest && thread >= threads / 2 && thread < threads / 2 + pairs) {
-    const int i = thread - threads / 2;
-    const float2 pair = rotated(s, s.k, s.k_norm, inv_rms.y, kv_head, i, s.angles(position, i));
-    key[i] = pair.x;
-    key[i + pairs] = pair.y;
-    const int low = kv_head * s.head_dim + i, high = low + pairs;
-    value[i] = to_float(s.v[low]);
-    value[i + pairs] = to_float(s.v[high]);
-    if (head % s.group == 0) {
-      const std::int64_t row = position * stride;
-      s.keys[row + low] = from_float<T>(pair.x);
-      s.keys[row + high] = from_float<T>(pair.y);
-      s.values[row + low] = s.v[low];
-      s.values[row + high] = s.v[high];
+  if (pair < pairs) {
+    const float2 kept = made.of(x_low, x_high, of_q ? inv_rms.x : inv_rms.y);
+    if (of_q) {
+      query[pair] = kept.x * s.scale;
+      query[pair + pairs] = kept.y * s.scale;
+    } else if (newest) {
+      key[pair] = kept.x;
+      key[pair + pairs] = kept.y;
+      value[pair] = to_float(v_low);
+      value[pair + pairs] = to_float(v_high);
+      if (head % s.group == 0) {
+        const std::int64_t row = position * stride;
+        s.keys[row + made.low] = from_float<T>(kept.x);
+        s.keys[row + made.high] = from_float<T>(kept.y);
+        s.values[row + made.low] = v_low;
+        s.values[row + made.high] = v_high;
+      }
     }
   }
   __syncthreads();
@@ -172,19 +230,9 @@ __global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T
 #pragma unroll
   for (int c = 0; c < held; ++c) q[c] = query[lane * held + c];
   Seen<held> seen;
-  for (int j = begin + warp * keys_at_once; j < end; j += warps * keys_at_once) {
-    const std::int64_t first = j * stride + kv_head * s.head_dim;
+  for (int j = first_key; j < end; j += warps * keys_at_once) {
     const int valid = min(end - j, keys_at_once);
-    Pack<T, held> keys[keys_at_once], values[keys_at_once];
-#pragma unroll
-    for (int u = 0; u < keys_at_once; ++u) {
-      if (u < valid) keys[u] = load_row<T, held, whole>(s.keys + first + u * stride, s.head_dim);
-    }
-#pragma unroll
-    for (int u = 0; u < keys_at_once; ++u) {
-      if (u < valid)
-        values[u] = load_row<T, held, whole>(s.values + first + u * stride, s.head_dim);
-    }
+    if (j != first_key) load(j);
     float scores[keys_at_once], next_largest = seen.largest;
 #pragma unroll
     for (int u = 0; u < keys_at_once; ++u) {
@@ -297,17 +345,21 @@ void attention_step(CudaBackend, const AttentionStepShape& shape, const Attentio
         .kv_heads = static_cast<int>(shape.kv_heads),
         .group = static_cast<int>(shape.heads / shape.kv_heads),
         .head_dim = static_cast<int>(shape.head_dim),
+        .in_vectors =
+            cuda::in_vectors<T>(shape.kv_heads * shape.head_dim, {inputs.q.raw(), inputs.k.raw()}),
         .norm_epsilon = static_cast<float>(shape.norm_epsilon),
         .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape.head_dim))),
         .angles = cuda::RotaryAngles(positions, shape.head_dim / 2, false)};
     const dim3 grid(static_cast<unsigned>(shape.heads), static_cast<unsigned>(partials.dim(1)));
+    const auto launch = [&]<auto kernel>() {
+      cuda::prefer_shared_memory<kernel>();
+      cuda::launch_early<kernel>(grid, cuda::threads, 0, cuda::native(stream), step);
+    };
     cuda::with_padded_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
       if (shape.head_dim == dim)
-        cuda::launch_early<&cuda::attend<T, dim, true>>(grid, cuda::threads, 0,
-                                                        cuda::native(stream), step);
+        launch.template operator()<&cuda::attend<T, dim, true>>();
       else
-        cuda::launch_early<&cuda::attend<T, dim, false>>(grid, cuda::threads, 0,
-                                                         cuda::native(stream), step);
+        launch.template operator()<&cuda::attend<T, dim, false>>();
     });
   });
 }

@@ -35,6 +35,15 @@ __device__ inline void prefetch(const void* memory) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(memory));
 }
 
+/// All of a processor's fast memory as shared memory, not as cache: kernels that ask for different parts
+/// do not run beside each other on a processor, and so cannot begin early.
+template <auto kernel>
+void prefer_shared_memory() {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
+        "cudaFuncSetAttribute");
+}
+
 /// Launches a kernel that calls wait_for_previous(), early where it was compiled for devices that
 /// can (compute capability 9.0).
 template <auto kernel, class... Arguments>

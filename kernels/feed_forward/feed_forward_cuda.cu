@@ -44,7 +44,7 @@ void multiply_rows(const Tensor& in, const Tensor& weights, bool transposed,
                         .k = k,
                         .input = in.dtype(),
                         .output = out.dtype(),
-                        .parts = {{{weights.raw(), place(out, ranges.begins[0] * n), n}}},
+                        .parts = {{{weights.raw(), place(out, ranges.begins[0] * n), nullptr, n}}},
                         .count = 1},
                        stream);
     return;

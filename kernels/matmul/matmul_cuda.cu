@@ -14,7 +14,7 @@ void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b
                         .k = a.dim(1),
                         .input = a.dtype(),
                         .output = c.dtype(),
-                        .parts = {{{b.raw(), c.raw(), c.dim(1)}}},
+                        .parts = {{{b.raw(), c.raw(), nullptr, c.dim(1)}}},
                         .count = 1},
                        stream);
     return;

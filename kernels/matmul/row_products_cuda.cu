@@ -3,224 +3,136 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-#include <type_traits>
-
-#include "kernels/cuda/device/sums.cuh"
-#include "kernels/cuda/device/vectors.cuh"
-#include "kernels/cuda/early_launch.cuh"
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/matmul/row_products_backends.h"
-#include "runtime/rounding.h"
+#include "kernels/matmul/row_products_cuda_sources.cuh"
+#include "kernels/matmul/row_products_cuda_stream.cuh"
+#include "kernels/rms_norm/rms_norm.h"
 
 namespace polymoe::cuda {
 namespace {
 
-// A warp per result. Few warps to a block, so that the processors' shares come out even.
-constexpr int threads = 128, warps = threads / warp_size;
-// Vectors that a lane has under way: with 16 warps a processor 64 KiB, more than it takes to keep
-// its share of an H200's memory busy.
-constexpr int ahead = 8;
-
-// A lane's part of the product of two rows in vectors: the vectors lane, lane + 32, ...; `row(i)` is
-// where the weights' i-th vector lies.
-template <class T>
-class VectorDot {
-  using V = Vector<T>;
-
- public:
-  template <class Row>
-  __device__ void load(const Row& row, int first, int count) {
-#pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-      const int at = first + i * warp_size;
-      held_[i] = at < count ? __ldcs(row(at)) : uint4{0, 0, 0, 0};
-    }
-  }
-  __device__ void multiply(const uint4* x, int first, int count) {
-#pragma unroll
-    for (int i = 0; i < ahead; ++i) {
-      const int at = first + i * warp_size;
-      if (at >= count) break;
-      float weights[V::size], values[V::size];
-      V::unpack(held_[i], weights);
-      V::unpack(x[at], values);
-#pragma unroll
-      for (int j = 0; j < V::size; ++j) sums_[j % 2] = fmaf(weights[j], values[j], sums_[j % 2]);
-    }
-  }
-  __device__ float sum() const { return sums_[0] + sums_[1]; }
-
- private:
-  uint4 held_[ahead];
-  float sums_[2] = {0.0F, 0.0F};
-};
-
-template <class T>
-struct Products {
-  const T* x;
-  int k, parts;
+/// The results of all parts, one behind the other.
+template <class T, class Out>
+struct Parts {
+  static constexpr int matrices = 1;
+  int results, vectors, k, parts;
   const T* weights[RowProducts::most];
-  void* y[RowProducts::most];
-  int end[RowProducts::most];  // of the parts' results, one behind the other
+  Out* y[RowProducts::most];
+  const Out* residual[RowProducts::most];  // or null
+  int end[RowProducts::most];
+
+  struct Place {
+    int part, row;
+  };
+  __device__ Place place(int result) const {
+    Place place{0, result};
+#pragma unroll
+    for (int p = 1; p < RowProducts::most; ++p)
+      if (p < parts && result >= end[p - 1]) place = {p, result - end[p - 1]};
+    return place;
+  }
+  __device__ const T* weights_of(int result) const {
+    const Place at = place(result);
+    return weights[at.part] + std::int64_t{at.row} * k;
+  }
+  __device__ const uint4* row(int result, int) const {
+    return reinterpret_cast<const uint4*>(weights_of(result));
+  }
+  __device__ float before(int result) const {
+    const Place at = place(result);
+    return residual[at.part] == nullptr ? 0.0F : to_float(residual[at.part][at.row]);
+  }
+  __device__ void keep(int result, float sum) const {
+    const Place at = place(result);
+    y[at.part][at.row] = from_float<Out>(sum);
+  }
 };
 
-template <class T, class Out, bool vectors>
-__global__ void __launch_bounds__(threads) products_of_row(const __grid_constant__ Products<T> a) {
+template <class T, class Out, class Source>
+__global__ void __launch_bounds__(RowStream::threads)
+    streamed_products(const __grid_constant__ Parts<T, Out> parts, const Source source) {
+  extern __shared__ uint4 shared[];
   let_next_begin();
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  int result = static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x) / warp_size;
-  if (result >= a.end[a.parts - 1]) return;  // whole warps, not the block's first
-  const T* weights = a.weights[0];
-  void* y = a.y[0];
-  int before = 0;
-#pragma unroll
-  for (int p = 1; p < RowProducts::most; ++p) {
-    if (p >= a.parts || result < a.end[p - 1]) continue;
-    weights = a.weights[p];
-    y = a.y[p];
-    before = a.end[p - 1];
-  }
-  result -= before;
-  const T* row = weights + std::int64_t{result} * a.k;
-  float sum = 0.0F;
-  if constexpr (vectors) {
-    const int count = a.k / Vector<T>::size;
-    const auto place = [&](int at) { return reinterpret_cast<const uint4*>(row) + at; };
-    VectorDot<T> dot;
-    dot.load(place, lane, count);  // no kernel of a step writes weights
-    wait_for_previous();
-    for (int first = lane; first < count; first += ahead * warp_size) {
-      if (first != lane) dot.load(place, first, count);
-      dot.multiply(reinterpret_cast<const uint4*>(a.x), first, count);
-    }
-    sum = dot.sum();
-  } else {
-    wait_for_previous();
-    for (int i = lane; i < a.k; i += warp_size) sum = fmaf(to_float(row[i]), to_float(a.x[i]), sum);
-  }
-  sum = sum_over_warp(sum);
-  if (lane == 0) static_cast<Out*>(y)[result] = from_float<Out>(sum);
+  WeightStream stream(parts, shared + source.shared_vectors());
+  stream.begin();  // no kernel of a step writes weights
+  source.prepare(shared);
+  wait_for_previous();
+  source.fetch(shared);
+  source.template form<0>(shared);
+  multiply_rows<T>(parts, stream, shared);
 }
 
-template <class T>
-struct Chosen {
-  const T* weights;
-  const std::int32_t* chosen;
-  const T* x;
-  T* y;
-  int count, outputs, k;
-  bool accumulate;
-
-  __device__ const T* row(int expert, int output) const {
-    return weights + (std::int64_t{expert} * outputs + output) * k;
-  }
-};
-
-template <class T, bool vectors>
-__global__ void __launch_bounds__(threads) products_of_chosen(const __grid_constant__ Chosen<T> a) {
+// Rows that are not made of vectors, or too long: a warp per result.
+template <class T, class Out>
+__global__ void __launch_bounds__(RowStream::threads)
+    any_products(const __grid_constant__ Parts<T, Out> parts, const T* x) {
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const int result =
-      static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x) / warp_size;
+      static_cast<int>(blockIdx.x) * RowStream::warps + static_cast<int>(threadIdx.x) / warp_size;
   wait_for_previous();
-  if (result >= a.count * a.outputs) return;
-  const int expert = a.chosen[result / a.outputs];
-  const T* row = a.row(expert, result % a.outputs);
+  if (result >= parts.results) return;
+  const T* weights = parts.weights_of(result);
   float sum = 0.0F;
-  if constexpr (vectors) {
-    const int count = a.k / Vector<T>::size;
-    const auto place = [&](int at) { return reinterpret_cast<const uint4*>(row) + at; };
-    VectorDot<T> dot;
-    for (int first = lane; first < count; first += ahead * warp_size) {
-      dot.load(place, first, count);
-      dot.multiply(reinterpret_cast<const uint4*>(a.x), first, count);
-    }
-    sum = dot.sum();
-  } else {
-    for (int i = lane; i < a.k; i += warp_size) sum = fmaf(to_float(row[i]), to_float(a.x[i]), sum);
-  }
+  for (int i = lane; i < parts.k; i += warp_size)
+    sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
   sum = sum_over_warp(sum);
-  if (lane == 0) a.y[result] = from_float<T>(sum);
+  if (lane == 0) parts.keep(result, parts.before(result) + sum);
 }
 
-// The matrices' rows of one output, one behind the other, are one long row; so are those of x.
-template <class T, bool vectors>
-__global__ void __launch_bounds__(threads) sums_of_chosen(const __grid_constant__ Chosen<T> a) {
-  let_next_begin();
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int output =
-      static_cast<int>(blockIdx.x) * warps + static_cast<int>(threadIdx.x) / warp_size;
-  wait_for_previous();
-  if (output >= a.outputs) return;
-  float sum = 0.0F;
-  if constexpr (vectors) {
-    const int of_row = a.k / Vector<T>::size, count = a.count * of_row;
-    VectorDot<T> dot;
-    const auto place = [&](int at) {
-      return reinterpret_cast<const uint4*>(a.row(a.chosen[at / of_row], output)) + at % of_row;
-    };
-    for (int first = lane; first < count; first += ahead * warp_size) {
-      dot.load(place, first, count);
-      dot.multiply(reinterpret_cast<const uint4*>(a.x), first, count);
-    }
-    sum = dot.sum();
-  } else {
-    for (int j = 0; j < a.count; ++j) {
-      const T* row = a.row(a.chosen[j], output);
-      const T* x = a.x + std::int64_t{j} * a.k;
-      for (int i = lane; i < a.k; i += warp_size) sum = fmaf(to_float(row[i]), to_float(x[i]), sum);
-    }
-  }
-  sum = sum_over_warp(sum);
-  if (lane != 0) return;
-  if (a.accumulate) sum += to_float(a.y[output]);
-  a.y[output] = from_float<T>(sum);
+template <class T>
+RowArguments<T> row_of(const RowProducts& products) {
+  return {static_cast<const T*>(products.x), static_cast<const T*>(products.scale),
+          products.epsilon, static_cast<int>(products.k)};
 }
 
-unsigned blocks_of(std::int64_t results) {
-  return static_cast<unsigned>(divide_up(results, warps));
+/// Whether the row can be formed in shared memory, and weights streamed beside it.
+template <class T>
+bool streams(const RowProducts& products) {
+  bool vectors = row_of<T>(products).streams();
+  for (int p = 0; p < products.count; ++p)
+    vectors =
+        vectors && in_vectors<T>(products.k, {products.parts[static_cast<std::size_t>(p)].weight});
+  return vectors;
 }
 
 template <class T, class Out>
 void launch_products(const RowProducts& products, Stream& stream) {
-  Products<T> a{};
-  a.x = static_cast<const T*>(products.x);
+  Parts<T, Out> a{};
   a.k = static_cast<int>(products.k);
-  bool vectors = in_vectors<T>(products.k, {products.x});
-  int results = 0;
+  a.vectors = a.k / Vector<T>::size;
   for (int p = 0; p < products.count; ++p) {
     const RowProducts::Part& part = products.parts[static_cast<std::size_t>(p)];
     if (part.outputs == 0) continue;
-    vectors = vectors && in_vectors<T>(products.k, {part.weight});
-    results += static_cast<int>(part.outputs);
+    a.results += static_cast<int>(part.outputs);
     a.weights[a.parts] = static_cast<const T*>(part.weight);
-    a.y[a.parts] = part.y;
-    a.end[a.parts] = results;
+    a.y[a.parts] = static_cast<Out*>(part.y);
+    a.residual[a.parts] = static_cast<const Out*>(part.residual);
+    a.end[a.parts] = a.results;
     ++a.parts;
   }
-  if (results == 0) return;
-  if (vectors)
-    launch_early<&products_of_row<T, Out, true>>(blocks_of(results), threads, 0, native(stream), a);
-  else
-    launch_early<&products_of_row<T, Out, false>>(blocks_of(results), threads, 0, native(stream),
-                                                  a);
-}
-
-template <class T>
-Chosen<T> chosen_of(const ChosenMatrices& matrices, const void* x, void* y, bool accumulate) {
-  return {.weights = static_cast<const T*>(matrices.weights),
-          .chosen = matrices.chosen,
-          .x = static_cast<const T*>(x),
-          .y = static_cast<T*>(y),
-          .count = static_cast<int>(matrices.count),
-          .outputs = static_cast<int>(matrices.outputs),
-          .k = static_cast<int>(matrices.k),
-          .accumulate = accumulate};
+  if (a.results == 0) return;
+  const RowArguments<T> row = row_of<T>(products);
+  if (!streams<T>(products)) {
+    launch_early<&any_products<T, Out>>(
+        static_cast<unsigned>(divide_up(a.results, RowStream::warps)), RowStream::threads, 0,
+        native(stream), a, row.x);
+    return;
+  }
+  row.with_source([&]<class Source>(const Source& source) {
+    launch_row_stream<&streamed_products<T, Out, Source>>(
+        a.results, static_cast<std::size_t>(source.shared_vectors()), stream, a, source);
+  });
 }
 
 }  // namespace
+
+bool norms_in_product(const RowProducts& products) {
+  bool result = false;
+  with_real(products.input, [&]<class T>(T) { result = streams<T>(products); });
+  return result;
+}
 
 void multiply_row(const RowProducts& products, Stream& stream) {
   with_real(products.input, [&]<class T>(T) {
@@ -231,51 +143,36 @@ void multiply_row(const RowProducts& products, Stream& stream) {
   });
 }
 
-void multiply_by_chosen(const ChosenMatrices& matrices, const void* x, void* y, Stream& stream) {
-  const std::int64_t results = matrices.count * matrices.outputs;
-  if (results == 0) return;
-  with_real(matrices.dtype, [&]<class T>(T) {
-    const Chosen<T> a = chosen_of<T>(matrices, x, y, false);
-    if (in_vectors<T>(a.k, {a.weights, a.x}))
-      launch_early<&products_of_chosen<T, true>>(blocks_of(results), threads, 0, native(stream), a);
-    else
-      launch_early<&products_of_chosen<T, false>>(blocks_of(results), threads, 0, native(stream),
-                                                  a);
-  });
-}
-
-void add_chosen_products(const ChosenMatrices& matrices, const void* x, bool accumulate, void* y,
-                         Stream& stream) {
-  if (matrices.outputs == 0) return;
-  with_real(matrices.dtype, [&]<class T>(T) {
-    const Chosen<T> a = chosen_of<T>(matrices, x, y, accumulate);
-    const unsigned blocks = blocks_of(a.outputs);
-    if (in_vectors<T>(a.k, {a.weights, a.x}))
-      launch_early<&sums_of_chosen<T, true>>(blocks, threads, 0, native(stream), a);
-    else
-      launch_early<&sums_of_chosen<T, false>>(blocks, threads, 0, native(stream), a);
-  });
-}
-
 }  // namespace polymoe::cuda
 
 namespace polymoe::detail {
 
-void row_products(CudaBackend, const Tensor& x, std::span<const RowProduct> products,
-                  Stream& stream) {
+void row_products(CudaBackend, const RowInput& input, std::span<const RowProduct> products,
+                  const NormedRow& normed, Stream& stream) {
+  bool is_normed = false;
   // One kernel for those of one output dtype.
   for (const DType output : {DType::bf16, DType::f32}) {
     cuda::RowProducts call{};
-    call.x = x.raw();
-    call.k = x.dim(1);
-    call.input = x.dtype();
+    call.x = input.x.raw();
+    call.scale = input.scale.raw();
+    call.epsilon = static_cast<float>(input.epsilon);
+    call.k = input.x.dim(1);
+    call.input = input.x.dtype();
     call.output = output;
     for (const RowProduct& product : products) {
       if (product.y.dtype() != output) continue;
-      call.parts[static_cast<std::size_t>(call.count++)] = {product.weight.raw(), product.y.raw(),
-                                                            product.weight.dim(0)};
+      call.parts[static_cast<std::size_t>(call.count++)] = {
+          product.weight.raw(), product.y.raw(), product.residual.raw(), product.weight.dim(0)};
     }
-    if (call.count > 0) cuda::multiply_row(call, stream);
+    if (call.count == 0) continue;
+    if (call.scale != nullptr && !cuda::norms_in_product(call)) {
+      if (!is_normed)
+        rms_norm_forward(input.x, input.scale, input.epsilon, normed.y, normed.inv_rms, stream);
+      is_normed = true;
+      call.x = normed.y.raw();
+      call.scale = nullptr;
+    }
+    cuda::multiply_row(call, stream);
   }
 }
 

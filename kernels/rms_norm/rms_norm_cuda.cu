@@ -10,6 +10,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/real_dtype.cuh"
 #include "kernels/cuda/row_shape.h"
+#include "kernels/rms_norm/rms_norm_cuda_row.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/rounding.h"
 
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     sum_over_warp(squares);
   else
     BlockSum<1>{storage}(squares);
-  const float inv_rms = rsqrtf(squares[0] / static_cast<float>(a.width) + a.epsilon);
+  const float inv_rms = inverse_rms(squares[0], a.width, a.epsilon);
   if (thread == 0) a.inv_rms[row] = inv_rms;
 #pragma unroll
   for (int k = 0; k < held_vectors; ++k) {
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     V::unpack(held[k], values);
     V::unpack(reinterpret_cast<const uint4*>(a.weight)[i], weights);
 #pragma unroll
-    for (int j = 0; j < V::size; ++j) values[j] *= inv_rms * weights[j];
+    for (int j = 0; j < V::size; ++j) values[j] = normed(values[j], inv_rms, weights[j]);
     reinterpret_cast<uint4*>(a.y)[first + i] = V::pack(values);
   }
 }
@@ -113,11 +114,11 @@ __global__ void __launch_bounds__(RowShape::max_threads)
     squares[0] = fmaf(value, value, squares[0]);
   }
   BlockSum<1>{storage}(squares);
-  const float inv_rms = rsqrtf(squares[0] / static_cast<float>(a.width) + a.epsilon);
+  const float inv_rms = inverse_rms(squares[0], a.width, a.epsilon);
   if (threadIdx.x == 0) a.inv_rms[blockIdx.x] = inv_rms;
-  const T* normed = a.delta == nullptr ? x : a.sum + first;  // a thread reads what it wrote
+  const T* summed = a.delta == nullptr ? x : a.sum + first;  // a thread reads what it wrote
   for (int i = threadIdx.x; i < a.width; i += blockDim.x) {
-    a.y[first + i] = from_float<T>(to_float(normed[i]) * (inv_rms * to_float(a.weight[i])));
+    a.y[first + i] = from_float<T>(normed(to_float(summed[i]), inv_rms, to_float(a.weight[i])));
   }
 }
 

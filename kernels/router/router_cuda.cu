@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/router/router_backends.h"
 
-#include <cfloat>
 #include <string>
 
 #include "kernels/cuda/device/sums.cuh"
 #include "kernels/cuda/device/vectors.cuh"
 #include "kernels/cuda/early_launch.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/router/router_cuda_choice.cuh"
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/cuda_device.h"
 
@@ -15,7 +15,6 @@ namespace polymoe::detail {
 namespace {
 
 using cuda::warp_size;
-using cuda::whole_warp;
 
 constexpr int threads = 256;
 constexpr int warps = threads / warp_size;
@@ -23,60 +22,15 @@ constexpr int chunk_tokens = 64;  // as on the CPU: one order of the statistics'
 constexpr std::int64_t most_experts = 1024;
 
 // Sizes and places of one call, in the kernels' types.
-struct Routing {
+struct Routing : cuda::ChoiceRule {
   std::int64_t tokens, segment_tokens;
-  int experts, top_k, chunks;  // chunks of each segment
-  bool softmax, normalize;
+  int chunks;  // of each segment
   float* scores;
   float* log_sum_exp;
   std::int32_t* ids;
   float* weights;
   const std::int32_t* document_starts;  // or null
 };
-
-__device__ float reciprocal(float sum) { return 1.0f / fmaxf(sum, FLT_MIN); }
-
-// One warp scores a token: writes scores, returns log(sum(exp(logits))).
-__device__ float score_row(const Routing& r, const float* logits, float* scores) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  float largest = -INFINITY;
-  for (int e = lane; e < r.experts; e += warp_size) largest = fmaxf(largest, logits[e]);
-  largest = cuda::max_over_warp(largest);
-  float sum = 0.0f;
-  for (int e = lane; e < r.experts; e += warp_size) {
-    const float value = expf(logits[e] - largest);
-    scores[e] = r.softmax ? value : 1.0f / (1.0f + expf(-logits[e]));
-    sum += value;
-  }
-  sum = cuda::sum_over_warp(sum);
-  if (r.softmax) {
-    const float scale = 1.0f / sum;
-    for (int e = lane; e < r.experts; e += warp_size) scores[e] *= scale;
-  }
-  return largest + logf(sum);
-}
-
-// One warp picks the top_k largest keys, descending; equal ones by ascending id. A key that was
-// taken becomes 0, which no number has.
-__device__ void choose_experts(const Routing& r, unsigned* keys, std::int32_t* ids) {
-  const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  for (int j = 0; j < r.top_k; ++j) {
-    unsigned long long best = 0;
-    for (int e = lane; e < r.experts; e += warp_size) {
-      if (keys[e] == 0) continue;
-      const unsigned long long candidate =
-          (static_cast<unsigned long long>(keys[e]) << 32) | ~static_cast<unsigned>(e);
-      best = candidate > best ? candidate : best;
-    }
-    best = cuda::max_over_warp(best);
-    const auto expert = static_cast<int>(~static_cast<unsigned>(best));
-    if (lane == 0) {
-      ids[j] = expert;
-      keys[expert] = 0;
-    }
-    __syncwarp();
-  }
-}
 
 // A block per chunk of a segment's tokens, a warp per token at a time.
 __global__ void __launch_bounds__(threads) route(Routing r, const float* logits, const float* bias,
@@ -110,24 +64,20 @@ __global__ void __launch_bounds__(threads) route(Routing r, const float* logits,
       if (lane == 0) r.log_sum_exp[token] = scales[i] = 0.0f;
       continue;
     }
-    const float lse = score_row(r, logits + token * r.experts, scores);
+    const float lse = cuda::score_row(r, logits + token * r.experts, scores);
     if (lane == 0) r.log_sum_exp[token] = lse;
+    cuda::choice_keys(r, scores, bias, keys);
     float total = 0.0f;
-    for (int e = lane; e < r.experts; e += warp_size) {
-      keys[e] = cuda::ordered_bits(scores[e] + (bias == nullptr ? 0.0f : bias[e]));
-      total += scores[e];
-    }
+    for (int e = lane; e < r.experts; e += warp_size) total += scores[e];
     total = cuda::sum_over_warp(total);
-    if (lane == 0) scales[i] = r.softmax ? 1.0f : reciprocal(total);
+    if (lane == 0) scales[i] = r.softmax ? 1.0f : cuda::reciprocal(total);
     __syncwarp();
-    choose_experts(r, keys, ids);
-    float chosen = 0.0f;
+    cuda::choose_experts(r, keys, ids);
+    const float scale = cuda::weight_scale(r, scores, ids);
     for (int j = lane; j < r.top_k; j += warp_size) {
-      chosen += scores[ids[j]];
       atomicAdd(&counts[ids[j]], 1);  // whole numbers: any order gives the same
+      weights[j] = scores[ids[j]] * scale;
     }
-    const float scale = r.normalize ? reciprocal(cuda::sum_over_warp(chosen)) : 1.0f;
-    for (int j = lane; j < r.top_k; j += warp_size) weights[j] = scores[ids[j]] * scale;
   }
   __syncthreads();
   const std::int64_t out = blockIdx.x * static_cast<std::int64_t>(r.experts);
@@ -199,14 +149,14 @@ __global__ void __launch_bounds__(threads)
         chosen += scores[ids[j]];
         shift += d_weights[j] * weights[j];
       }
-      scale = reciprocal(cuda::sum_over_warp(chosen));
+      scale = cuda::reciprocal(cuda::sum_over_warp(chosen));
       shift = cuda::sum_over_warp(shift);
     }
     float balance_shift = 0.0f, balance_scale = 1.0f;
     if (balance != nullptr && !r.softmax) {
       float total = 0.0f;
       for (int e = lane; e < r.experts; e += warp_size) total += scores[e];
-      balance_scale = reciprocal(cuda::sum_over_warp(total));
+      balance_scale = cuda::reciprocal(cuda::sum_over_warp(total));
       for (int e = lane; e < r.experts; e += warp_size) {
         balance_shift += balance[e] * scores[e] * balance_scale;
       }
@@ -247,13 +197,11 @@ Routing routing_of(const RouterShape& shape, const RouterState& state) {
     throw InvalidArgument("router: " + std::to_string(shape.experts) +
                           " experts, allowed on CUDA are " + std::to_string(most_experts));
   }
-  return {shape.tokens,
+  return {{static_cast<int>(shape.experts), static_cast<int>(shape.top_k),
+           shape.rule.scores == RouterScores::softmax, shape.rule.normalize},
+          shape.tokens,
           shape.segment_tokens,
-          static_cast<int>(shape.experts),
-          static_cast<int>(shape.top_k),
           static_cast<int>(router_chunks(shape)),
-          shape.rule.scores == RouterScores::softmax,
-          shape.rule.normalize,
           state.scores.data<float>(),
           state.log_sum_exp.data<float>(),
           state.expert_ids.data<std::int32_t>(),

@@ -8,6 +8,8 @@
 
 #include "kernels/matmul/matmul.h"
 #include "kernels/matmul/row_products.h"
+#include "kernels/reduction/reduction.h"
+#include "kernels/rms_norm/rms_norm.h"
 #include "support/compare.h"
 #include "support/devices.h"
 #include "support/random_tensor.h"
@@ -114,10 +116,50 @@ TEST_P(MatmulDevices, ProductsOfOneRowAreEachThatRowsProduct) {
       matmul(*x, Transpose::no, *weights.back(), Transpose::yes, Write::overwrite, *alone.back(),
              stream());
     }
-    row_products(*x, products, stream());
+    row_products({.x = *x}, products, arena(), stream());
     for (std::size_t i = 0; i < products.size(); ++i)
       EXPECT_TRUE(test::bitwise_equal(*fetched(*together[i]), *fetched(*alone[i])))
           << k << ' ' << i;
+  }
+}
+
+/// A row of few vectors, one of whole requests, ones that end amid them, and one that is too long for
+/// the shared memory of a GPU's processor.
+TEST_P(MatmulDevices, ProductsOfANormedRowAreAddedToTheResidual) {
+  constexpr double epsilon = 1e-3;
+  for (const std::int64_t k : {5, 64, 2048, 2568, 40000}) {
+    SCOPED_TRACE(k);
+    const std::int64_t n = k == 40000 ? 3 : 1100;  // more rows than the warps of a GPU take at once
+    const auto drawn = [&](const Shape& shape, const char* name, double deviation) {
+      return converted(*random_tensor(shape, DType::f64, name, {0.0, deviation}), dtype());
+    };
+    const OwnedTensor x = drawn({1, k}, "x", 2.0), scale = drawn({k}, "scale", 1.0);
+    const OwnedTensor weight = drawn({n, k}, "w", 1.0 / std::sqrt(static_cast<double>(k)));
+    const OwnedTensor before = drawn({1, n}, "before", 1.0);
+    const OwnedTensor device_x = moved(*x), device_scale = moved(*scale);
+    const OwnedTensor device_weight = moved(*weight), device_before = moved(*before);
+    const OwnedTensor own = poisoned({1, n}, dtype()), alone = poisoned({1, n}, dtype());
+    const std::vector<RowProduct> products = {{*device_weight, *own, *device_before},
+                                              {*device_weight, *alone}};
+    const RowInput input{*device_x, *device_scale, epsilon};
+    row_products(input, products, arena(), stream());
+    const RowProduct in_place{*device_weight, *device_before, *device_before};
+    row_products(input, {&in_place, 1}, arena(), stream());
+
+    Stream cpu(Device::cpu());
+    const OwnedTensor normed({1, k}, DType::f64, Device::cpu());
+    const OwnedTensor inv_rms({1}, DType::f64, Device::cpu());
+    rms_norm_forward(*converted(*x, DType::f64), *converted(*scale, DType::f64), epsilon, *normed,
+                     *inv_rms, cpu);
+    const OwnedTensor product({1, n}, DType::f64, Device::cpu());
+    matmul(*normed, Transpose::no, *converted(*weight, DType::f64), Transpose::yes,
+           Write::overwrite, *product, cpu);
+    const OwnedTensor sum = converted(*before, DType::f64);
+    add(*product, *sum, cpu);
+    const double tolerance = test::norm_tolerance(dtype());
+    EXPECT_LE(test::relative_error(*fetched(*own), *sum), tolerance);
+    EXPECT_LE(test::relative_error(*fetched(*alone), *product), tolerance);
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*device_before), *fetched(*own)));
   }
 }
 

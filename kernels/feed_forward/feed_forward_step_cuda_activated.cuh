@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// The row that the second product of a token's feed-forward reads, formed in shared memory from the
+// results of the first: the activated rows of its slots, one behind the other.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/activation/activation_cuda_rows.cuh"
+#include "kernels/activation/activation_formulas-inl.h"
+#include "kernels/activation/poly_norm_cuda_row.cuh"
+#include "kernels/cuda/device/sums.cuh"
+#include "kernels/cuda/device/vectors.cuh"
+#include "kernels/matmul/row_products_cuda_stream.cuh"
+
+namespace polymoe::cuda {
+
+/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, which read them as they form.
+template <class Rows>
+struct SlotRows {
+  Rows rows;                   // of slot 0
+  const std::int32_t* chosen;  // [slots] whose coefficients; null = all share them
+  int slots, vectors;          // vectors of a slot's activated row
+
+  __host__ __device__ int shared_vectors() const { return slots * vectors; }
+  __device__ const float* coefficients_of(int slot) const {
+    return chosen == nullptr ? rows.coefficients
+                             : rows.coefficients + chosen[slot] * rows.set_stride;
+  }
+};
+
+/// Of an activation that acts on one element.
+template <class T, class Formula>
+struct ActivatedRow : SlotRows<ActivationRows<T>> {
+  __device__ void form(uint4* row) const {
+    using V = Vector<T>;
+    constexpr int at_once = 2, factor = Formula::gated ? 2 : 1;
+    const int count = this->slots * this->vectors;
+    for (int begin = static_cast<int>(threadIdx.x); begin < count;
+         begin += at_once * RowStream::threads) {
+      uint4 inputs[at_once], gated[at_once];
+#pragma unroll
+      for (int k = 0; k < at_once; ++k) {
+        const int i = begin + k * RowStream::threads;
+        if (i >= count) break;
+        const int slot = i / this->vectors;
+        const uint4* x =
+            reinterpret_cast<const uint4*>(this->rows.x) + (factor - 1) * slot * this->vectors + i;
+        inputs[k] = *x;
+        if constexpr (Formula::gated) gated[k] = x[this->vectors];
+      }
+#pragma unroll
+      for (int k = 0; k < at_once; ++k) {
+        const int i = begin + k * RowStream::threads;
+        if (i >= count) break;
+        const int slot = i / this->vectors;
+        const Formula formula(this->coefficients_of(slot));
+        const float weight = this->rows.weight_of(slot);
+        float values[V::size], ups[V::size];
+        V::unpack(inputs[k], values);
+        if constexpr (Formula::gated) V::unpack(gated[k], ups);
+#pragma unroll
+        for (int j = 0; j < V::size; ++j) {
+          values[j] = formula.value(values[j]);
+          if constexpr (Formula::gated) values[j] *= ups[j];
+          values[j] *= weight;
+        }
+        row[i] = V::pack(values);
+      }
+    }
+    __syncthreads();
+  }
+};
+
+/// Of polynorm and polyrelunorm: a slot is a warp's, or the block's where it is the only one.
+template <class T, int order>
+struct PolyNormedRow : SlotRows<PolyNormRows<T>> {
+  __device__ void form(uint4* row) const {
+    using V = Vector<T>;
+    constexpr int at_once = 4;
+    __shared__ typename BlockSum<order>::Storage storage;
+    const bool one = this->slots == 1;
+    const int thread = static_cast<int>(threadIdx.x);
+    const int step = one ? RowStream::threads : warp_size, first = thread % step;
+    const DeviceMath::Count width(this->rows.width);
+    for (int slot = thread / step; slot < this->slots; slot += RowStream::threads / step) {
+      const uint4* x = reinterpret_cast<const uint4*>(this->rows.x) + slot * this->vectors;
+      uint4* const y = row + slot * this->vectors;
+      float sums[order] = {};
+      for (int begin = first; begin < this->vectors; begin += at_once * step) {
+        uint4 held[at_once];
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+          const int i = begin + k * step;
+          held[k] = i < this->vectors ? x[i] : uint4{0, 0, 0, 0};  // adds nothing to the sums
+        }
+#pragma unroll
+        for (int k = 0; k < at_once; ++k) {
+          const int i = begin + k * step;
+          if (i < this->vectors) y[i] = held[k];
+          float values[V::size];
+          V::unpack(held[k], values);
+#pragma unroll
+          for (const float value : values)
+            add_even_powers<DeviceMath, order>(this->rows.inner(value), sums);
+        }
+      }
+      if (one)
+        BlockSum<order>{storage}(sums);
+      else
+        sum_over_warp(sums);
+      const Value<order> value(this->coefficients_of(slot), sums, width, this->rows.epsilon,
+                               this->rows.weight_of(slot));
+      for (int i = first; i < this->vectors; i += step) {
+        float values[V::size];
+        V::unpack(y[i], values);
+#pragma unroll
+        for (float& v : values) v = value.value_at(this->rows.inner(v));
+        y[i] = V::pack(values);
+      }
+    }
+    __syncthreads();
+  }
+};
+
+}  // namespace polymoe::cuda

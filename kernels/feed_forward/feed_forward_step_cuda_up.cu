@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/real_dtype.cuh"
+#include "kernels/feed_forward/feed_forward_step_cuda.h"
+#include "kernels/matmul/row_products_cuda_sources.cuh"
+#include "kernels/matmul/row_products_cuda_stream.cuh"
+#include "kernels/router/router_cuda_choice.cuh"
+
+namespace polymoe::cuda {
+namespace {
+
+/// A token's choice, which each block makes for itself.
+struct Choice {
+  ChoiceRule rule;
+  const float* logits;
+  const float* bias;  // or null
+  std::int32_t* ids;  // for the kernels that follow
+  float* weights;
+
+  /// Of shared memory.
+  int words() const { return 2 * rule.experts + rule.top_k; }
+  int vectors() const { return divide_up(words(), 4); }
+
+  /// By one warp; the ids in shared memory.
+  __device__ const std::int32_t* make(unsigned* words) const {
+    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+    unsigned* const keys = words;
+    auto* const scores = reinterpret_cast<float*>(words + rule.experts);
+    std::int32_t* const chosen = ids_in(words);
+    score_row(rule, logits, scores);
+    choice_keys(rule, scores, bias, keys);
+    choose_experts(rule, keys, chosen);
+    if (blockIdx.x != 0) return chosen;
+    const float scale = weight_scale(rule, scores, chosen);
+    for (int j = lane; j < rule.top_k; j += warp_size) {
+      ids[j] = chosen[j];
+      weights[j] = scores[chosen[j]] * scale;
+    }
+    return chosen;
+  }
+  __device__ std::int32_t* ids_in(unsigned* words) const {
+    return reinterpret_cast<std::int32_t*>(words + 2 * rule.experts);
+  }
+};
+
+/// Result r is that of row r % outputs of the expert in slot r / outputs.
+template <class T>
+struct ChosenRows {
+  static constexpr int matrices = 1;
+  const T* weights;  // [experts, outputs, k]
+  T* pre;
+  int results, outputs, vectors, k;
+  const std::int32_t* chosen;
+
+  __device__ const T* weights_of(int result) const {
+    const std::int64_t expert = chosen[result / outputs];
+    return weights + (expert * outputs + result % outputs) * k;
+  }
+  __device__ const uint4* row(int result, int) const {
+    return reinterpret_cast<const uint4*>(weights_of(result));
+  }
+  __device__ float before(int) const { return 0.0F; }
+  __device__ void keep(int result, float sum) const { pre[result] = from_float<T>(sum); }
+};
+
+template <class T, class Source>
+__global__ void __launch_bounds__(RowStream::threads)
+    streamed_products_of_chosen(const __grid_constant__ ChosenRows<T> of_all, const Source source,
+                                const Choice choice) {
+  extern __shared__ uint4 shared[];
+  let_next_begin();
+  uint4* const ring = shared + source.shared_vectors();
+  auto* const words = reinterpret_cast<unsigned*>(ring + RowStream::ring_vectors);
+  source.prepare(shared);
+  wait_for_previous();
+  source.fetch(shared);
+  if (threadIdx.x < warp_size) choice.make(words);
+  __syncthreads();
+  ChosenRows<T> rows = of_all;
+  rows.chosen = choice.ids_in(words);
+  WeightStream<ChosenRows<T>> stream(rows, ring);
+  stream.begin();
+  source.template form<RowStream::requests>(shared);
+  multiply_rows<T>(rows, stream, shared);
+}
+
+// Rows that are not made of vectors, or too long: a warp per result.
+template <class T>
+__global__ void __launch_bounds__(RowStream::threads)
+    any_products_of_chosen(const __grid_constant__ ChosenRows<T> of_all, const T* x,
+                           const Choice choice) {
+  extern __shared__ unsigned words[];
+  let_next_begin();
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const int result =
+      static_cast<int>(blockIdx.x) * RowStream::warps + static_cast<int>(threadIdx.x) / warp_size;
+  wait_for_previous();
+  if (threadIdx.x < warp_size) choice.make(words);
+  __syncthreads();
+  ChosenRows<T> rows = of_all;
+  rows.chosen = choice.ids_in(words);
+  if (result >= rows.results) return;
+  const T* weights = rows.weights_of(result);
+  float sum = 0.0F;
+  for (int i = lane; i < rows.k; i += warp_size)
+    sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
+  sum = sum_over_warp(sum);
+  if (lane == 0) rows.keep(result, sum);
+}
+
+template <class T>
+RowArguments<T> row_of(const RowInput& input) {
+  return {static_cast<const T*>(input.x.raw()), static_cast<const T*>(input.scale.raw()),
+          static_cast<float>(input.epsilon), static_cast<int>(input.x.dim(1))};
+}
+
+Choice choice_of(const ChosenUp& call) {
+  const ExpertChoice& choice = call.choice;
+  return {.rule = {static_cast<int>(choice.logits.dim(1)), static_cast<int>(choice.top_k),
+                   choice.rule.scores == RouterScores::softmax, choice.rule.normalize},
+          .logits = choice.logits.data<float>(),
+          .bias = static_cast<const float*>(choice.bias.raw()),
+          .ids = call.ids.data<std::int32_t>(),
+          .weights = call.weights.data<float>()};
+}
+
+template <class T>
+bool streams(const ChosenUp& call) {
+  return row_of<T>(call.input).streams(choice_of(call).vectors()) &&
+         in_vectors<T>(call.up.dim(2), {call.up.raw()});
+}
+
+}  // namespace
+
+bool norms_in_product(const ChosenUp& call) {
+  bool result = false;
+  with_real(call.pre.dtype(), [&]<class T>(T) { result = streams<T>(call); });
+  return result;
+}
+
+void multiply_by_chosen(const ChosenUp& call, Stream& stream) {
+  const Choice choice = choice_of(call);
+  with_real(call.pre.dtype(), [&]<class T>(T) {
+    const int k = static_cast<int>(call.up.dim(2));
+    const ChosenRows<T> rows{.weights = static_cast<const T*>(call.up.raw()),
+                             .pre = static_cast<T*>(call.pre.raw()),
+                             .results = static_cast<int>(call.pre.elements()),
+                             .outputs = static_cast<int>(call.up.dim(1)),
+                             .vectors = k / Vector<T>::size,
+                             .k = k,
+                             .chosen = nullptr};
+    const RowArguments<T> row = row_of<T>(call.input);
+    if (!streams<T>(call)) {
+      launch_early<&any_products_of_chosen<T>>(
+          static_cast<unsigned>(divide_up(std::max(rows.results, 1), RowStream::warps)),
+          RowStream::threads, static_cast<std::size_t>(choice.words()) * sizeof(unsigned),
+          native(stream), rows, row.x, choice);
+      return;
+    }
+    row.with_source([&]<class Source>(const Source& source) {
+      launch_row_stream<&streamed_products_of_chosen<T, Source>>(
+          rows.results, static_cast<std::size_t>(source.shared_vectors() + choice.vectors()),
+          stream, rows, source, choice);
+    });
+  });
+}
+
+}  // namespace polymoe::cuda
