@@ -147,7 +147,7 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
   ExchangePlan& plan = kept.plan;
   layer.exchange.begin_plan(routing.expert_ids, routing.weights, layer.capacity_of(layout), plan,
                             context);
-  // What the experts read are copies of x's rows and of these: to gather them again costs less than
+  // What the experts read are copies of x's rows and of these: to make them again costs less than
   // the memory to keep them.
   kept.arrived = arena.allocate({plan.arriving(), layer.hidden}, dtype);
   kept.pre = kept.keep_pre_activations && plan.at_once
@@ -174,14 +174,14 @@ void MoeLayer::forward(const Tensor& x, const BatchLayout& layout, Saved& saved,
         kept.pre.defined() ? kept.pre : layer.routed.allocate_pre(round.rows(), dtype, arena);
     const auto arrive = [&] {
       exchange.wait(arriving, context);
-      exchange.gather(plan, round, x, kept.arrived, Gathered::of_second, expert_x, context);
+      exchange.scatter_arrived(plan, round, kept.arrived, expert_x, context);
     };
     const auto leave = [&] {
       exchange.sum_arrived(plan, round, expert_y, home, context);
       if (round.end == plan.sources()) exchange.send_home(plan, home, context);
     };
     const LateRows late{.early = round.early, .arrive = arrive, .leave = leave};
-    exchange.gather(plan, round, x, kept.arrived, Gathered::of_first, expert_x, context);
+    exchange.scatter_own(plan, round, x, expert_x, context);
     layer.routed.forward(expert_x, round.offsets, weights_of(plan, round), pre, expert_y, &late,
                          context);
     exchange.sum_own(plan, round, expert_y, home, context);
@@ -285,7 +285,8 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
     const Tensor expert_x = read.rows(0, round.rows()), d_expert_y = gradient.rows(0, round.rows());
     const Tensor d_expert_x = made.rows(0, round.rows());
     const Tensor d_row_weights = weights_made.rows(0, round.rows());
-    exchange.gather(plan, round, kept.x, kept.arrived, Gathered::all, expert_x, context);
+    exchange.scatter_own(plan, round, kept.x, expert_x, context);
+    exchange.scatter_arrived(plan, round, kept.arrived, expert_x, context);
     Tensor pre = kept.pre;
     if (!pre.defined()) {
       pre = layer.routed.allocate_pre(round.rows(), dtype, arena);
@@ -293,7 +294,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
     }
     const auto arrive = [&] {
       exchange.wait(arriving, context);
-      exchange.gather(plan, round, d_y, arrived, Gathered::of_second, d_expert_y, context);
+      exchange.scatter_arrived(plan, round, arrived, d_expert_y, context);
     };
     const auto leave = [&] {
       exchange.sum_arrived(plan, round, d_row_weights, weights_home, context);
@@ -304,7 +305,7 @@ void MoeLayer::backward(const Tensor& d_y, const BatchLayout& layout, Saved& sav
       exchange.send_home(plan, home, context);
     };
     const LateRows late{.early = round.early, .arrive = arrive, .leave = leave};
-    exchange.gather(plan, round, d_y, arrived, Gathered::of_first, d_expert_y, context);
+    exchange.scatter_own(plan, round, d_y, d_expert_y, context);
     layer.routed.backward(d_expert_y, expert_x, round.offsets, weights_of(plan, round), pre,
                           d_expert_x, flat(d_row_weights), &late, context);
     exchange.sum_own(plan, round, d_row_weights, weights_home, context);

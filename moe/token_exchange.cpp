@@ -90,7 +90,7 @@ Pending TokenExchange::start_dispatch(const ExchangePlan& plan, const Tensor& x,
     if (h > 0) wait_for_rows(pending, context);
     const Tensor leaving = context.arena.allocate({hop.leaving, x.dim(1)}, x.dtype());
     gather_rows(x, h == 0 ? Tensor() : arrived.rows(0, begin), hop.leaving_slots, plan.top_k,
-                Gathered::all, leaving, context.stream);
+                leaving, context.stream);
     pending = planner_.group(h).start_all_to_all(leaving, hop.leaving_rows,
                                                  arrived.rows(begin, begin + hop.arriving),
                                                  hop.arriving_rows, context.stream);
@@ -104,16 +104,21 @@ void TokenExchange::wait(Pending& arriving, ExecutionContext& context) {
   wait_for_rows(arriving, context);
 }
 
-void TokenExchange::gather(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
-                           const Tensor& arrived, Gathered gathered, Tensor rows,
-                           ExecutionContext& context) {
-  const Part own = part_of(round, 0, plan.tokens),
-             other = part_of(round, plan.tokens, plan.sources());
-  const Part& part = gathered == Gathered::of_first ? own : other;
-  if (gathered != Gathered::all && part.count() == 0) return;
+void TokenExchange::scatter_own(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
+                                Tensor rows, ExecutionContext& context) {
+  const Part own = part_of(round, 0, plan.tokens);
   const Timeline::Scope phase(context.timeline, Phase::exchange);
-  gather_rows(own.of(x), other.of(arrived), round.row_slots, plan.top_k, gathered, rows,
-              context.stream);
+  scatter_rows(own.of(x), round.slot_rows.rows(0, own.count()), rows, context.stream);
+}
+
+void TokenExchange::scatter_arrived(const ExchangePlan& plan, const ExpertRound& round,
+                                    const Tensor& arrived, Tensor rows, ExecutionContext& context) {
+  if (!sends()) return;
+  const Part other = part_of(round, plan.tokens, plan.sources());
+  const std::int64_t sources = round.slot_rows.dim(0);
+  const Timeline::Scope phase(context.timeline, Phase::exchange);
+  scatter_rows(other.of(arrived), round.slot_rows.rows(sources - other.count(), sources), rows,
+               context.stream);
 }
 
 TokenExchange::Home TokenExchange::allocate_home(const ExchangePlan& plan, std::int64_t width,

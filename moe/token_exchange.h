@@ -61,9 +61,12 @@ class TokenExchange {
   Pending start_dispatch(const ExchangePlan& plan, const Tensor& x, const Tensor& arrived,
                          ExecutionContext& context);
   void wait(Pending& arriving, ExecutionContext& context);
-  /// rows [rows of the round, width], grouped by expert: of own tokens, of what arrived, or all.
-  void gather(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x,
-              const Tensor& arrived, Gathered gathered, Tensor rows, ExecutionContext& context);
+  /// Into rows [rows of the round, width], grouped by expert: those of own tokens, x [tokens, width],
+  /// and those of what arrived.
+  void scatter_own(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x, Tensor rows,
+                   ExecutionContext& context);
+  void scatter_arrived(const ExchangePlan& plan, const ExpertRound& round, const Tensor& arrived,
+                       Tensor rows, ExecutionContext& context);
 
   /// Room for results of `width` on their way; with `per_slot`, width is top_k.
   Home allocate_home(const ExchangePlan& plan, std::int64_t width, bool per_slot, DType dtype,

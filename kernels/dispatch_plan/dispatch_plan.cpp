@@ -106,11 +106,11 @@ void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor ro
 
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream) {
-  gather_rows(x, Tensor(), indices, divisor, Gathered::all, out, stream);
+  gather_rows(x, Tensor(), indices, divisor, out, stream);
 }
 
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                 Gathered gathered, Tensor out, Stream& stream) {
+                 Tensor out, Stream& stream) {
   const char* operation = "gather_rows";
   check_rank(operation, "indices", indices, 1);
   if (!x.defined() || x.shape().rank() < 1 || x.shape().rank() > 2) {
@@ -138,8 +138,21 @@ void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std
                   {{"more", more, x.shape().with_first(more.dim(0)), x.dtype()}});
   }
   dispatch(stream.device(), [&](auto backend) {
-    detail::gather_rows(backend, x, more, indices, divisor, gathered, out, stream);
+    detail::gather_rows(backend, x, more, indices, divisor, out, stream);
   });
+}
+
+void scatter_rows(const Tensor& x, const Tensor& slot_rows, Tensor out, Stream& stream) {
+  const char* operation = "scatter_rows";
+  check_real(operation, "x", x, 2);
+  check_rank(operation, "slot_rows", slot_rows, 2);
+  check_rank(operation, "out", out, 2);
+  check_tensors(operation, stream.device(),
+                {{"x", x, {slot_rows.dim(0), x.dim(1)}, x.dtype()},
+                 {"slot_rows", slot_rows, slot_rows.shape(), DType::i32},
+                 {"out", out, {out.dim(0), x.dim(1)}, x.dtype()}});
+  dispatch(stream.device(),
+           [&](auto backend) { detail::scatter_rows(backend, x, slot_rows, out, stream); });
 }
 
 void sum_rows(const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y, Stream& stream) {

@@ -60,12 +60,19 @@ void group_slots(const Tensor& ids, std::int64_t first, Tensor counts, Tensor ro
 void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, Tensor out,
                  Stream& stream);
 
-/// Which rows of two tensors are gathered; `out` keeps what it has where the others belong.
-enum class Gathered : std::uint8_t { all, of_first, of_second };
-
 /// Gathers from x and `more`, whose rows are counted on behind x's; undefined, it has none.
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                 Gathered gathered, Tensor out, Stream& stream);
+                 Tensor out, Stream& stream);
+
+/// out[slot_rows[t, j]] = x[t], dropped slots (-1) left out: dispatch forward, and combine backward.
+/// Each row of x is read once, where gather_rows by row slots reads it for each of its slots. Rows of
+/// `out` that no slot names keep what they have.
+///
+/// x [tokens, width]; slot_rows [tokens, top_k] i32, no row twice; out [rows, width]; f32, f64 or
+/// bf16
+///
+/// Asynchronous on `stream`. Throws InvalidArgument on a mismatch.
+void scatter_rows(const Tensor& x, const Tensor& slot_rows, Tensor out, Stream& stream);
 
 /// y[t] = sum over j of rows[slot_rows[t, j]], or y[t] added to it, j ascending, dropped slots (-1)
 /// left out: combine forward, and dispatch backward.

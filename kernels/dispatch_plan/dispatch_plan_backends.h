@@ -24,7 +24,8 @@ void dispatch_plan(CpuBackend, const Tensor& expert_ids, const Tensor& weights,
 void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor counts, Tensor row_slots,
                  Tensor slot_rows, const DispatchPlanScratch& scratch, Stream& stream);
 void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Gathered gathered, Tensor out, Stream& stream);
+                 std::int64_t divisor, Tensor out, Stream& stream);
+void scatter_rows(CpuBackend, const Tensor& x, const Tensor& slot_rows, Tensor out, Stream& stream);
 void sum_rows(CpuBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,
               Stream& stream);
 
@@ -35,7 +36,9 @@ void group_slots(CudaBackend, const Tensor& ids, std::int64_t first, Tensor coun
                  Tensor row_slots, Tensor slot_rows, const DispatchPlanScratch& scratch,
                  Stream& stream);
 void gather_rows(CudaBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Gathered gathered, Tensor out, Stream& stream);
+                 std::int64_t divisor, Tensor out, Stream& stream);
+void scatter_rows(CudaBackend, const Tensor& x, const Tensor& slot_rows, Tensor out,
+                  Stream& stream);
 void sum_rows(CudaBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,
               Stream& stream);
 

@@ -232,7 +232,7 @@ void group_slots(CpuBackend, const Tensor& ids, std::int64_t first, Tensor count
 }
 
 void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Gathered gathered, Tensor out, Stream&) {
+                 std::int64_t divisor, Tensor out, Stream&) {
   const std::int64_t rows = indices.dim(0), first_of_more = x.dim(0);
   const std::size_t width = x.shape().rank() == 1 ? 1 : static_cast<std::size_t>(x.dim(1));
   const std::size_t bytes = width * size_of(x.dtype());
@@ -243,12 +243,29 @@ void gather_rows(CpuBackend, const Tensor& x, const Tensor& more, const Tensor& 
 #pragma omp parallel for schedule(static)
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t row = index[r] / divisor;
-    if (gathered == (row < first_of_more ? Gathered::of_second : Gathered::of_first)) continue;
     assert(index[r] >= 0 && row < first_of_more + (more.defined() ? more.dim(0) : 0));
     const std::byte* source =
         row < first_of_more ? from + static_cast<std::size_t>(row) * bytes
                             : from_more + static_cast<std::size_t>(row - first_of_more) * bytes;
     std::memcpy(to + static_cast<std::size_t>(r) * bytes, source, bytes);
+  }
+}
+
+void scatter_rows(CpuBackend, const Tensor& x, const Tensor& slot_rows, Tensor out, Stream&) {
+  const std::int64_t tokens = x.dim(0), top_k = slot_rows.dim(1);
+  const std::size_t bytes = static_cast<std::size_t>(x.dim(1)) * size_of(x.dtype());
+  const auto* rows = slot_rows.data<std::int32_t>();
+  const auto* from = static_cast<const std::byte*>(x.raw());
+  auto* to = static_cast<std::byte*>(out.raw());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t t = 0; t < tokens; ++t) {
+    for (std::int64_t j = 0; j < top_k; ++j) {
+      const std::int32_t row = rows[t * top_k + j];
+      if (row < 0) continue;
+      assert(row < out.dim(0));
+      std::memcpy(to + static_cast<std::size_t>(row) * bytes,
+                  from + static_cast<std::size_t>(t) * bytes, bytes);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// gather_rows and sum_rows: whole rows, one warp each, 16 bytes per lane where rows allow it.
+// gather_rows, scatter_rows and sum_rows: whole rows, one warp each, 16 bytes per lane where rows
+// allow it.
 #include "kernels/dispatch_plan/dispatch_plan_backends.h"
 
 #include "kernels/cuda/device/sums.cuh"
@@ -23,13 +24,12 @@ bool aligned(const Tensor& tensor, std::size_t row_bytes, std::size_t bytes) {
 template <class Unit>
 __global__ void __launch_bounds__(threads)
     gather(const Unit* x, std::int64_t first_of_more, const Unit* more, const std::int32_t* indices,
-           int divisor, Gathered gathered, std::int64_t rows, std::int64_t units, Unit* out) {
+           int divisor, std::int64_t rows, std::int64_t units, Unit* out) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   const std::int64_t stride = std::int64_t{gridDim.x} * rows_per_block;
   for (std::int64_t r = blockIdx.x * std::int64_t{rows_per_block} + threadIdx.x / warp_size;
        r < rows; r += stride) {
     const std::int64_t row = indices[r] / divisor;
-    if (gathered == (row < first_of_more ? Gathered::of_second : Gathered::of_first)) continue;
     const Unit* from = row < first_of_more ? x + row * units : more + (row - first_of_more) * units;
     Unit* to = out + r * units;
 #pragma unroll 4
@@ -39,14 +39,59 @@ __global__ void __launch_bounds__(threads)
 
 template <class Unit>
 void launch_gather(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
-                   Gathered gathered, const Tensor& out, std::size_t row_bytes, Stream& stream) {
+                   const Tensor& out, std::size_t row_bytes, Stream& stream) {
   const std::int64_t rows = indices.dim(0);
   gather<Unit><<<cuda::blocks_for(rows, rows_per_block), threads, 0, cuda::native(stream)>>>(
       static_cast<const Unit*>(x.raw()), x.dim(0),
       static_cast<const Unit*>(more.defined() ? more.raw() : nullptr), indices.data<std::int32_t>(),
-      static_cast<int>(divisor), gathered, rows,
-      static_cast<std::int64_t>(row_bytes / sizeof(Unit)), static_cast<Unit*>(out.raw()));
+      static_cast<int>(divisor), rows, static_cast<std::int64_t>(row_bytes / sizeof(Unit)),
+      static_cast<Unit*>(out.raw()));
   cuda::check_launch("gather_rows");
+}
+
+// A warp has a token: its row is read once, some units of each lane at a time, and written to where
+// each of its slots is.
+template <class Unit>
+__global__ void __launch_bounds__(threads)
+    scatter(const Unit* x, const std::int32_t* slot_rows, std::int64_t tokens, int top_k,
+            std::int64_t units, Unit* out) {
+  constexpr int held = 4;
+  const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  const std::int64_t stride = std::int64_t{gridDim.x} * rows_per_block;
+  for (std::int64_t t = blockIdx.x * std::int64_t{rows_per_block} + threadIdx.x / warp_size;
+       t < tokens; t += stride) {
+    const std::int32_t* slots = slot_rows + t * top_k;
+    const Unit* from = x + t * units;
+    for (std::int64_t begin = lane; begin < units; begin += held * warp_size) {
+      Unit values[held];
+#pragma unroll
+      for (int h = 0; h < held; ++h) {
+        const std::int64_t i = begin + h * warp_size;
+        if (i < units) values[h] = from[i];
+      }
+      for (int j = 0; j < top_k; ++j) {
+        const std::int64_t row = slots[j];
+        if (row < 0) continue;
+        Unit* to = out + row * units;
+#pragma unroll
+        for (int h = 0; h < held; ++h) {
+          const std::int64_t i = begin + h * warp_size;
+          if (i < units) to[i] = values[h];
+        }
+      }
+    }
+  }
+}
+
+template <class Unit>
+void launch_scatter(const Tensor& x, const Tensor& slot_rows, const Tensor& out,
+                    std::size_t row_bytes, Stream& stream) {
+  const std::int64_t tokens = x.dim(0);
+  scatter<Unit><<<cuda::blocks_for(tokens, rows_per_block), threads, 0, cuda::native(stream)>>>(
+      static_cast<const Unit*>(x.raw()), slot_rows.data<std::int32_t>(), tokens,
+      static_cast<int>(slot_rows.dim(1)), static_cast<std::int64_t>(row_bytes / sizeof(Unit)),
+      static_cast<Unit*>(out.raw()));
+  cuda::check_launch("scatter_rows");
 }
 
 // The sum is f32 and rounded once.
@@ -106,18 +151,28 @@ void sum_rows_of(const Tensor& rows, const Tensor& slot_rows, Write write, const
 }  // namespace
 
 void gather_rows(CudaBackend, const Tensor& x, const Tensor& more, const Tensor& indices,
-                 std::int64_t divisor, Gathered gathered, Tensor out, Stream& stream) {
+                 std::int64_t divisor, Tensor out, Stream& stream) {
   if (out.elements() == 0) return;
   const std::size_t row_bytes = out.bytes() / static_cast<std::size_t>(out.dim(0));
   const auto fits = [&](std::size_t bytes) {
     return aligned(x, row_bytes, bytes) && aligned(out, row_bytes, bytes) &&
            (!more.defined() || aligned(more, row_bytes, bytes));
   };
-  if (fits(16))
-    return launch_gather<uint4>(x, more, indices, divisor, gathered, out, row_bytes, stream);
-  if (fits(4))
-    return launch_gather<unsigned>(x, more, indices, divisor, gathered, out, row_bytes, stream);
-  launch_gather<unsigned short>(x, more, indices, divisor, gathered, out, row_bytes, stream);
+  if (fits(16)) return launch_gather<uint4>(x, more, indices, divisor, out, row_bytes, stream);
+  if (fits(4)) return launch_gather<unsigned>(x, more, indices, divisor, out, row_bytes, stream);
+  launch_gather<unsigned short>(x, more, indices, divisor, out, row_bytes, stream);
+}
+
+void scatter_rows(CudaBackend, const Tensor& x, const Tensor& slot_rows, Tensor out,
+                  Stream& stream) {
+  if (x.elements() == 0) return;
+  const std::size_t row_bytes = x.bytes() / static_cast<std::size_t>(x.dim(0));
+  const auto fits = [&](std::size_t bytes) {
+    return aligned(x, row_bytes, bytes) && aligned(out, row_bytes, bytes);
+  };
+  if (fits(16)) return launch_scatter<uint4>(x, slot_rows, out, row_bytes, stream);
+  if (fits(4)) return launch_scatter<unsigned>(x, slot_rows, out, row_bytes, stream);
+  launch_scatter<unsigned short>(x, slot_rows, out, row_bytes, stream);
 }
 
 void sum_rows(CudaBackend, const Tensor& rows, const Tensor& slot_rows, Write write, Tensor y,

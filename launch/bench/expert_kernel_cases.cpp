@@ -200,11 +200,11 @@ void KernelCases::exchange() {
                         context.stream);
         };
       });
-  add("dispatch gather", shape, {.bytes = row * (few + many)}, [=](ExecutionContext& context) {
+  add("dispatch scatter", shape, {.bytes = row * (few + many)}, [=](ExecutionContext& context) {
     const Plan p = plan(context);
     const Tensor x = varied({tokens, hidden}, dtype, 1.0, context);
     const Tensor rows = constant({slots, hidden}, dtype, 0.0, context);
-    return [=, &context] { gather_rows(x, p.row_slots, top_k, rows, context.stream); };
+    return [=, &context] { scatter_rows(x, p.slot_rows, rows, context.stream); };
   });
   add("combine sum", shape, {.bytes = row * (few + many)}, [=](ExecutionContext& context) {
     const Plan p = plan(context);

@@ -42,7 +42,11 @@ class Reader {
       }
       const std::string given = assignment.key + " = " + assignment.value + " (" + origin + ")";
       const Option* option = find_option(assignment.key);
-      if (option == nullptr) {
+      if (assignment.key == "run.deterministic") {
+        // Earlier versions wrote the key into every configuration, and it did nothing.
+        if (assignment.value != "true")
+          lines_.push_back(given + ": every run gives the same bits again; leave the key out");
+      } else if (option == nullptr) {
         const std::string meant = suggested_key(assignment.key);
         lines_.push_back(given + ": unknown key" +
                          (meant.empty() ? "; polymoe train --help lists them"

@@ -121,13 +121,12 @@ struct CheckpointConfig {
 };
 
 struct RunConfig {
-  std::string dir;              // of checkpoints, metrics, configuration
-  std::string device = "auto";  // auto | cpu | cuda
-  bool share_gpus = false;      // several ranks may work on one GPU
-  std::string alarm;            // a command for a run that stands still
-  double timeout = 600.0;       // seconds that a rank waits for its peers
-  int threads = 0;              // per rank; 0 = the node's cores shared by its ranks
-  bool deterministic = true;
+  std::string dir;                  // of checkpoints, metrics, configuration
+  std::string device = "auto";      // auto | cpu | cuda
+  bool share_gpus = false;          // several ranks may work on one GPU
+  std::string alarm;                // a command for a run that stands still
+  double timeout = 600.0;           // seconds that a rank waits for its peers
+  int threads = 0;                  // per rank; 0 = the node's cores shared by its ranks
   std::int64_t report_ranks = 100;  // steps between reports of what ranks wait for; 0 = never
   std::string trace;                // "FIRST-LAST" steps that are traced; empty = none
 };

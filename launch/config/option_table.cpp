@@ -271,7 +271,6 @@ void add_run(std::vector<Option>& table) {
     return value.empty() || StepRange::parse(value).has_value();
   };
   add(std::move(trace));
-  add(flag("run.deterministic", FIELD(run.deterministic), "the same bits on every run"));
 }
 
 #undef FIELD

@@ -60,6 +60,12 @@ void gather_rows_f32(benchmark::State& state) {
   count_bytes(state, 2.0 * top_k);
 }
 
+void scatter_rows_f32(benchmark::State& state) {
+  Problem p;
+  for (auto _ : state) scatter_rows(*p.x, *p.slot_rows, *p.rows, p.stream);
+  count_bytes(state, 1.0 + top_k);
+}
+
 void sum_rows_f32(benchmark::State& state) {
   Problem p;
   for (auto _ : state) sum_rows(*p.rows, *p.slot_rows, Write::overwrite, *p.x, p.stream);
@@ -68,6 +74,7 @@ void sum_rows_f32(benchmark::State& state) {
 
 BENCHMARK(dispatch_plan_i32)->UseRealTime()->Unit(benchmark::kMicrosecond);
 BENCHMARK(gather_rows_f32)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(scatter_rows_f32)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(sum_rows_f32)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace

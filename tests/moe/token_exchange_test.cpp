@@ -258,8 +258,8 @@ void expect_round_trip(Rank& rank, bool at_once) {
     const auto count = static_cast<std::size_t>(round.rows());
     ASSERT_EQ(expected_weights.size(), count);
     const Tensor read = rank.context.arena.allocate({round.rows(), width}, rank.dtype);
-    exchange.gather(plan, round, x, arrived, Gathered::of_second, read, rank.context);
-    exchange.gather(plan, round, x, arrived, Gathered::of_first, read, rank.context);
+    exchange.scatter_arrived(plan, round, arrived, read, rank.context);
+    exchange.scatter_own(plan, round, x, read, rank.context);
     EXPECT_EQ(rank.fetched(read), expected_x);
     EXPECT_EQ(part_of(rank.fetched(plan.row_weights), rows_seen, count), expected_weights);
     rows_seen += count;

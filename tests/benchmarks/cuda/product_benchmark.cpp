@@ -181,6 +181,8 @@ void routing(Stream& stream, double copy_bandwidth) {
   const double x_bytes = static_cast<double>(x->bytes());
   row("gather_rows 131072 x 2048 bf16", (top_k + 1) * x_bytes,
       [&] { gather_rows(*x, *row_slots, top_k, *dispatched, stream); });
+  row("scatter_rows 131072 x 2048 bf16", (top_k + 1) * x_bytes,
+      [&] { scatter_rows(*x, *slot_rows, *dispatched, stream); });
   row("sum_rows 131072 x 2048 bf16", (top_k + 1) * x_bytes,
       [&] { sum_rows(*dispatched, *slot_rows, Write::overwrite, *x, stream); });
 }

@@ -130,6 +130,12 @@ TEST_P(DispatchPlanDevices, GatherAndSumEqualTheCpuInF64) {
   const OwnedTensor index = tensor_of({600}, DType::i32, indices), device_index = moved(*index);
   const OwnedTensor slot = tensor_of({tokens, top_k}, DType::i32, slots);
   const OwnedTensor device_slot = moved(*slot);
+  // Where rows are scattered to, each named once, in a tensor of 620; every seventh is dropped.
+  std::vector<double> place;
+  for (std::int64_t s = 0; s < tokens * top_k; ++s)
+    place.push_back(s % 7 == 3 ? -1.0 : static_cast<double>(s * 7 % 600 + 20));
+  const OwnedTensor places = tensor_of({tokens, top_k}, DType::i32, place);
+  const OwnedTensor device_places = moved(*places);
   for (const std::int64_t width : {1, 37, 64, 1536}) {
     SCOPED_TRACE(width);
     const OwnedTensor x = converted(*random_tensor({tokens, width}, DType::f64, "x"), dtype());
@@ -141,13 +147,15 @@ TEST_P(DispatchPlanDevices, GatherAndSumEqualTheCpuInF64) {
     // The same rows in two tensors.
     const OwnedTensor of_two = poisoned({600, width}, dtype());
     const OwnedTensor first = moved(x->rows(0, 70)), second = moved(x->rows(70, tokens));
-    gather_rows(*first, *second, *device_index, 3, Gathered::all, *of_two, stream());
+    gather_rows(*first, *second, *device_index, 3, *of_two, stream());
     EXPECT_TRUE(test::bitwise_equal(*fetched(*of_two), *gathered));
-    const OwnedTensor in_turn = poisoned({600, width}, dtype());
-    gather_rows(*first, *second, *device_index, 3, Gathered::of_first, *in_turn, stream());
-    EXPECT_FALSE(test::bitwise_equal(*fetched(*in_turn), *gathered));
-    gather_rows(*first, *second, *device_index, 3, Gathered::of_second, *in_turn, stream());
-    EXPECT_TRUE(test::bitwise_equal(*fetched(*in_turn), *gathered));
+
+    const OwnedTensor scattered = converted(*random_tensor({620, width}, DType::f64, "s"), dtype());
+    const OwnedTensor device_scattered = moved(*scattered);
+    const OwnedTensor expected_scattered = converted(*scattered, DType::f64);
+    scatter_rows(*converted(*x, DType::f64), *places, *expected_scattered, host);
+    scatter_rows(*moved(*x), *device_places, *device_scattered, stream());
+    EXPECT_TRUE(test::bitwise_equal(*fetched(*device_scattered), *expected_scattered));
 
     const OwnedTensor r = converted(*random_tensor({rows, width}, DType::f64, "r"), dtype());
     const OwnedTensor device_rows = moved(*r);

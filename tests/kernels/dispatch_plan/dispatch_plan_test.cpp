@@ -198,6 +198,9 @@ TEST_P(DispatchPlanDTypes, GatherAndSumAreTransposed) {
   const OwnedTensor gathered = poisoned_tensor({kept, width}, DType::f64);
   const OwnedTensor summed = poisoned_tensor({tokens, width}, DType::f64);
   gather_rows(*x, row_slots->rows(0, kept), top_k, *gathered, stream);
+  const OwnedTensor scattered = poisoned_tensor({kept, width}, DType::f64);
+  scatter_rows(*x, *slot_rows, *scattered, stream);
+  EXPECT_TRUE(test::bitwise_equal(*scattered, *gathered));
   sum_rows(*g, *slot_rows, Write::overwrite, *summed, stream);
   const double forward = test::inner_product(*gathered, *g);
   EXPECT_NEAR(forward, test::inner_product(*x, *summed), 1e-12 * std::abs(forward));
@@ -216,6 +219,7 @@ TEST_P(DispatchPlanDTypes, NoTokens) {
   const OwnedTensor rows({0, 6}, GetParam(), Device::cpu());
   const OwnedTensor none({0}, DType::i32, Device::cpu());
   EXPECT_NO_THROW(gather_rows(*rows, *none, 3, *rows, stream));
+  EXPECT_NO_THROW(scatter_rows(*rows, *ids, *rows, stream));
   EXPECT_NO_THROW(sum_rows(*rows, *ids, Write::overwrite, *rows, stream));
   // Tokens of which every slot was dropped.
   const OwnedTensor dropped = tensor_of({2, 1}, DType::i32, {-1, -1});
@@ -247,14 +251,17 @@ TEST(DispatchPlan, GatherCountsTheRowsOfASecondTensorOn) {
   const OwnedTensor more = tensor_of({1, 2}, DType::f32, {20, 21});
   const OwnedTensor index = tensor_of({4}, DType::i32, {5, 0, 2, 4});
   const OwnedTensor out = poisoned_tensor({4, 2}, DType::f32);
-  gather_rows(*x, *more, *index, 2, Gathered::all, *out, stream);
+  gather_rows(*x, *more, *index, 2, *out, stream);
   EXPECT_EQ(values_of(*out), (std::vector<double>{20, 21, 0, 1, 10, 11, 20, 21}));
-  // One tensor's rows at a time leave the others' places alone.
-  const OwnedTensor in_two = tensor_of({4, 2}, DType::f32, std::vector<double>(8, -5.0));
-  gather_rows(*x, *more, *index, 2, Gathered::of_second, *in_two, stream);
-  EXPECT_EQ(values_of(*in_two), (std::vector<double>{20, 21, -5, -5, -5, -5, 20, 21}));
-  gather_rows(*x, Tensor(), *index, 2, Gathered::of_first, *in_two, stream);
-  EXPECT_EQ(values_of(*in_two), (std::vector<double>{20, 21, 0, 1, 10, 11, 20, 21}));
+}
+
+TEST_P(DispatchPlanDTypes, ScatterWritesATokenToEachOfItsRowsAndLeavesOthersAlone) {
+  Stream stream(Device::cpu());
+  const OwnedTensor x = tensor_of({3, 2}, GetParam(), {0, 1, 10, 11, 20, 21});
+  const OwnedTensor slot_rows = tensor_of({3, 2}, DType::i32, {4, 0, -1, -1, -1, 2});
+  const OwnedTensor out = tensor_of({5, 2}, GetParam(), std::vector<double>(10, -5.0));
+  scatter_rows(*x, *slot_rows, *out, stream);
+  EXPECT_EQ(values_of(*out), (std::vector<double>{0, 1, -5, -5, 20, 21, -5, -5, 0, 1}));
 }
 
 TEST(DispatchPlan, DoesNotDependOnTheNumberOfThreads) {
@@ -288,11 +295,14 @@ TEST(DispatchPlan, RefusesWhatDoesNotFit) {
   const OwnedTensor narrow({4, 3}, DType::f32, Device::cpu());
   EXPECT_THROW(gather_rows(*x, *index, 1, *narrow, stream), InvalidArgument);
   try {
-    gather_rows(*x, *index, *index, 1, Gathered::all, *x, stream);
+    gather_rows(*x, *index, *index, 1, *x, stream);
     FAIL() << "accepted numbers behind rows";
   } catch (const InvalidArgument& error) {
     EXPECT_STREQ(error.what(), "gather_rows: more has shape [4] behind x of shape [4, 4]");
   }
+  const OwnedTensor slot_rows({4, 1}, DType::i32, Device::cpu());
+  EXPECT_THROW(scatter_rows(*x, *slot_rows, *narrow, stream), InvalidArgument);
+  EXPECT_THROW(scatter_rows(x->rows(0, 3), *slot_rows, *x, stream), InvalidArgument);
 }
 
 TEST(DispatchPlanOnMeta, CountsTheMemoryOfTheRealOne) {

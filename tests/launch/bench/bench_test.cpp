@@ -169,7 +169,7 @@ TEST(BenchTest, FloorsOfKernels) {
   EXPECT_EQ(floor_of("attention forward").operations, 2.0 * 2 * 3 * 8 * 4.5 * 16);
   EXPECT_EQ(floor_of("attention backward").operations, 2.0 * 5 * 3 * 8 * 4.5 * 16);
   EXPECT_EQ(floor_of("output loss forward + backward").operations, 2.0 * 3 * 24 * 16 * 64);
-  EXPECT_EQ(floor_of("dispatch gather").bytes, 4.0 * 16 * (24 + 48));
+  EXPECT_EQ(floor_of("dispatch scatter").bytes, 4.0 * 16 * (24 + 48));
 }
 
 TEST(BenchTest, EveryKernelRunsForEveryKindOfModel) {

@@ -112,8 +112,7 @@ const std::vector<std::pair<std::string, std::string>> other_values = {
     {"run.alarm", "mail -s stuck ops"},
     {"run.threads", "3"},
     {"run.report_ranks", "10"},
-    {"run.trace", "20-22"},
-    {"run.deterministic", "false"}};
+    {"run.trace", "20-22"}};
 
 std::vector<std::string> as_overrides() {
   std::vector<std::string> overrides;
@@ -186,6 +185,10 @@ TEST(ConfigTest, UnknownKeysNameTheNearest) {
   // No abbreviations.
   EXPECT_NE(refusal("", {"--model.layer=2"}).find("unknown key"), std::string::npos);
   EXPECT_NE(refusal("[model]\nlayer = 2").find("unknown key"), std::string::npos);
+  // A key of earlier versions, which every checkpoint of theirs has.
+  EXPECT_NO_THROW(parse_config("[run]\ndeterministic = true", "file.ini", {}));
+  EXPECT_NE(refusal("", {"--run.deterministic=false"}).find("every run gives the same bits again"),
+            std::string::npos);
 }
 
 TEST(ConfigTest, DuplicatesAreErrors) {
