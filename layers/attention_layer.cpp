@@ -17,22 +17,10 @@
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/arena.h"
 #include "runtime/context.h"
-#include "runtime/copy.h"
 #include "runtime/dtype.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
-namespace {
-
-/// Each sequence as one document, in the arena. It says nothing new, but kernels for documents need
-/// no preparation for a shape, which for little work of ever other shapes takes longer than the work.
-Tensor whole_documents(const AttentionShape& shape, ExecutionContext& context) {
-  const Tensor starts = context.arena.allocate({shape.batch * shape.query_length}, DType::i32);
-  set_zero(starts, context.stream);
-  return starts;
-}
-
-}  // namespace
 
 AttentionLayer::AttentionLayer(ParameterStore& store, const std::string& name,
                                const AttentionSettings& settings)
@@ -191,15 +179,13 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
   const Tensor out = arena.allocate({queries, settings_.hidden}, x.dtype());
   const auto attend = [&](std::int64_t sequences, std::int64_t first_query, std::int64_t first_key,
                           std::int64_t length) {
-    AttentionShape shape{.batch = sequences,
-                         .query_length = length,
-                         .key_length = shared.length,
-                         .heads = settings_.heads,
-                         .kv_heads = settings_.kv_heads,
-                         .head_dim = head_dim()};
-    constexpr std::int64_t little = 256;
-    if (length == shared.length && (sequences == 1 || length <= little))
-      shape.document_starts = whole_documents(shape, context);
+    const AttentionShape shape{.batch = sequences,
+                               .query_length = length,
+                               .key_length = shared.length,
+                               .heads = settings_.heads,
+                               .kv_heads = settings_.kv_heads,
+                               .head_dim = head_dim(),
+                               .unprepared = true};
     const Tensor log_sum_exp =
         arena.allocate({sequences, settings_.heads, length}, accumulation_dtype(x.dtype()));
     const auto part = [&](const Tensor& all, std::int64_t first, std::int64_t rows) {
@@ -240,13 +226,13 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
   v_.forward(x, v, context);
   rotate({.sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta},
          q, k, context);
-  AttentionShape shape{.batch = 1,
-                       .query_length = rows,
-                       .key_length = end,
-                       .heads = settings_.heads,
-                       .kv_heads = settings_.kv_heads,
-                       .head_dim = head_dim()};
-  if (rows > 1 && rows == end) shape.document_starts = whole_documents(shape, context);
+  const AttentionShape shape{.batch = 1,
+                             .query_length = rows,
+                             .key_length = end,
+                             .heads = settings_.heads,
+                             .kv_heads = settings_.kv_heads,
+                             .head_dim = head_dim(),
+                             .unprepared = true};
   attention_forward(shape, by_head(q), cache.keys.rows(0, end), cache.values.rows(0, end),
                     by_head(out), log_sum_exp, arena, context.stream);
   o_.forward(out, y, context);

@@ -106,6 +106,8 @@ void attention_backward(const AttentionShape& shape, const Tensor& d_out, const 
                         Arena& scratch, Stream& stream) {
   const char* const operation = "attention_backward";
   check_shape(operation, shape, stream.device());
+  if (shape.unprepared)
+    throw InvalidArgument(std::string(operation) + ": unprepared is for attention_forward alone");
   check_real(operation, "q", q, 3);
   const DType dtype = q.dtype();
   check_tensors(operation, stream.device(),

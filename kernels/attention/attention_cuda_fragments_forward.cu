@@ -22,12 +22,14 @@ constexpr std::size_t forward_shared_bytes = 5 * fragment_tile_bytes<dim>;
 // A block per query tile of a head.
 template <int dim>
 __global__ void __launch_bounds__(fragment_threads)
-    forward_documents(AttentionSizes sizes, ForwardTensors t, int tiles, std::int64_t all_heads) {
+    forward_fragments(AttentionSizes sizes, ForwardTensors t, int tiles, std::int64_t all_heads) {
   constexpr int tile = fragment_rows * dim;
   extern __shared__ float4 shared[];
   __nv_bfloat16* const queries = reinterpret_cast<__nv_bfloat16*>(shared);
   const auto [sequence, head, first, rows, at] = QueryTile<fragment_rows>(sizes, tiles, all_heads);
-  const std::int64_t end = first + rows;
+  // Query i sees the keys up to i + earlier.
+  const std::int64_t earlier = sizes.key_length - sizes.query_length;
+  const std::int64_t end = first + rows + earlier;
   const PassingKeys<dim> passing{queries + tile, t.k, t.v, sequence, head / sizes.group, end};
   WarpRows<dim / 8> out;
   out.clear();
@@ -41,7 +43,7 @@ __global__ void __launch_bounds__(fragment_threads)
   }
   // From the tile of the first key that the first of these queries sees.
   std::int64_t begin = sizes.first_key(sequence, first) / fragment_rows * fragment_rows;
-  const std::int64_t last_first_key = sizes.first_key(sequence, end - 1);
+  const std::int64_t last_first_key = sizes.first_key(sequence, first + rows - 1);
   if (begin < end) {
     copy_tile_later<dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
     passing.copy_later(sizes, begin, 0);
@@ -52,7 +54,7 @@ __global__ void __launch_bounds__(fragment_threads)
     if (begin + fragment_rows < end) passing.copy_later(sizes, begin + fragment_rows, 1 - place);
     Scores scores;
     scores.template multiply<dim>(queries, passing.keys(place));
-    if (begin + fragment_rows > first || begin < last_first_key) {
+    if (begin + fragment_rows > first + earlier || begin < last_first_key) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -60,7 +62,8 @@ __global__ void __launch_bounds__(fragment_threads)
 #pragma unroll
           for (int e = 0; e < 2; ++e) {
             const int j = static_cast<int>(begin) + Scores::column(group, e);
-            if (j > query[half] || j < first_key[half]) scores.at(group, half, e) = -INFINITY;
+            if (j > query[half] + static_cast<int>(earlier) || j < first_key[half])
+              scores.at(group, half, e) = -INFINITY;
           }
         }
       }
@@ -126,7 +129,7 @@ void attention_fragments_forward(const AttentionShape& shape, const Tensor& q, c
   const ForwardTensors tensors{bf16_values(q), bf16_values(k), bf16_values(v), bf16_values(out),
                                log_sum_exp.data<float>()};
   with_fragment_dim(shape.head_dim, [&]<int dim>(std::integral_constant<int, dim>) {
-    launch_fragments("attention_forward of documents", &forward_documents<dim>, blocks,
+    launch_fragments("attention_forward on fragments", &forward_fragments<dim>, blocks,
                      forward_shared_bytes<dim>, stream, sizes, tensors, static_cast<int>(tiles),
                      heads);
   });

@@ -20,15 +20,16 @@ inline bool on_tensor_cores(const AttentionShape& shape, DType dtype) {
 }
 /// Whether cuDNN computes a call. Single queries are not its: a decoding step has a new key_length
 /// each time, and every shape costs cuDNN a plan of its own. Nor are documents, whose number and
-/// lengths are other ones in every batch.
+/// lengths are other ones in every batch, nor shapes that come rarely.
 inline bool cudnn_serves(const AttentionShape& shape, DType dtype) {
   return on_tensor_cores(shape, dtype) && shape.query_length > 1 &&
-         !shape.document_starts.defined();
+         !shape.document_starts.defined() && !shape.unprepared;
 }
 /// Whether attention_cuda_fragments_*.cu compute a call; attention_cuda_tiles_*.cu compute all that
 /// neither takes.
 inline bool fragments_serve(const AttentionShape& shape, DType dtype) {
-  return on_tensor_cores(shape, dtype) && shape.document_starts.defined();
+  return on_tensor_cores(shape, dtype) &&
+         (shape.document_starts.defined() || (shape.unprepared && shape.query_length > 1));
 }
 
 /// The part of a backward call that cuDNN is given at once.

@@ -44,4 +44,8 @@ void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose t
   });
 }
 
+void time_products_late(Stream& stream) {
+  dispatch(stream.device(), [&](auto backend) { detail::time_products_late(backend, stream); });
+}
+
 }  // namespace polymoe

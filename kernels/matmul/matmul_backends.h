@@ -12,4 +12,7 @@ void matmul(CpuBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
 void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b,
             Transpose transpose_b, Write write, Tensor c, Stream& stream);
 
+void time_products_late(CpuBackend, Stream& stream);
+void time_products_late(CudaBackend, Stream& stream);
+
 }  // namespace polymoe::detail

@@ -32,4 +32,6 @@ void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b
                                    .output = c.dtype()});
 }
 
+void time_products_late(CudaBackend, Stream& stream) { cuda::Blas::of(stream).time_late(); }
+
 }  // namespace polymoe::detail

@@ -24,24 +24,27 @@ std::vector<std::int64_t> shared_inputs(const std::vector<LikelihoodRequest>& re
   return shared;
 }
 
+/// Beginnings that sequences have in common count in multiples of this, see SharedRows::known.
+constexpr std::int64_t known_step = 8;
+
 /// A pass on the host, see SharedTokenBatch. What requests have in common at their beginnings is
 /// there once.
 struct HostBatch {
   HostBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
             std::int64_t context)
       : length(pass.length) {
-    row_of.assign(static_cast<std::size_t>(pass.length * pass.sequences), 0);
+    row_of.assign(static_cast<std::size_t>(pass.length * pass.sequences()), 0);
     const std::vector<std::int64_t> shared = shared_inputs(requests, pass, context);
-    known = pass.sequences > 1 ? length : 0;
+    known = pass.sequences() > 1 ? length : 0;
     for (std::size_t s = 0; s < pass.requests.size(); ++s) {
       const std::span<const std::int32_t> inputs = inputs_of(requests[pass.requests[s]], context);
       add(requests[pass.requests[s]], inputs, static_cast<std::int64_t>(s), shared[s]);
       // One that has nothing of its own has no queries.
       if (s > 0 && shared[s] < std::ssize(inputs)) known = std::min(known, shared[s]);
     }
-    known = std::min(known, length - 1) / pass.known_step * pass.known_step;
+    known = std::min(known, length - 1) / known_step * known_step;
     for (std::int32_t& place : place_of) place = query_at(place);
-    for (std::int64_t s = 0; s < pass.sequences; ++s) {
+    for (std::int64_t s = 0; s < pass.sequences(); ++s) {
       const auto sequence = row_of.begin() + s * length;
       query_of.insert(query_of.end(), sequence + (s == 0 ? 0 : known), sequence + length);
     }
@@ -87,7 +90,7 @@ Tensor losses_of(const HostBatch& host, const ScoringPass& pass, LanguageModel& 
     set_values(std::span(values), tensor, context.stream);
     return tensor;
   };
-  const SharedTokenBatch batch{.rows = {.sequences = pass.sequences,
+  const SharedTokenBatch batch{.rows = {.sequences = pass.sequences(),
                                         .length = pass.length,
                                         .known = host.known,
                                         .row_of = moved(host.row_of),
@@ -115,7 +118,7 @@ Tensor losses_of_whole(const HostBatch& host, const ScoringPass& pass, LanguageM
     }
   };
   return model.token_losses(
-      make_batch({.sequences = pass.sequences, .length = pass.length}, fill, context), context);
+      make_batch({.sequences = pass.sequences(), .length = pass.length}, fill, context), context);
 }
 
 /// Passes that a rank works off: what the host does for one is done while a GPU computes the one

@@ -6,34 +6,8 @@
 #include <numeric>
 #include <tuple>
 
-#include "runtime/rounding.h"
-
 namespace polymoe {
 namespace {
-
-/// No kernel is prepared for sequences up to this one (AttentionLayer::forward_shared).
-constexpr std::int64_t short_sequence = 256;
-
-/// The least of 64, 128, 192, 256, 320, 384, 448, 512, 640, 768, ... that is not below `length`: multiples of
-/// 64, four to an octave from 256 on.
-std::int64_t rounded_length(std::int64_t length) {
-  std::int64_t step = 64;
-  while (8 * step < length) step *= 2;
-  return round_up(length, step);
-}
-
-/// All of the most sequences of such a length, or half of them. Short ones stay as many as they are.
-std::int64_t rounded_sequences(std::int64_t sequences, std::int64_t length, std::int64_t most) {
-  if (length <= short_sequence || sequences > most) return sequences;
-  return 2 * sequences <= most ? divide_up(most, 2) : most;
-}
-
-/// Beginnings that sequences have in common count in multiples of this.
-std::int64_t known_step(std::int64_t length, bool few_shapes) {
-  constexpr std::int64_t few = 64, many = 8;
-  if (!few_shapes) return many;
-  return length <= short_sequence ? length : few;  // none
-}
 
 class PassCutter {
  public:
@@ -82,12 +56,6 @@ class PassCutter {
     return order;
   }
 
-  std::int64_t pass_length(std::int64_t longest) const {
-    return cut_.limits.few_shapes && !cut_.equal_lengths
-               ? std::min(rounded_length(longest), cut_.context)
-               : longest;
-  }
-
   void add(std::size_t i) {
     const std::span<const std::int32_t> own = inputs(i);
     const auto size = static_cast<std::int64_t>(own.size());
@@ -103,7 +71,7 @@ class PassCutter {
                        .sequences = load_.sequences + 1};
     const PassLimits& most = cut_.limits;
     const bool fits = with_it.tokens <= most.tokens && with_it.predictions <= most.tokens &&
-                      pass_length(with_it.longest) * with_it.sequences <= most.places &&
+                      with_it.longest * with_it.sequences <= most.places &&
                       (!cut_.equal_lengths || load_.longest == size);
     if (first || fits) {
       load_ = with_it;
@@ -118,12 +86,7 @@ class PassCutter {
     if (pass_.requests.empty()) return;
     std::stable_sort(pass_.requests.begin(), pass_.requests.end(),
                      [&](std::size_t a, std::size_t b) { return before(a, b); });
-    pass_.length = pass_length(load_.longest);
-    pass_.sequences = load_.sequences;
-    pass_.known_step = known_step(pass_.length, cut_.limits.few_shapes);
-    if (cut_.limits.few_shapes && !cut_.equal_lengths)
-      pass_.sequences =
-          rounded_sequences(load_.sequences, pass_.length, cut_.limits.places / pass_.length);
+    pass_.length = load_.longest;
     passes_.push_back(std::move(pass_));
     pass_ = {};
     load_ = {};

@@ -23,10 +23,9 @@ std::span<const std::int32_t> inputs_of(const LikelihoodRequest& request, std::i
 /// Requests that one rank answers in one pass of the model.
 struct ScoringPass {
   std::vector<std::size_t> requests;  // in the order of their inputs: what begins alike is together
-  std::int64_t sequences = 0;         // those of the requests, and empty ones behind them
-  std::int64_t length = 0;            // at least the inputs of the longest
-  /// Beginnings that sequences have in common count in multiples of this, see SharedRows::known.
-  std::int64_t known_step = 1;
+  std::int64_t length = 0;            // of the inputs of the longest
+
+  std::int64_t sequences() const { return static_cast<std::int64_t>(requests.size()); }
 };
 
 /// How requests are put together.

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/matmul/matmul.h"
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/machine/device_choice.h"
@@ -58,6 +59,7 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
       execution_({.device = options.device, .capacity = arena_.bytes}) {
   omp_set_num_threads(options.threads > 0 ? allowed_threads(options.threads)
                                           : threads_per_rank(mesh_.world()));
+  time_products_late(execution_.stream());
   store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),
                   options.device);
   checkpoint_.read(pieces_to_infer(store_, model_), execution_.stream());

@@ -21,7 +21,7 @@ PassLimits training_pass_limits(const Config& config, int ranks, Device device) 
   const std::int64_t context = config.model.context;
   if (device.type == DeviceType::cuda) {
     const std::int64_t planned = shares_of(config, ranks).largest() * context;
-    return {.tokens = planned, .places = planned, .few_shapes = true};
+    return {.tokens = planned, .places = planned};
   }
   constexpr std::int64_t most = 8192;
   const std::int64_t tokens =
@@ -33,8 +33,7 @@ PassLimits training_pass_limits(const Config& config, int ranks, Device device) 
 PassLimits gpu_pass_limits(const Config& config, std::int64_t tokens) {
   tokens = std::max(tokens, config.model.context);
   return {.tokens = tokens,
-          .places = drops_tokens(config.model) ? tokens : places_per_token * tokens,
-          .few_shapes = true};
+          .places = drops_tokens(config.model) ? tokens : places_per_token * tokens};
 }
 
 }  // namespace polymoe

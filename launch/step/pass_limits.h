@@ -13,9 +13,6 @@ namespace polymoe {
 struct PassLimits {
   std::int64_t tokens = 0;  // that are computed; as many predictions
   std::int64_t places = 0;  // of attention: sequences times the longest, the same token at each
-  /// Lengths and numbers of long sequences are rounded up to few different ones: a GPU prepares an
-  /// attention kernel for each pair of them, which takes it as long as thousands of tokens.
-  bool few_shapes = false;
 };
 
 /// Whether the model's router drops tokens by sequence: sequences must be whole then, nothing of

@@ -20,6 +20,7 @@ constexpr int timed_runs = 3;
 // Timing takes at most this long at first, and this share of a run.
 constexpr std::chrono::milliseconds first_timings(1500);
 constexpr int timing_share = 20;
+constexpr std::chrono::seconds untimed(5);         // of a run that times late
 constexpr std::int64_t fewest_compared = 1 << 16;  // results by which orders of sums are told apart
 
 void check(cublasStatus_t status, const char* call) {
@@ -110,8 +111,7 @@ struct Blas::Description {
 
 Blas& Blas::of(Stream& stream) { return stream.resources<Blas>(); }
 
-Blas::Blas(Stream& stream)
-    : device_(stream.device().index), made_(std::chrono::steady_clock::now()) {
+Blas::Blas(Stream& stream) : device_(stream.device().index) {
   use_device(device_);
   try {
     check(cublasLtCreate(&lt_), "cublasLtCreate");
@@ -184,7 +184,8 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
   const auto run_chosen = [&](const Product& sizes, Use how) {
     const Key key = key_of(sizes, how);
     const auto known = choices_.find(key);
-    const bool timed = how == Use::alone || (how == Use::side_by_side && may_time());
+    const bool timed =
+        how == Use::alone ? !late_ || may_time() : how == Use::side_by_side && may_time();
     const bool serves = known != choices_.end() && (known->second.settled || !timed);
     const auto choice = serves ? std::optional(known->second)
                                : choose(description, p, Description(sizes), timed, how);
@@ -304,8 +305,12 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
   return Choice{first, candidates[best].algo, true};
 }
 
-bool Blas::may_time() const {
-  return timed_ < first_timings + (std::chrono::steady_clock::now() - made_) / timing_share;
+bool Blas::may_time() {
+  const auto now = std::chrono::steady_clock::now();
+  if (!began_) began_ = now;
+  const auto since = now - *began_;
+  return late_ ? timed_ < (since - untimed) / timing_share
+               : timed_ < first_timings + since / timing_share;
 }
 
 void Blas::multiply(std::span<const Product> products) {

@@ -39,6 +39,7 @@ struct Product {
 /// what is computed never depends on what was measured. Products in f32, and small ones, take the
 /// heuristic's first; so does a product of a group while timing has taken more than its share of the
 /// run, for unevenly routed rows bring many sizes at once, and its shape is chosen for another time.
+/// Where time_late() was asked for every product does, and the share is nothing in the first seconds.
 class Blas final : public StreamResources {
  public:
   static constexpr int lanes = 4;
@@ -48,6 +49,9 @@ class Blas final : public StreamResources {
   ~Blas() override;
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
+
+  /// The work may be over before timing has paid.
+  void time_late() { late_ = true; }
 
   /// Extents of zero are allowed. Asynchronous, but for the first product of a shape.
   void multiply(const Product& product);
@@ -72,7 +76,7 @@ class Blas final : public StreamResources {
 
   void release() noexcept;
   /// Whether timing has taken less than its allowance of the time since the first product.
-  bool may_time() const;
+  bool may_time();
   void run(const Product& product, const Product& representative, Use use, Lane& lane);
   std::optional<Choice> choose(const Description& description, const Product& product,
                                const Description& representative, bool timed, Use use);
@@ -81,12 +85,13 @@ class Blas final : public StreamResources {
   void join(int used);
 
   int device_ = 0;
+  bool late_ = false;
   cublasLtHandle_t lt_ = nullptr;
   cudaEvent_t ready_ = nullptr;
   std::array<Lane, lanes> lanes_;
   std::map<Key, Choice> choices_;
-  std::chrono::steady_clock::time_point made_;
-  std::chrono::steady_clock::duration timed_{};  // what choosing has taken
+  std::optional<std::chrono::steady_clock::time_point> began_;  // the first product
+  std::chrono::steady_clock::duration timed_{};                 // what choosing has taken
 };
 
 }  // namespace polymoe::cuda

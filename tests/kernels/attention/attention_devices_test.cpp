@@ -143,6 +143,26 @@ TEST_P(AttentionDevices, AgreesWithDoubleWithLongerKeys) {
   compare({1, 33, 90, 2, 2, 17});
 }
 
+// On a GPU other kernels than where a shape is prepared for.
+TEST_P(AttentionDevices, AgreesWithDoubleUnprepared) {
+  for (AttentionShape shape :
+       {AttentionShape{2, 2, 2, 2, 2, 64}, AttentionShape{2, 130, 130, 4, 2, 64},
+        AttentionShape{2, 64, 128, 2, 2, 64}, AttentionShape{1, 65, 200, 4, 2, 128},
+        AttentionShape{3, 2, 300, 2, 1, 64}, AttentionShape{2, 200, 263, 2, 2, 96},
+        AttentionShape{1, 33, 90, 2, 2, 17}, AttentionShape{2, 1, 40, 2, 2, 64}}) {
+    SCOPED_TRACE(name_of_shape(shape));
+    const Inputs host = random_inputs(shape);
+    const Results expected = in_f64(shape, host);
+    shape.unprepared = true;
+    const OwnedTensor out = poisoned(query_shape(shape), dtype()),
+                      log_sum_exp = poisoned(row_shape(shape), DType::f32);
+    attention_forward(shape, *moved(*host.q), *moved(*host.k), *moved(*host.v), *out, *log_sum_exp,
+                      arena(), stream());
+    EXPECT_LE(relative_error(*fetched(*out), *expected.out), norm_tolerance(dtype()));
+    EXPECT_LE(relative_error(*fetched(*log_sum_exp), *expected.log_sum_exp), 1e-5);
+  }
+}
+
 TEST_P(AttentionDevices, AgreesWithDoubleWhenDecoding) {
   compare({2, 1, 137, 4, 2, 128});
   compare({1, 1, 1000, 8, 2, 64});

@@ -44,70 +44,33 @@ std::int64_t distinct_rows(const std::vector<LikelihoodRequest>& requests, const
 
 TEST(ScoringPass, KeepsToItsLimitsAndHasEveryRequestOnce) {
   const std::vector<LikelihoodRequest> requests = few_shot_requests(60);
-  for (const bool few_shapes : {false, true}) {
-    const ScoringCut cut{.context = 512,
-                         .limits = {.tokens = 2048, .places = 8192, .few_shapes = few_shapes}};
-    const std::vector<ScoringPass> passes = cut_into_passes(requests, cut);
-    std::multiset<std::size_t> seen;
-    for (const ScoringPass& pass : passes) {
-      seen.insert(pass.requests.begin(), pass.requests.end());
-      EXPECT_LE(pass.length * pass.sequences, cut.limits.places);
-      EXPECT_LE(pass.length, cut.context);
-      EXPECT_LE(distinct_rows(requests, pass, cut.context), cut.limits.tokens);
-      ASSERT_GE(pass.sequences, static_cast<std::int64_t>(pass.requests.size()));
-      for (std::size_t i = 0; i < pass.requests.size(); ++i) {
-        const auto inputs = inputs_of(requests[pass.requests[i]], cut.context);
-        EXPECT_LE(static_cast<std::int64_t>(inputs.size()), pass.length);
-        if (i == 0) continue;
-        EXPECT_FALSE(std::ranges::lexicographical_compare(
-            inputs, inputs_of(requests[pass.requests[i - 1]], cut.context)));
-      }
+  const ScoringCut cut{.context = 512, .limits = {.tokens = 2048, .places = 8192}};
+  const std::vector<ScoringPass> passes = cut_into_passes(requests, cut);
+  std::multiset<std::size_t> seen;
+  for (const ScoringPass& pass : passes) {
+    seen.insert(pass.requests.begin(), pass.requests.end());
+    EXPECT_LE(pass.length * pass.sequences(), cut.limits.places);
+    EXPECT_LE(pass.length, cut.context);
+    EXPECT_LE(distinct_rows(requests, pass, cut.context), cut.limits.tokens);
+    for (std::size_t i = 0; i < pass.requests.size(); ++i) {
+      const auto inputs = inputs_of(requests[pass.requests[i]], cut.context);
+      EXPECT_LE(static_cast<std::int64_t>(inputs.size()), pass.length);
+      if (i == 0) continue;
+      EXPECT_FALSE(std::ranges::lexicographical_compare(
+          inputs, inputs_of(requests[pass.requests[i - 1]], cut.context)));
     }
-    EXPECT_EQ(seen.size(), requests.size());
-    EXPECT_EQ(std::set<std::size_t>(seen.begin(), seen.end()).size(), requests.size());
-    // What all begin with is there once a pass: they hold far more than their tokens.
-    EXPECT_LT(passes.size(), 25U);  // 50 without
   }
-}
-
-TEST(ScoringPass, ADeviceThatPreparesForEveryShapeSeesFewOfThem) {
-  const std::vector<LikelihoodRequest> requests = few_shot_requests(1000);
-  const auto shapes = [&](bool few_shapes) {
-    std::set<std::pair<std::int64_t, std::int64_t>> found;
-    for (const ScoringPass& pass : cut_into_passes(
-             requests, {.context = 4096,
-                       .limits = {.tokens = 4096, .places = 32768, .few_shapes = few_shapes}}))
-      found.emplace(pass.sequences, pass.length);
-    return found;
-  };
-  EXPECT_GT(shapes(false).size(), 40U);
-  const auto few = shapes(true);
-  EXPECT_LE(few.size(), 8U);
-  for (const auto& [sequences, length] : few) EXPECT_EQ(length % 64, 0);
-}
-
-TEST(ScoringPass, ShortSequencesStayAsManyAsTheyAreAndAreWhole) {
-  std::vector<LikelihoodRequest> requests(5);
-  for (std::int32_t i = 0; i < 5; ++i) {
-    requests[static_cast<std::size_t>(i)] = {.tokens = std::vector<std::int32_t>(200, 7),
-                                             .predicted = 1};
-    requests[static_cast<std::size_t>(i)].tokens[150] = i;
-  }
-  const auto passes = cut_into_passes(
-      requests, {.context = 4096, .limits = {.tokens = 4096, .places = 32768, .few_shapes = true}});
-  ASSERT_EQ(passes.size(), 1U);
-  EXPECT_EQ(passes[0].length, 256);
-  EXPECT_EQ(passes[0].sequences, 5);
-  EXPECT_EQ(passes[0].known_step, 256);
+  EXPECT_EQ(seen.size(), requests.size());
+  EXPECT_EQ(std::set<std::size_t>(seen.begin(), seen.end()).size(), requests.size());
+  // What all begin with is there once a pass: they hold far more than their tokens.
+  EXPECT_LT(passes.size(), 25U);  // 50 without
 }
 
 TEST(ScoringPass, OfEqualLengthsIsFilledByThem) {
   const std::vector<LikelihoodRequest> requests = few_shot_requests(20);
-  for (const ScoringPass& pass :
-       cut_into_passes(requests, {.context = 512,
-                                 .limits = {.tokens = 2048, .places = 2048, .few_shapes = true},
-                                 .equal_lengths = true})) {
-    EXPECT_EQ(pass.sequences, static_cast<std::int64_t>(pass.requests.size()));
+  for (const ScoringPass& pass : cut_into_passes(
+           requests,
+           {.context = 512, .limits = {.tokens = 2048, .places = 2048}, .equal_lengths = true})) {
     for (const std::size_t i : pass.requests)
       EXPECT_EQ(static_cast<std::int64_t>(inputs_of(requests[i], 512).size()), pass.length);
   }
@@ -120,12 +83,12 @@ TEST(ScoringPass, ARequestOfTheWholeWindowHasAPassWhateverTheLimits) {
     request.predicted = 2;
   }
   requests[1].tokens[999] = 4;
-  const auto passes = cut_into_passes(
-      requests, {.context = 100, .limits = {.tokens = 10, .places = 10, .few_shapes = true}});
+  const auto passes =
+      cut_into_passes(requests, {.context = 100, .limits = {.tokens = 10, .places = 10}});
   ASSERT_EQ(passes.size(), 2U);
   for (const ScoringPass& pass : passes) {
     EXPECT_EQ(pass.length, 100);
-    EXPECT_EQ(pass.sequences, 1);
+    EXPECT_EQ(pass.sequences(), 1);
   }
 }
 

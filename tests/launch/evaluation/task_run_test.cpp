@@ -119,19 +119,17 @@ TEST_F(TaskRunTest, WhatRequestsShareIsComputedOnceAndChangesNothing) {
     rows += static_cast<std::int64_t>(question.size()) + 3 + 2 - 1;  // " ye", " n", without a blank
   }
   const std::vector<TaskAnswer> alone = run(task, 1, 1, {.tokens = 128, .places = 128});
-  for (const bool few_shapes : {false, true})
-    for (const int ranks : {1, 2}) {
-      const std::vector<TaskAnswer> together =
-          run(task, ranks, ranks, {.tokens = 1024, .places = 4096, .few_shapes = few_shapes});
-      for (std::size_t i = 0; i < alone.size(); ++i)
-        for (std::size_t c = 0; c < 3; ++c)
-          EXPECT_NEAR(together[i].log_likelihoods[c], alone[i].log_likelihoods[c],
-                      1e-5 * std::abs(alone[i].log_likelihoods[c]));
-    }
+  for (const int ranks : {1, 2}) {
+    const std::vector<TaskAnswer> together =
+        run(task, ranks, ranks, {.tokens = 1024, .places = 4096});
+    for (std::size_t i = 0; i < alone.size(); ++i)
+      for (std::size_t c = 0; c < 3; ++c)
+        EXPECT_NEAR(together[i].log_likelihoods[c], alone[i].log_likelihoods[c],
+                    1e-5 * std::abs(alone[i].log_likelihoods[c]));
+  }
   test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
-  const auto answers =
-      PreparedTask(task, *tokenizer_, config_.context)
-          .answer(answering(random, {.tokens = 1024, .places = 4096, .few_shapes = true}), {});
+  const auto answers = PreparedTask(task, *tokenizer_, config_.context)
+                           .answer(answering(random, {.tokens = 1024, .places = 4096}), {});
   EXPECT_EQ(answers->work.computed_tokens, rows);
 }
 
@@ -145,7 +143,7 @@ TEST_F(TaskRunTest, PassesFitTheMemoryThatIsPlannedForThem) {
   for (int i = 0; i < 40; ++i)
     task.items.push_back(
         {.context = std::string(100, static_cast<char>('A' + i)), .choices = {"!"}});
-  const PassLimits limits{.tokens = 512, .places = 8 * 512, .few_shapes = true};
+  const PassLimits limits{.tokens = 512, .places = 8 * 512};
   test::RandomModel random(config_, std::move(make_local_communicators(1)[0]), 1);
   Config config;
   config.model = config_;
