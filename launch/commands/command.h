@@ -82,6 +82,7 @@ const Command& data_command();
 const Command& data_check_command();
 const Command& data_show_command();
 const Command& data_statistics_command();
+const Command& data_windows_command();
 const Command& doctor_command();
 const Command& eval_command();
 const Command& explain_command();

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <iostream>
 #include <numeric>
 
@@ -10,6 +11,7 @@
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
+#include "launch/data/window_counts.h"
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/files/token_file.h"
@@ -54,6 +56,20 @@ void for_each_block(const TokenFile& file, const char* what, std::int64_t vocab,
   }
 }
 
+/// The counts kept beside a file, against those of its index.
+void check_kept_counts(const TokenFile& file) {
+  const std::filesystem::path path = window_counts_path(file.path());
+  if (!std::filesystem::exists(path)) return;
+  const WindowCountsFile kept(path, file);
+  const std::vector<WindowCounts> counts = count_windows(file, kept.contexts());
+  for (const WindowCounts& now : counts)
+    if (kept.read(file, now.context) != now)
+      throw InputFileError(path.string(),
+                           fmt::format("counts other windows of {} than the index of {} has; "
+                                       "polymoe data windows writes it anew",
+                                       now.context, file.path().string()));
+}
+
 int run_check(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = data_check_command().parse(args);
   for (const std::string& path : line.positional()) {
@@ -63,6 +79,7 @@ int run_check(CommandContext&, const std::vector<std::string>& args) {
                            "is read as raw u16, but every second token is 0 or 1: give "
                            "--token-bytes 4");
     file.check_index();
+    check_kept_counts(file);
     const std::int64_t vocab = vocab_of(line, path);
     std::int64_t counted = 0;
     std::vector<std::int32_t> targets;
@@ -106,6 +123,36 @@ int run_show(CommandContext&, const std::vector<std::string>& args) {
   for (const std::int32_t id : ids)
     std::cout << (id == tokenizer->end_of_document() ? text.finish() + "\n----\n" : text.add(id));
   std::cout << text.finish() << '\n';
+  return exit_done;
+}
+
+int run_windows(CommandContext&, const std::vector<std::string>& args) {
+  const CommandLine line = data_windows_command().parse(args);
+  std::vector<std::int64_t> contexts(usual_contexts().begin(), usual_contexts().end());
+  for (const std::string& text : line.values("context")) {
+    const auto context = parse_count(text);
+    if (!context || *context < 1)
+      throw InvalidArgument(fmt::format("--context {}: must be a whole number, at least 1", text));
+    if (std::find(contexts.begin(), contexts.end(), *context) == contexts.end())
+      contexts.push_back(*context);
+  }
+  for (const std::string& name : line.positional()) {
+    const TokenFile file = TokenFile::open(name, 2);
+    if (file.documents() < 1)
+      throw InputFileError(file.path().string(),
+                           "names no documents, so that none can be packed: windows are counted of "
+                           "Megatron files whose index has them");
+    const std::filesystem::path path = window_counts_path(file.path());
+    const std::vector<WindowCounts> counts = count_windows(file, contexts);
+    write_window_counts(path, file, counts);
+    std::cout << path.string() << ":";
+    for (const WindowCounts& count : counts)
+      std::cout << fmt::format("{} {} of {}", count.context == counts.front().context ? "" : ",",
+                               with_separators(std::accumulate(
+                                   count.windows.begin(), count.windows.end(), std::int64_t{0})),
+                               count.context);
+    std::cout << '\n';
+  }
   return exit_done;
 }
 
@@ -166,14 +213,15 @@ const Command& data_command() {
       .summary = "Checks token files and shows what is in them",
       .arguments = "",
       .options = {},
-      .subcommands = {&data_check_command(), &data_show_command(), &data_statistics_command()}};
+      .subcommands = {&data_check_command(), &data_show_command(), &data_statistics_command(),
+                      &data_windows_command()}};
   return command;
 }
 
 const Command& data_check_command() {
   static const Command command = {
       .name = "data check",
-      .summary = "Reads token files whole: index, ids and loss mask",
+      .summary = "Reads token files whole: index, ids, loss mask and counts of windows",
       .arguments = "FILE...",
       .positional = 1,
       .more_positional = true,
@@ -209,6 +257,20 @@ const Command& data_statistics_command() {
                                   .more_positional = true,
                                   .options = {token_bytes_option()},
                                   .run = run_statistics};
+  return command;
+}
+
+const Command& data_windows_command() {
+  static const Command command = {
+      .name = "data windows",
+      .summary = "Counts windows for data.packing = documents, so that no start has to",
+      .arguments = "FILE...",
+      .positional = 1,
+      .more_positional = true,
+      .options = {{.name = "context",
+                   .value = "N...",
+                   .help = "of other contexts too than the powers of two from 512 to 131072"}},
+      .run = run_windows};
   return command;
 }
 

@@ -1,57 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/document_packing.h"
 
-#include <algorithm>
-#include <exception>
-#include <numeric>
+#include <fmt/core.h>
 
-#include "launch/data/packed_windows.h"
+#include <algorithm>
+#include <string>
+#include <utility>
+
 #include "runtime/error.h"
 
 namespace polymoe {
-namespace {
 
-std::vector<std::int64_t> bounds_of(const TokenFile& file, std::int64_t block) {
-  const std::int64_t first = block * DocumentPacking::block_documents;
-  return file.document_bounds(first,
-                              std::min(DocumentPacking::block_documents, file.documents() - first));
-}
-
-}  // namespace
-
-DocumentPacking::DocumentPacking(const TokenFile& file, std::int64_t context) : context_(context) {
-  const std::int64_t blocks = (file.documents() + block_documents - 1) / block_documents;
-  first_windows_.assign(static_cast<std::size_t>(blocks) + 1, 0);
-  std::exception_ptr failure;
-  std::int64_t rows = 0;
-#pragma omp parallel reduction(+ : rows)
-  {
-    PackedWindows packed(context);
-#pragma omp for schedule(dynamic)
-    for (std::int64_t i = 0; i < blocks; ++i) {
-      try {
-        const PackedWindows::Count count = packed.count(bounds_of(file, i));
-        first_windows_[static_cast<std::size_t>(i) + 1] = count.windows;
-        rows += count.rows;
-      } catch (...) {
-#pragma omp critical(document_packing)
-        failure = std::current_exception();
-      }
-    }
-  }
-  if (failure) std::rethrow_exception(failure);
-  rows_ = rows;
-  std::partial_sum(first_windows_.begin(), first_windows_.end(), first_windows_.begin());
+DocumentPacking::DocumentPacking(WindowCounts counts, std::filesystem::path source)
+    : counts_(std::move(counts)), source_(std::move(source)) {
+  first_windows_.push_back(0);
+  for (const std::int64_t windows : counts_.windows)
+    first_windows_.push_back(first_windows_.back() + windows);
 }
 
 DocumentPacking::Block DocumentPacking::pack(const TokenFile& file, std::int64_t block) const {
-  const std::vector<std::int64_t> bounds = bounds_of(file, block);
+  const std::vector<std::int64_t> bounds = bounds_of_packing_block(file, block);
+  const std::int64_t context = counts_.context;
   std::vector<std::vector<Piece>> windows;
   std::vector<Piece> rests;
   for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
     Piece rest{.begin = bounds[i], .rows = bounds[i + 1] - bounds[i] - 1};
-    for (; rest.rows >= context_; rest.rows -= context_, rest.begin += context_)
-      windows.push_back({{.begin = rest.begin, .rows = context_}});
+    for (; rest.rows >= context; rest.rows -= context, rest.begin += context)
+      windows.push_back({{.begin = rest.begin, .rows = context}});
     if (rest.rows > 0) rests.push_back(rest);
   }
   std::stable_sort(rests.begin(), rests.end(),
@@ -60,7 +35,7 @@ DocumentPacking::Block DocumentPacking::pack(const TokenFile& file, std::int64_t
   for (const Piece& piece : rests) {
     const auto tightest = room.lower_bound(piece.rows);
     std::size_t window = windows.size();
-    std::int64_t left = context_;
+    std::int64_t left = context;
     if (tightest == room.end()) {
       windows.emplace_back();
     } else {
@@ -77,7 +52,17 @@ DocumentPacking::Block DocumentPacking::pack(const TokenFile& file, std::int64_t
     packed.pieces.insert(packed.pieces.end(), window.begin(), window.end());
   }
   packed.firsts.push_back(packed.pieces.size());
-  return packed;
+  const std::int64_t counted = counts_.windows[static_cast<std::size_t>(block)];
+  if (std::cmp_equal(windows.size(), counted)) return packed;
+  const std::string found =
+      fmt::format("the documents from {} on pack into {} windows of {}, not {}",
+                  block * packing_block_documents, windows.size(), context, counted);
+  if (source_.empty())
+    throw InputFileError(file.path().string(), "its index changed while it was read: " + found);
+  throw InputFileError(source_.string(),
+                       fmt::format("was made of another index than {} has now: {}; "
+                                   "remove it, and begin the run anew",
+                                   file.path().string(), found));
 }
 
 std::vector<DocumentPacking::Piece> DocumentPacking::window(const TokenFile& file,
@@ -99,8 +84,6 @@ std::vector<DocumentPacking::Piece> DocumentPacking::window(const TokenFile& fil
   }
   const auto inside =
       static_cast<std::size_t>(number - first_windows_[static_cast<std::size_t>(block)]);
-  if (inside + 1 >= packed->firsts.size())
-    throw InputFileError(file.path().string(), "its index changed while it was read");
   const auto begin = packed->pieces.begin();
   return {begin + static_cast<std::ptrdiff_t>(packed->firsts[inside]),
           begin + static_cast<std::ptrdiff_t>(packed->firsts[inside + 1])};

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/documents.h"
 #include "runtime/error.h"
@@ -35,7 +36,9 @@ void TokenData::open(const std::vector<WeightedFile>& files) {
         throw InputFileError(file.path().string(),
                              "names no documents, which data.packing = documents needs: it takes "
                              "Megatron files whose index has them");
-      windows = packings_.emplace_back(file, context).windows();
+      FoundWindowCounts found = find_window_counts(file, context, settings_.kept_counts);
+      if (!found.warning.empty()) warnings_.push_back(std::move(found.warning));
+      windows = packings_.emplace_back(std::move(found.counts), std::move(found.from)).windows();
       if (windows < 1)
         throw InputFileError(file.path().string(), "has no document of two tokens or more");
     } else if (windows < 1) {
@@ -93,6 +96,25 @@ void TokenData::begin(const DataPosition& position) {
     keys_.push_back(keys.bits(static_cast<std::uint64_t>(position.files[i].slot)));
   }
   mixture_ = Mixture(std::move(mixture));
+}
+
+TokenData::CountsNotes TokenData::keep_counts() const {
+  CountsNotes notes{.lines = {}, .warnings = warnings_};
+  for (std::size_t i = 0; i < packings_.size(); ++i) {
+    if (!packings_[i].counted() || files_[i].documents() < least_kept_documents) continue;
+    try {
+      const std::filesystem::path path =
+          keep_window_counts(files_[i], packings_[i].counts(), settings_.kept_counts);
+      notes.lines.push_back(fmt::format("{}: windows counted, and kept for the next start in {}",
+                                        names_[i], path.string()));
+    } catch (const OutputFileError& error) {
+      notes.warnings.push_back(
+          fmt::format("{}: its windows are counted at every start, as their counts cannot be kept: "
+                      "{}",
+                      names_[i], error.what()));
+    }
+  }
+  return notes;
 }
 
 double TokenData::filled(std::size_t file) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,8 @@ class TokenData {
     std::int64_t context = 0;
     std::int64_t vocab = 0;
     std::uint64_t seed = 0;
-    std::int64_t samples = 0;  // of the whole run, by which caps are checked
+    std::int64_t samples = 0;                // of the whole run, by which caps are checked
+    std::filesystem::path kept_counts = {};  // see keep_counts()
   };
 
   /// The files of data.train and of all stages, each once, in order of appearance; begins at sample
@@ -60,6 +62,14 @@ class TokenData {
   std::vector<std::int64_t> windows_drawn(std::int64_t sample) const {
     return mixture_.drawn(sample);
   }
+
+  /// With data.packing = documents, what the log should say of the files' WindowCounts: those that
+  /// had to be counted, of files with many documents, are kept in settings.kept_counts, where the
+  /// next start finds them.
+  struct CountsNotes {
+    std::vector<std::string> lines, warnings;
+  };
+  CountsNotes keep_counts() const;
 
   /// Share of the rows of a file's windows that hold a token.
   double filled(std::size_t file) const;
@@ -88,6 +98,7 @@ class TokenData {
   std::vector<std::int64_t> windows_;      // per file
   std::vector<DocumentEnds> ends_;         // per file, of streams with data.documents = mask
   std::vector<DocumentPacking> packings_;  // per file, with data.packing = documents
+  std::vector<std::string> warnings_;      // of kept counts that are of no use
   DataPosition position_;
   std::vector<std::uint64_t> keys_;  // of the files' orders
   Mixture mixture_;

@@ -5,9 +5,13 @@
 #include <omp.h>
 
 #include <exception>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "launch/config/values.h"
+#include "launch/data/window_counts.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 namespace {
@@ -82,12 +86,19 @@ void TokenOutput::end_document() {
 
 std::string TokenOutput::finish(const TokenizerIdentity& identity) {
   encode_batch();
+  const std::filesystem::path counts = prefix_ + ".windows";
+  std::error_code ignored;
+  std::filesystem::remove(counts, ignored);  // of what lay there
   writer_.finish();
   describe_tokens({.tokenizer = identity,
                    .end_of_document = tokenizer_.end_of_document(),
                    .documents = writer_.documents(),
                    .tokens = writer_.tokens()},
                   prefix_);
+  if (writer_.documents() >= least_kept_documents) {
+    const TokenFile file = TokenFile::open(prefix_ + ".bin", 2);
+    write_window_counts(counts, file, count_windows(file, usual_contexts()));
+  }
   const std::int64_t tokens = writer_.tokens();
   std::string line = fmt::format(
       "{}.bin: {} document{}, {} tokens of {} bytes ({:.3f} tokens a byte); unknown {}, bytes for "

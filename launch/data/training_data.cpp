@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <filesystem>
 #include <utility>
 
 #include "launch/config/option_table.h"
@@ -26,7 +27,8 @@ TokenData::Settings settings_of(const Config& config) {
   return {.context = config.model.context,
           .vocab = config.model.vocab,
           .seed = config.train.seed,
-          .samples = config.train.steps * config.train.global_batch};
+          .samples = config.train.steps * config.train.global_batch,
+          .kept_counts = std::filesystem::path(config.run.dir) / "windows"};
 }
 
 /// The settings that the order of samples follows from, beside the files' content.
@@ -89,6 +91,7 @@ TrainingData::TrainingData(const Config& config, Communicator& world)
   on_first_rank(world, [&] {
     agree_on_tokenizer();  // first: it knows why ids are too large
     look_at_all();
+    counts_notes_ = train_.keep_counts();
   });
 }
 
@@ -252,11 +255,12 @@ std::vector<std::string> TrainingData::table() const {
         static_cast<double>(drawn[i]) / static_cast<double>(data.windows(i)), tokenizer_names_[i]));
     if (packed) lines.back() += fmt::format("  {:.1f}%", 100.0 * data.filled(i));
   }
+  lines.insert(lines.end(), counts_notes_.lines.begin(), counts_notes_.lines.end());
   return lines;
 }
 
 std::vector<std::string> TrainingData::warnings() const {
-  std::vector<std::string> lines;
+  std::vector<std::string> lines = counts_notes_.warnings;
   for (const TokenFile& file : train_.files())
     if (file.index() != nullptr && file.documents() == 0)
       lines.push_back(file.index()->path().string() +

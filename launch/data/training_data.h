@@ -63,6 +63,7 @@ class TrainingData {
   // On rank 0:
   std::vector<DataState::File> identities_;  // as train_.files(), without positions
   std::vector<DataState::File> unused_;
+  TokenData::CountsNotes counts_notes_;
   std::optional<TokenizerIdentity> tokenizer_;
   std::vector<std::string> tokenizer_names_;  // of the training files; "-" where it is not known
   std::int32_t largest_id_ = -1;              // of those that were looked at

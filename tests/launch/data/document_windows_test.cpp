@@ -148,7 +148,7 @@ TEST_F(DocumentWindows, EveryPredictionIsInOneWindowOfAPass) {
   // More than two blocks of documents, some longer than a window.
   std::vector<std::int64_t> lengths;
   std::int64_t rows = 0, tokens = 0;
-  for (std::int64_t i = 0; i < 2 * DocumentPacking::block_documents + 100; ++i) {
+  for (std::int64_t i = 0; i < 2 * packing_block_documents + 100; ++i) {
     lengths.push_back(i % 97 == 0 ? 40 : i * i % 11);
     rows += std::max<std::int64_t>(lengths.back() - 1, 0);
     tokens += lengths.back();
