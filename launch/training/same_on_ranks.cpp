@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include "launch/data/data_state.h"
+#include "launch/data/file_identity.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/agreement.h"
 #include "parallel/communication/mpi/environment.h"
