@@ -36,8 +36,8 @@ struct AttentionShape {
 /// On CUDA, bf16 with a head_dim that is a multiple of 8 up to 128 and more than one query runs on
 /// cuDNN, which blocks at the first call of a shape, or where there are documents, or the shape is
 /// unprepared, on kernels of our own for tensor cores, which leave out tiles of keys that no query
-/// of a tile sees; all else on kernels in f32 arithmetic, which leave them out too. The CPU takes document by document, each as
-/// a sequence of its own. Rows without a document get zeros.
+/// of a tile sees; all else on kernels in f32 arithmetic, which leave them out too. The CPU takes
+/// document by document, each as a sequence of its own. Rows without a document get zeros.
 /// Throws InvalidArgument on a shape, dtype or device mismatch; on the CPU where document_starts do
 /// not ascend from the first row of a document to the next; DeviceError where cuDNN refuses.
 /// Source: Dao 2023, arXiv:2307.08691.

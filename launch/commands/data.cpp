@@ -130,9 +130,11 @@ int run_windows(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = data_windows_command().parse(args);
   std::vector<std::int64_t> contexts(usual_contexts().begin(), usual_contexts().end());
   for (const std::string& text : line.values("context")) {
+    constexpr std::int64_t most = 1 << 24;  // as of model.context
     const auto context = parse_count(text);
-    if (!context || *context < 1)
-      throw InvalidArgument(fmt::format("--context {}: must be a whole number, at least 1", text));
+    if (!context || *context < 1 || *context > most)
+      throw InvalidArgument(
+          fmt::format("--context {}: must be a whole number in [1, {}]", text, most));
     if (std::find(contexts.begin(), contexts.end(), *context) == contexts.end())
       contexts.push_back(*context);
   }

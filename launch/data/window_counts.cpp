@@ -216,10 +216,11 @@ FoundWindowCounts find_window_counts(const TokenFile& file, std::int64_t context
         return found;
       }
     } catch (const InputFileError& error) {
-      found.warning = std::string(error.what()) + "; its windows are counted anew";
+      found.warning = error.what();
     }
   }
   found.counts = std::move(count_windows(file, {&context, 1}).front());
+  if (!found.warning.empty()) found.warning += "; the windows are counted anew";
   return found;
 }
 

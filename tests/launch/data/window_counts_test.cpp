@@ -109,6 +109,7 @@ TEST_F(WindowCountsTest, ThoseOfOtherTokensAreNotUsedButCountedAnewWithAWarning)
   found = find_window_counts(after, 16, {});
   EXPECT_TRUE(found.from.empty());
   EXPECT_NE(found.warning.find("was made of other tokens"), std::string::npos) << found.warning;
+  EXPECT_NE(found.warning.find("counted anew"), std::string::npos) << found.warning;
   EXPECT_EQ(found.counts, count_windows(after, contexts)[0]);
 }
 
@@ -121,6 +122,12 @@ TEST_F(WindowCountsTest, AreKeptWhereTheNextStartFindsThem) {
   const FoundWindowCounts second = find_window_counts(file, 64, directory);
   EXPECT_EQ(second.from, kept);
   EXPECT_EQ(second.counts, first.counts);
+  // They serve where those beside the tokens do not, and nothing is said to be counted.
+  write_bytes(window_counts_path(file.path()), "damaged");
+  const FoundWindowCounts third = find_window_counts(file, 64, directory);
+  EXPECT_EQ(third.from, kept);
+  EXPECT_NE(third.warning.find("damaged"), std::string::npos) << third.warning;
+  EXPECT_EQ(third.warning.find("counted anew"), std::string::npos) << third.warning;
   // Another context has counts of its own.
   EXPECT_TRUE(find_window_counts(file, 16, directory).from.empty());
 }
