@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "kernels/attention/attention.h"
@@ -17,6 +18,7 @@
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/arena.h"
 #include "runtime/context.h"
+#include "runtime/copy.h"
 #include "runtime/dtype.h"
 #include "runtime/tensor.h"
 
@@ -208,24 +210,53 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
   o_.forward(rows, y, context);
 }
 
-void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
+void AttentionLayer::decode(const Tensor& x, std::span<const KeyValueRows> sequences, Tensor y,
                             ExecutionContext& context) const {
+  if (sequences.empty()) return;
   Arena& arena = context.arena;
   const std::int64_t rows = x.dim(0);
-  const std::int64_t end = cache.length + rows;
 
   Arena::Scope scope(arena);
   const Tensor q = arena.allocate({rows, settings_.hidden}, x.dtype());
   const Tensor out = arena.allocate({rows, settings_.hidden}, x.dtype());
-  const DType wide = accumulation_dtype(x.dtype());
-  const Tensor log_sum_exp = arena.allocate({1, settings_.heads, rows}, wide);
-  const Tensor k = cache.keys.rows(cache.length, end).view({rows, kv_width()});
-  const Tensor v = cache.values.rows(cache.length, end).view({rows, kv_width()});
+  // Those of one sequence are formed where they are kept.
+  const bool in_place = sequences.size() == 1 && rows > 1;
+  const auto place_of = [&](const Tensor& kept) {
+    if (!in_place) return arena.allocate({rows, kv_width()}, x.dtype());
+    const std::int64_t first = sequences.front().length;
+    return kept.rows(first, first + rows).view({rows, kv_width()});
+  };
+  const Tensor k = place_of(sequences.front().keys), v = place_of(sequences.front().values);
   q_.forward(x, q, context);
   k_.forward(x, k, context);
   v_.forward(x, v, context);
+  std::int64_t first = 0;
+  for (const KeyValueRows& sequence : sequences) {
+    const std::int64_t end = first + sequence.rows;
+    attend_cached(sequence, q.rows(first, end), k.rows(first, end), v.rows(first, end),
+                  out.rows(first, end), context);
+    first = end;
+  }
+  o_.forward(out, y, context);
+}
+
+void AttentionLayer::attend_cached(const KeyValueRows& cache, const Tensor& q, const Tensor& k,
+                                   const Tensor& v, const Tensor& out,
+                                   ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const std::int64_t rows = cache.rows, end = cache.length + rows;
+  if (rows == 1 && cache.position.defined()) return attend_row(cache, q, k, v, out, context);
+  const Arena::Scope scope(arena);
+  const Tensor log_sum_exp =
+      arena.allocate({1, settings_.heads, rows}, accumulation_dtype(q.dtype()));
   rotate({.sequence_length = rows, .first_position = cache.length, .theta = settings_.rope_theta},
          q, k, context);
+  const auto keep = [&](const Tensor& added, const Tensor& kept) {
+    const Tensor to = kept.rows(cache.length, end);
+    if (added.raw() != to.raw()) copy(by_head(added), to, context.stream);
+  };
+  keep(k, cache.keys);
+  keep(v, cache.values);
   const AttentionShape shape{.batch = 1,
                              .query_length = rows,
                              .key_length = end,
@@ -235,20 +266,11 @@ void AttentionLayer::decode(const Tensor& x, const KeyValueRows& cache, Tensor y
                              .unprepared = true};
   attention_forward(shape, by_head(q), cache.keys.rows(0, end), cache.values.rows(0, end),
                     by_head(out), log_sum_exp, arena, context.stream);
-  o_.forward(out, y, context);
 }
 
-void AttentionLayer::step(const Tensor& x, const RmsNorm& norm, const KeyValueRows& cache, Tensor y,
-                          ExecutionContext& context) const {
-  Arena& arena = context.arena;
-  const Arena::Scope scope(arena);
-  const Tensor q = arena.allocate({1, settings_.hidden}, x.dtype());
-  const Tensor k = arena.allocate({1, kv_width()}, x.dtype());
-  const Tensor v = arena.allocate({1, kv_width()}, x.dtype());
-  const Tensor out = arena.allocate({1, settings_.hidden}, x.dtype());
-  const std::array<RowProduct, 3> projections = {
-      {{q_.weight(), q}, {k_.weight(), k}, {v_.weight(), v}}};
-  row_products(norm.of_row(x), projections, arena, context.stream);
+void AttentionLayer::attend_row(const KeyValueRows& cache, const Tensor& q, const Tensor& k,
+                                const Tensor& v, const Tensor& out,
+                                ExecutionContext& context) const {
   const bool normed = settings_.qk_norm;
   attention_step({.heads = settings_.heads,
                   .kv_heads = settings_.kv_heads,
@@ -264,7 +286,21 @@ void AttentionLayer::step(const Tensor& x, const RmsNorm& norm, const KeyValueRo
                   .values = cache.values,
                   .position = cache.position,
                   .tickets = cache.tickets},
-                 out, arena, context.stream);
+                 out, context.arena, context.stream);
+}
+
+void AttentionLayer::step(const Tensor& x, const RmsNorm& norm, const KeyValueRows& cache, Tensor y,
+                          ExecutionContext& context) const {
+  Arena& arena = context.arena;
+  const Arena::Scope scope(arena);
+  const Tensor q = arena.allocate({1, settings_.hidden}, x.dtype());
+  const Tensor k = arena.allocate({1, kv_width()}, x.dtype());
+  const Tensor v = arena.allocate({1, kv_width()}, x.dtype());
+  const Tensor out = arena.allocate({1, settings_.hidden}, x.dtype());
+  const std::array<RowProduct, 3> projections = {
+      {{q_.weight(), q}, {k_.weight(), k}, {v_.weight(), v}}};
+  row_products(norm.of_row(x), projections, arena, context.stream);
+  attend_row(cache, q, k, v, out, context);
   const RowProduct sum{o_.weight(), y, x};
   row_products({.x = out}, {&sum, 1}, arena, context.stream);
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "kernels/attention/attention.h"
@@ -25,11 +26,12 @@ struct AttentionSettings {
   Initializer initializer;
 };
 
-/// Keys and values of one layer for the positions seen so far.
+/// Keys and values of one layer for the positions of a sequence seen so far.
 struct KeyValueRows {
   Tensor keys, values;      // [capacity, kv_heads, head_dim]
   std::int64_t length = 0;  // positions filled
-  // For steps: `length` once more, where the device reads it, and [heads] zeros.
+  std::int64_t rows = 1;    // that follow in this pass
+  // For single rows: `length` once more, where the device reads it, and [heads] zeros.
   Tensor position = {}, tickets = {};  // [1], [heads] i32
 };
 
@@ -61,11 +63,13 @@ class AttentionLayer {
   void forward_shared(const Tensor& x, const SharedRows& shared, Tensor y,
                       ExecutionContext& context) const;
 
-  /// Attention of the rows of one sequence that follow on cache.length earlier ones; their keys and
-  /// values are written behind those. cache.length stays: the caller moves it on.
+  /// Attention of rows of several sequences, those of one behind those of the other, which follow
+  /// on the earlier ones in the sequences' caches; their keys and values are written behind those.
+  /// The caches' lengths stay: the caller moves them on. A single row whose cache has a position is
+  /// the work of attention_step, as in step(). No sequences are normal.
   ///
-  /// x, y [rows, hidden]; rows + cache.length <= capacity
-  void decode(const Tensor& x, const KeyValueRows& cache, Tensor y,
+  /// x, y [rows of all sequences, hidden]; rows + length <= capacity of each
+  void decode(const Tensor& x, std::span<const KeyValueRows> sequences, Tensor y,
               ExecutionContext& context) const;
 
   /// The same for one row, with what surrounds it in a block: y = x + attention(norm(x)). Submits the
@@ -77,6 +81,13 @@ class AttentionLayer {
 
  private:
   std::int64_t head_dim() const { return settings_.hidden / settings_.heads; }
+  /// Of the rows of one sequence, from their projections on: q and k are rotated in place, k and v
+  /// lie in the cache afterwards. q, out [rows, hidden]; k, v [rows, kv_width()]
+  void attend_cached(const KeyValueRows& cache, const Tensor& q, const Tensor& k, const Tensor& v,
+                     const Tensor& out, ExecutionContext& context) const;
+  /// The same of one row whose cache has a position.
+  void attend_row(const KeyValueRows& cache, const Tensor& q, const Tensor& k, const Tensor& v,
+                  const Tensor& out, ExecutionContext& context) const;
   void rotate(const RotaryPositions& positions, const Tensor& q, const Tensor& k,
               ExecutionContext& context) const;
   std::int64_t kv_width() const { return settings_.kv_heads * head_dim(); }

@@ -3,6 +3,8 @@
 
 #include <cassert>
 #include <cstdint>
+#include <iterator>
+#include <span>
 #include <string>
 
 #include "kernels/backend.h"
@@ -74,16 +76,19 @@ ResidualStream TransformerBlock::forward_shared(const ResidualStream& in, const 
       feed(alone, saved, context), context);
 }
 
-ResidualStream TransformerBlock::decode(const ResidualStream& in, const KeyValueRows& cache,
+ResidualStream TransformerBlock::decode(const ResidualStream& in,
+                                        std::span<const KeyValueRows> sequences,
                                         const Workspace& workspace, Saved& saved,
                                         ExecutionContext& context) const {
   const std::int64_t rows = workspace.normed.dim(0);
-  const BatchLayout layout{.sequences = 1,
-                           .length = rows,
-                           .global = {.tokens = rows, .sequences = 1, .micro_batches = 1}};
+  const bool single = rows == std::ssize(sequences);
+  const BatchLayout layout{
+      .sequences = single ? rows : 1,
+      .length = single ? 1 : rows,
+      .global = {.tokens = rows, .sequences = single ? rows : 1, .micro_batches = 1}};
   return run(
       in, workspace, saved,
-      [&](const Tensor& x, const Tensor& y) { attention_.decode(x, cache, y, context); },
+      [&](const Tensor& x, const Tensor& y) { attention_.decode(x, sequences, y, context); },
       feed(layout, saved, context), context);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "layers/attention_layer.h"
@@ -64,12 +65,13 @@ class TransformerBlock {
                                 const Workspace& workspace, Saved& saved,
                                 ExecutionContext& context) const;
 
-  /// Forward of the rows that follow those of `cache`, see AttentionLayer::decode. Collective where
-  /// the feed-forward is.
-  ResidualStream decode(const ResidualStream& in, const KeyValueRows& cache,
+  /// Forward of the rows that follow those of each sequence, see AttentionLayer::decode. To the
+  /// feed-forward single rows are sequences of one row each, all else is one. Collective where the
+  /// feed-forward is.
+  ResidualStream decode(const ResidualStream& in, std::span<const KeyValueRows> sequences,
                         const Workspace& workspace, Saved& saved, ExecutionContext& context) const;
-  /// The same for one row, see AttentionLayer::step and FeedForward::step: x becomes the block's
-  /// output. `saved` is scratch.
+  /// The same for one row of one sequence, see AttentionLayer::step and FeedForward::step: x
+  /// becomes the block's output. `saved` is scratch.
   ///
   /// x, middle [1, hidden]; middle is overwritten
   void step(Tensor x, const Tensor& middle, const KeyValueRows& cache, Saved& saved,

@@ -32,4 +32,11 @@ DecodingCache::DecodingCache(const ModelConfig& config, std::int64_t capacity, D
   }
 }
 
+std::size_t DecodingCache::bytes(const ModelConfig& config, std::int64_t capacity, DType dtype) {
+  return 2 *
+         static_cast<std::size_t>(config.layers * capacity * config.key_value_heads() *
+                                  config.head_dim()) *
+         size_of(dtype);
+}
+
 }  // namespace polymoe

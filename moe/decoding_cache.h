@@ -22,6 +22,8 @@ class DecodingCache {
  public:
   DecodingCache(const ModelConfig& config, std::int64_t capacity, DType dtype, Device device,
                 StepSubmission submission = StepSubmission::recorded);
+  /// Of the keys and values of one sequence of `capacity` tokens.
+  static std::size_t bytes(const ModelConfig& config, std::int64_t capacity, DType dtype);
   std::int64_t length() const { return length_; }
   std::int64_t capacity() const { return capacity_; }
   /// Goes back to no positions; what was recorded stays.

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "layers/batch.h"
@@ -58,6 +59,12 @@ struct SharedTokenBatch {
   Tensor tokens;      // [rows] i32
   Tensor predicting;  // [predictions] i32: the row that a token follows
   Tensor targets;     // [predictions] i32: that token
+};
+
+/// A sequence, and how many tokens of a pass go on with it.
+struct Continuation {
+  DecodingCache* cache;
+  std::int64_t tokens = 1;
 };
 
 /// Decoder language model, dense or mixture-of-experts, on this rank of a mesh.
@@ -114,6 +121,18 @@ class LanguageModel {
   /// tokens, each is submitted kernel by kernel.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 
+  /// The same of several sequences in one pass, [sequences.size(), vocab]: `tokens` has those of
+  /// one behind those of the other, and the weights are read once for all of them. Kernel by kernel
+  /// on a GPU, but a single sequence is handed to the above. None is normal: the rank joins what is
+  /// collective.
+  ///
+  /// A sequence's logits are those that it has alone to rounding: a single row takes other kernels,
+  /// and libraries multiply another number of rows in another order (f64 on the CPU has the same
+  /// bits beside any others). With moe.capacity_factor > 0, by which tokens are dropped by
+  /// sequence, several sequences have one token each: throws InvalidArgument otherwise.
+  Tensor next_token_logits(const Tensor& tokens, std::span<const Continuation> sequences,
+                           ExecutionContext& context);
+
  private:
   struct NumberedMoeLayer {
     std::int64_t number;  // of the block
@@ -125,6 +144,11 @@ class LanguageModel {
   using RunBlock = std::function<ResidualStream(std::size_t l, const ResidualStream& before,
                                                 TransformerBlock::Saved& saved)>;
 
+  /// next_token_logits through the kernels that take any number of rows.
+  Tensor continue_sequences(const Tensor& tokens, std::span<const Continuation> sequences,
+                            ExecutionContext& context);
+  /// Throws InvalidArgument unless the model can go on with the sequence.
+  void check(const Continuation& sequence) const;
   /// next_token_logits of one token, [1, vocab].
   Tensor step(const Tensor& token, DecodingCache& cache, ExecutionContext& context);
   Tensor submit_step(const DecodingCache& cache, ExecutionContext& context);

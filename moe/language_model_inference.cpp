@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/embedding/embedding.h"
@@ -142,13 +143,10 @@ Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,
   return losses;
 }
 
-Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cache,
-                                        ExecutionContext& context) {
-  const std::int64_t rows = tokens.defined() && tokens.shape().rank() == 1 ? tokens.dim(0) : 0;
-  check_tensors("next token logits", parameters_.device(),
-                {{"tokens", tokens, {rows}, DType::i32}});
-  if (rows < 1 || rows > cache.capacity() - cache.length()) {
-    throw InvalidArgument("next token logits: " + std::to_string(rows) +
+void LanguageModel::check(const Continuation& sequence) const {
+  const DecodingCache& cache = *sequence.cache;
+  if (sequence.tokens < 1 || sequence.tokens > cache.capacity() - cache.length()) {
+    throw InvalidArgument("next token logits: " + std::to_string(sequence.tokens) +
                           " tokens, but there must be at least 1 and at most " +
                           std::to_string(cache.capacity() - cache.length()) +
                           ", what the cache has room for");
@@ -158,29 +156,91 @@ Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cac
                           std::to_string(cache.layers_.size()) + " layers, the model " +
                           std::to_string(blocks_.size()));
   }
-  Timeline::Scope phase(context.timeline, Phase::forward);
-  if (rows == 1) return step(tokens, cache, context).view({config_.vocab});
+}
+
+Tensor LanguageModel::next_token_logits(const Tensor& tokens, DecodingCache& cache,
+                                        ExecutionContext& context) {
+  const std::int64_t rows = tokens.defined() && tokens.shape().rank() == 1 ? tokens.dim(0) : 0;
+  const Continuation sequence{.cache = &cache, .tokens = rows};
+  return next_token_logits(tokens, {&sequence, 1}, context).view({config_.vocab});
+}
+
+Tensor LanguageModel::next_token_logits(const Tensor& tokens,
+                                        std::span<const Continuation> sequences,
+                                        ExecutionContext& context) {
+  std::int64_t rows = 0, most = 0;
+  for (const Continuation& sequence : sequences) {
+    check(sequence);
+    rows += sequence.tokens;
+    most = std::max(most, sequence.tokens);
+  }
+  check_tensors("next token logits", parameters_.device(),
+                {{"tokens", tokens, {rows}, DType::i32}});
+  if (config_.moe.experts > 0 && config_.moe.capacity_factor > 0.0 && most > 1 &&
+      sequences.size() > 1) {
+    throw InvalidArgument("next token logits: " + std::to_string(sequences.size()) +
+                          " sequences, one with " + std::to_string(most) +
+                          " tokens: with moe.capacity_factor several have one each");
+  }
+  const Timeline::Scope phase(context.timeline, Phase::forward);
+  if (rows == 1) return step(tokens, *sequences.front().cache, context);
+  return continue_sequences(tokens, sequences, context);
+}
+
+Tensor LanguageModel::continue_sequences(const Tensor& tokens,
+                                         std::span<const Continuation> sequences,
+                                         ExecutionContext& context) {
   Arena& arena = context.arena;
   const DType dtype = parameters_.dtype();
-  const Tensor logits = arena.allocate({1, config_.vocab}, accumulation_dtype(dtype));
+  const auto count = static_cast<std::int64_t>(sequences.size());
+  const std::int64_t rows = tokens.dim(0);
+  const Tensor logits = arena.allocate({count, config_.vocab}, accumulation_dtype(dtype));
 
-  Arena::Scope scope(arena);
+  const Arena::Scope scope(arena);
+  std::vector<std::int32_t> lengths, last;  // of each sequence: positions filled, its last row
+  std::int32_t row = 0;
+  for (const Continuation& sequence : sequences) {
+    lengths.push_back(static_cast<std::int32_t>(sequence.cache->length_));
+    row += static_cast<std::int32_t>(sequence.tokens);
+    last.push_back(row - 1);
+  }
+  const auto moved = [&](const std::vector<std::int32_t>& values) {
+    const Tensor tensor = arena.allocate({count}, DType::i32);
+    set_values(std::span(values), tensor, context.stream);
+    return tensor;
+  };
+  const Tensor positions = moved(lengths), last_rows = moved(last);
   const ForwardMemory memory({rows, config_.hidden}, dtype, arena);
+  std::vector<KeyValueRows> earlier;
   const ResidualStream stream = run_blocks(
       tokens, memory,
       [&](std::size_t l, const ResidualStream& before, TransformerBlock::Saved& saved) {
-        const KeyValueRows earlier{.keys = *cache.layers_[l].keys,
-                                   .values = *cache.layers_[l].values,
-                                   .length = cache.length_,
-                                   .position = {},
-                                   .tickets = {}};
+        earlier.clear();
+        for (std::int64_t s = 0; s < count; ++s) {
+          const Continuation& sequence = sequences[static_cast<std::size_t>(s)];
+          const DecodingCache& cache = *sequence.cache;
+          earlier.push_back({.keys = *cache.layers_[l].keys,
+                             .values = *cache.layers_[l].values,
+                             .length = cache.length_,
+                             .rows = sequence.tokens,
+                             .position = positions.rows(s, s + 1),
+                             .tickets = *cache.tickets_});
+        }
         return blocks_[l].decode(before, earlier, memory.workspace, saved, context);
       },
       context);
-  cache.length_ += rows;
-  output_->logits({stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)}, logits,
-                  context);
-  return logits.view({config_.vocab});
+  for (const Continuation& sequence : sequences) sequence.cache->length_ += sequence.tokens;
+  if (count == 0) return logits;
+  // Only what a token follows reaches the projection to the vocabulary.
+  ResidualStream end{stream.x.rows(rows - 1, rows), stream.branch.rows(rows - 1, rows)};
+  if (count > 1) {
+    end = {arena.allocate({count, config_.hidden}, dtype),
+           arena.allocate({count, config_.hidden}, dtype)};
+    embedding_forward(last_rows, stream.x, end.x, context.stream);
+    embedding_forward(last_rows, stream.branch, end.branch, context.stream);
+  }
+  output_->logits(end, logits, context);
+  return logits;
 }
 
 bool LanguageModel::step_is_recordable() const {

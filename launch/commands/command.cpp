@@ -124,6 +124,14 @@ CommandOption device_option() {
           .help = "auto, cpu or cuda; default auto: a GPU where there is one"};
 }
 
+CommandOption batch_option() {
+  return {.name = "batch",
+          .value = "N",
+          .help =
+              "texts that a rank continues together; default: 32, or fewer where their keys and "
+              "values would take more than a quarter of the free memory"};
+}
+
 Device inference_device(const CommandLine& line, CommandContext& context) {
   RunConfig run;
   run.device = line.value("device", "auto");

@@ -118,6 +118,10 @@ std::string serve_device(CommandContext& context, Device device, bool share_gpus
 CommandOption device_option();
 Device inference_device(const CommandLine& line, CommandContext& context);
 
+/// --batch of the commands that continue texts, a rank's texts at a time: in [1, most_batch].
+constexpr int most_batch = 4096;
+CommandOption batch_option();
+
 /// --from DIR and --to OUT, by which the arguments DIR OUT may be given as well.
 const std::vector<std::string>& from_and_to();
 CommandOption from_option();

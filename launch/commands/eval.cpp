@@ -71,11 +71,7 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
 std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::vector<Task> tasks,
                            Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
-  const AnsweringModel answering{.model = saved.model(),
-                                 .mesh = saved.mesh(),
-                                 .context = saved.context(),
-                                 .dtype = saved.dtype(),
-                                 .limits = saved.limits()};
+  const AnsweringModel answering = saved.answering();
   // All of them before the first is asked: a bad item of the last is told at once.
   std::vector<PreparedTask> prepared;
   for (Task& task : tasks)
@@ -108,6 +104,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const int threads = whole_number("threads", 0, 0, 65536);
   int token_bytes = whole_number("token-bytes", 0, 2, 4);
   token_bytes = whole_number("data.token_bytes", token_bytes, 2, 4);
+  const int batch = whole_number("batch", 0, 1, most_batch);
   const int max_windows = whole_number("max-windows", 0, 1, std::numeric_limits<int>::max());
 
   const int end_of_text = whole_number("data.end_of_text", -1, 0, std::numeric_limits<int>::max());
@@ -119,6 +116,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     throw InvalidArgument("--tokens, --tasks: one of them must be given");
   if (line.has("items") && !line.has("tasks"))
     throw InvalidArgument("--items: needs --tasks, whose items it writes");
+  if (line.has("batch") && !line.has("tasks"))
+    throw InvalidArgument("--batch: needs --tasks, whose answers it generates");
   if (line.has("max-windows") && !line.has("tokens"))
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
   const std::vector<std::string> files = line.values("tasks");
@@ -129,7 +128,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                                  context.rank == 0 ? progress_on_stderr() : ProgressOutput{},
                                  "loading " + line.value("checkpoint"));
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = threads, .device = device});
+                   {.threads = threads, .device = device, .batch = batch});
   loading.reset();
   if (context.rank == 0) std::cout << "checkpoint  " << saved.checkpoint().string() << std::endl;
   Json report = Json::object();
@@ -188,6 +187,7 @@ const Command& eval_command() {
            {.name = "items",
             .value = "OUT",
             .help = "writes what the model said to each item of the tasks, one JSON object a line"},
+           batch_option(),
            {.name = "token-bytes",
             .value = "N",
             .help =

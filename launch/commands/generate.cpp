@@ -10,13 +10,15 @@
 #include "launch/commands/command.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/data/text_inputs.h"
 #include "launch/data/tokenizer.h"
 #include "launch/inference/generation.h"
+#include "launch/inference/prompt_file.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
-#include "runtime/files/file.h"
+#include "runtime/files/compressed_text.h"
 #include "runtime/files/json.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"
@@ -28,6 +30,7 @@ namespace {
 struct Settings {
   GenerationRequest request = {};  // tokens: 0 = as many as fit, up to 128
   int samples = 1;
+  std::int64_t batch = 0;  // 0 = as memory has room for
   int threads = 0;
 };
 
@@ -76,10 +79,19 @@ Settings read_settings(const CommandLine& line) {
                   [](const std::string& stop) { return stop.empty(); }))
     numbers.violations.emplace_back("--stop: must not be empty");
   if (settings.samples < 1) numbers.violations.emplace_back("--samples 0: must be at least 1");
-  const int given = line.has("prompt") + line.has("prompt-file") + line.has("interactive");
+  if (line.has("batch")) {
+    const auto batch = parse_count(line.value("batch"));
+    if (!batch || *batch < 1 || *batch > most_batch)
+      numbers.violations.push_back(fmt::format("--batch {}: must be a whole number in [1, {}]",
+                                               line.value("batch"), most_batch));
+    settings.batch = batch.value_or(1);
+  }
+  const int given =
+      line.has("prompt") + line.has("prompt-file") + line.has("prompts") + line.has("interactive");
   if (given != 1)
     numbers.violations.emplace_back(
-        "--prompt TEXT, --prompt-file FILE or --interactive: one of them must be given");
+        "--prompt TEXT, --prompt-file FILE, --prompts FILE or --interactive: one of them must be "
+        "given");
   refuse_violations("generate", numbers.violations);
   return settings;
 }
@@ -88,7 +100,7 @@ Settings read_settings(const CommandLine& line) {
 std::string read_text(const std::string& path, Communicator& world) {
   return on_first_rank(world, [&] {
     constexpr std::int64_t most_bytes = 64 << 20;
-    if (path != "-") return read_file(path, most_bytes);
+    if (path != "-") return read_compressed_file(path, most_bytes);
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
     if (std::cin.bad()) throw InputFileError("standard input", "cannot be read");
     return text;
@@ -111,30 +123,81 @@ std::int64_t new_tokens(const Settings& settings, std::int64_t prompt, std::int6
   return std::min(usual, std::max<std::int64_t>(context - prompt, 1));
 }
 
-/// Where samples go; only rank 0 has an output.
+/// A prompt as it was given, and how messages call it.
+struct GivenPrompt {
+  std::string text;
+  std::string place = {};  // "FILE, line N"; empty: the command line's
+  Json id = {};
+};
+
+/// Where samples go, in the order of the requests whichever is done first; only rank 0 has an
+/// output.
 class SampleOutput {
  public:
-  SampleOutput(bool shows, bool json) : text_(shows && !json), json_(shows && json) {}
+  SampleOutput(const std::vector<GivenPrompt>& prompts, int samples,
+               const std::vector<GenerationRequest>& requests, const ProgressOutput& progress,
+               bool json)
+      : prompts_(prompts),
+        requests_(requests),
+        samples_(static_cast<std::size_t>(samples)),
+        json_(json),
+        answers_(requests.size()) {
+    if (requests.size() > 1 && !progress_on_stdout().terminal)
+      progress_.emplace(
+          progress,
+          CountedWork{.what = "generating", .total = std::ssize(requests), .unit = "texts"});
+    begin();
+  }
 
-  void begin(const GenerationRequest& request, int sample, int samples) {
-    if (!text_) return;
-    if (samples > 1)
-      std::cout << fmt::format("----- sample {} of {}, --seed {}\n", sample, samples,
-                               request.sampling.seed);
-    std::cout << request.prompt << std::flush;
+  void show(std::size_t request, const std::string& text) {
+    if (json_) return;
+    if (request == front_)
+      std::cout << text << std::flush;
+    else
+      answers_[request].text += text;
   }
-  void show(const std::string& text) {
-    if (text_) std::cout << text << std::flush;
-  }
-  void end(const GenerationRequest& request, const Generation& result) {
-    if (text_) {
-      std::cout << std::endl;
-      std::cerr << fmt::format("[{} token{}; stopped at {}]\n", result.tokens,
-                               result.tokens == 1 ? "" : "s", end_text(result));
+  void done(std::size_t request, const Generation& result) {
+    answers_[request].result = result;
+    if (progress_) progress_->advance();
+    while (front_ < answers_.size() && answers_[front_].result) {
+      end();
+      answers_[front_++] = {};
+      begin();
     }
-    if (!json_) return;
+  }
+
+ private:
+  struct Answer {
+    std::string text;  // known, not shown yet
+    std::optional<Generation> result;
+  };
+
+  /// The front's heading, and what is known of its text.
+  void begin() {
+    if (json_ || front_ == answers_.size()) return;
+    std::string heading;
+    if (prompts_.size() > 1)
+      heading = fmt::format("prompt {} of {}", front_ / samples_ + 1, prompts_.size());
+    if (samples_ > 1)
+      heading += fmt::format("{}sample {} of {}, --seed {}", heading.empty() ? "" : ", ",
+                             front_ % samples_ + 1, samples_, requests_[front_].sampling.seed);
+    if (!heading.empty()) std::cout << "----- " << heading << "\n";
+    std::cout << requests_[front_].prompt << answers_[front_].text << std::flush;
+  }
+  void end() {
+    const GenerationRequest& request = requests_[front_];
+    const Generation& result = *answers_[front_].result;
+    if (!json_) {
+      std::cout << std::endl;
+      if (!progress_)
+        std::cerr << fmt::format("[{} token{}; stopped at {}]\n", result.tokens,
+                                 result.tokens == 1 ? "" : "s", end_text(result));
+      return;
+    }
     constexpr std::array ends = {"document", "stop", "tokens"};
     Json row = Json::object();
+    const Json& id = prompts_[front_ / samples_].id;
+    if (!id.is_null()) row.set("id", id);
     row.set("prompt", request.prompt)
         .set("text", result.text)
         .set("prompt_tokens", result.prompt_tokens)
@@ -145,19 +208,62 @@ class SampleOutput {
     std::cout << row.dump() << std::endl;
   }
 
- private:
-  bool text_, json_;
+  const std::vector<GivenPrompt>& prompts_;
+  const std::vector<GenerationRequest>& requests_;
+  const std::size_t samples_;
+  const bool json_;
+  std::vector<Answer> answers_;
+  std::size_t front_ = 0;  // that is shown
+  std::optional<Progress> progress_;
 };
+
+/// The prompts that the command line names; none where they are asked for.
+std::vector<GivenPrompt> read_prompts(const CommandLine& line, Communicator& world) {
+  if (line.has("prompt")) return {{.text = line.value("prompt")}};
+  if (line.has("prompt-file")) return {{.text = read_text(line.value("prompt-file"), world)}};
+  if (!line.has("prompts")) return {};
+  const std::string path = line.value("prompts");
+  const std::string name = path == "-" ? "standard input" : path;
+  std::vector<GivenPrompt> prompts;
+  for (FilePrompt& prompt : parse_prompts(read_text(path, world), name, names_json_lines(path)))
+    prompts.push_back({.text = std::move(prompt.text),
+                       .place = fmt::format("{}, line {}", name, prompt.line),
+                       .id = std::move(prompt.id)});
+  return prompts;
+}
+
+/// Each prompt as often as samples are wanted. Throws where one leaves no room for new tokens,
+/// before any is shown.
+std::vector<GenerationRequest> requests_of(const std::vector<GivenPrompt>& prompts,
+                                           const Settings& settings, const Tokenizer& tokenizer,
+                                           std::int64_t context) {
+  std::vector<GenerationRequest> requests;
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    const GivenPrompt& prompt = prompts[i];
+    GenerationRequest request = settings.request;
+    request.prompt = prompt.text;
+    request.text = i;
+    const std::int64_t tokens = std::ssize(tokenizer.encode_prompt(prompt.text));
+    request.tokens = new_tokens(settings, tokens, context);
+    const std::string fault = room_fault(tokens, context, request);
+    if (!fault.empty() && prompt.place.empty()) throw InvalidArgument("--prompt " + fault);
+    if (!fault.empty()) throw InputFileError(prompt.place, "a prompt " + fault);
+    for (int sample = 0; sample < settings.samples; ++sample, ++request.sampling.seed)
+      requests.push_back(request);
+  }
+  return requests;
+}
 
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = generate_command().parse(args);
-  Settings settings = read_settings(line);
+  const Settings settings = read_settings(line);
+  const std::vector<GivenPrompt> given = read_prompts(line, *context.world);
   const Device device = inference_device(line, context);
   const bool shows = context.rank == 0;
-  std::optional<Elapsed> loading(std::in_place, shows ? progress_on_stderr() : ProgressOutput{},
-                                 "loading " + line.value("checkpoint"));
+  const ProgressOutput progress = shows ? progress_on_stderr() : ProgressOutput{};
+  std::optional<Elapsed> loading(std::in_place, progress, "loading " + line.value("checkpoint"));
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = settings.threads, .device = device});
+                   {.threads = settings.threads, .device = device, .batch = settings.batch});
   const ModelConfig& model = saved.config().model;
   Communicator& world = saved.mesh().world();
   const auto tokenizer =
@@ -169,18 +275,19 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
                              "model was trained with?",
                              line.value("tokenizer"), tokenizer->vocab(), model.vocab));
 
-  SampleOutput output(shows, line.has("json"));
-  const auto answer = [&](const std::string& prompt) {
-    GenerationRequest request = settings.request;
-    request.prompt = prompt;
-    const auto prompt_tokens = static_cast<std::int64_t>(tokenizer->encode_prompt(prompt).size());
-    request.tokens = new_tokens(settings, prompt_tokens, model.context);
-    check_room(prompt_tokens, model.context, request);  // before the prompt is shown
-    for (int sample = 1; sample <= settings.samples; ++sample, ++request.sampling.seed) {
-      output.begin(request, sample, settings.samples);
-      output.end(request, generate(saved, *tokenizer, request,
-                                   [&](const std::string& text) { output.show(text); }));
-    }
+  const auto answer = [&](const std::vector<GivenPrompt>& prompts) {
+    const auto requests = requests_of(prompts, settings, *tokenizer, model.context);
+    std::optional<SampleOutput> output;
+    if (shows) output.emplace(prompts, settings.samples, requests, progress, line.has("json"));
+    generate(saved, *tokenizer, requests,
+             {.show =
+                  [&](std::size_t request, const std::string& text) {
+                    if (output) output->show(request, text);
+                  },
+              .done =
+                  [&](std::size_t request, const Generation& result) {
+                    if (output) output->done(request, result);
+                  }});
   };
   if (line.has("interactive")) {
     const auto ask = [&] {
@@ -188,10 +295,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       return read_line(world);
     };
     if (shows) std::cerr << "a line is continued; an empty one or Ctrl-D ends\n";
-    for (auto prompt = ask(); prompt && !prompt->empty(); prompt = ask()) answer(*prompt);
+    for (auto prompt = ask(); prompt && !prompt->empty(); prompt = ask())
+      answer({{.text = *prompt}});
   } else {
-    answer(line.has("prompt-file") ? read_text(line.value("prompt-file"), world)
-                                   : line.value("prompt"));
+    answer(given);
   }
   saved.shutdown();
   return exit_done;
@@ -204,45 +311,50 @@ const Command& generate_command() {
       .name = "generate",
       .summary = "Continues a text with a trained model",
       .arguments = "",
-      .options = {{.name = "checkpoint",
-                   .value = "DIR",
-                   .help = "a checkpoint, or a run directory: then its newest valid one",
-                   .required = true},
-                  {.name = "prompt",
-                   .value = "TEXT",
-                   .help = "what to continue; empty: a new document"},
-                  {.name = "prompt-file",
-                   .value = "FILE",
-                   .help = "the same from a file; - is standard input"},
-                  {.name = "interactive", .value = "", .help = "asks for prompts, line by line"},
-                  {.name = "samples",
-                   .value = "N",
-                   .help = "continuations, with the seeds that follow one another; default 1"},
-                  {.name = "stop", .value = "TEXT...", .help = "texts at which to end"},
-                  {.name = "beyond-context",
-                   .value = "",
-                   .help = "when the context is full, go on from its last half"},
-                  {.name = "json", .value = "", .help = "an object a line for each sample"},
-                  {.name = "tokens",
-                   .value = "N",
-                   .help = "at most that many new ones; default: 128, or what fits the context"},
-                  {.name = "temperature",
-                   .value = "T",
-                   .help = "below 1 bolder choices become rarer; 0: always the most probable "
-                           "token; default 1"},
-                  {.name = "top-k", .value = "K", .help = "only the K most probable tokens"},
-                  {.name = "top-p",
-                   .value = "P",
-                   .help = "only the fewest tokens that together reach the probability P"},
-                  {.name = "seed", .value = "N", .help = "of the random choices; default 0"},
-                  {.name = "tokenizer",
-                   .value = "MODEL",
-                   .help = "a tokenizer.json, a sentencepiece model, or `bytes`; default: the one "
-                           "that the run remembers"},
-                  device_option(),
-                  {.name = "threads",
-                   .value = "N",
-                   .help = "of each rank; default: the node's cores shared by its ranks"}},
+      .options =
+          {{.name = "checkpoint",
+            .value = "DIR",
+            .help = "a checkpoint, or a run directory: then its newest valid one",
+            .required = true},
+           {.name = "prompt", .value = "TEXT", .help = "what to continue; empty: a new document"},
+           {.name = "prompt-file",
+            .value = "FILE",
+            .help = "the same from a file; - is standard input"},
+           {.name = "prompts",
+            .value = "FILE",
+            .help = "many of them, answered together and in order: of a .jsonl file, also "
+                    ".gz or .zst, the `prompt` of each line, and maybe its `id`; else a line "
+                    "each; - is standard input"},
+           batch_option(),
+           {.name = "interactive", .value = "", .help = "asks for prompts, line by line"},
+           {.name = "samples",
+            .value = "N",
+            .help = "continuations, with the seeds that follow one another; default 1"},
+           {.name = "stop", .value = "TEXT...", .help = "texts at which to end"},
+           {.name = "beyond-context",
+            .value = "",
+            .help = "when the context is full, go on from its last half"},
+           {.name = "json", .value = "", .help = "an object a line for each sample"},
+           {.name = "tokens",
+            .value = "N",
+            .help = "at most that many new ones; default: 128, or what fits the context"},
+           {.name = "temperature",
+            .value = "T",
+            .help = "below 1 bolder choices become rarer; 0: always the most probable "
+                    "token; default 1"},
+           {.name = "top-k", .value = "K", .help = "only the K most probable tokens"},
+           {.name = "top-p",
+            .value = "P",
+            .help = "only the fewest tokens that together reach the probability P"},
+           {.name = "seed", .value = "N", .help = "of the random choices; default 0"},
+           {.name = "tokenizer",
+            .value = "MODEL",
+            .help = "a tokenizer.json, a sentencepiece model, or `bytes`; default: the one "
+                    "that the run remembers"},
+           device_option(),
+           {.name = "threads",
+            .value = "N",
+            .help = "of each rank; default: the node's cores shared by its ranks"}},
       .ranks = true,
       .run = run};
   return command;

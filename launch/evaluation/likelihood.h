@@ -7,22 +7,9 @@
 #include <vector>
 
 #include "launch/evaluation/scoring_pass.h"
-#include "moe/language_model.h"
-#include "parallel/communication/process_mesh.h"
-#include "runtime/context.h"
+#include "launch/inference/answering_model.h"
 
 namespace polymoe {
-
-/// A model that answers questions, on every rank of a mesh.
-struct AnsweringModel {
-  LanguageModel& model;
-  const ProcessMesh& mesh;
-  ExecutionContext& context;
-  DType dtype;        // of its values
-  PassLimits limits;  // of a rank's pass
-  /// Asked before each pass, on every rank with the same answer: leave the rest? Empty = never.
-  std::function<bool()> leave = {};
-};
 
 struct Likelihoods {
   std::vector<double> values;

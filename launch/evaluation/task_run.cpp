@@ -9,8 +9,7 @@
 #include <utility>
 
 #include "kernels/cpu/parallel_for.h"
-#include "launch/inference/sampler.h"
-#include "runtime/copy.h"
+#include "launch/inference/decoding.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -69,42 +68,6 @@ bool cut_at_end(std::string& text, const std::vector<std::string>& ends) {
   if (first == std::string::npos) return false;
   text.resize(first);
   return true;
-}
-
-struct GeneratedAnswer {
-  std::string text = {};
-  std::int64_t tokens = 0;  // that the model was given
-};
-
-/// Every rank runs the model on the same tokens, as its experts need it.
-GeneratedAnswer generate(const AnsweringModel& answering, const Tokenizer& tokenizer,
-                         const TaskItem& item, std::vector<std::int32_t> ids,
-                         DecodingCache& cache) {
-  ExecutionContext& context = answering.context;
-  Sampler sampler({.temperature = 0.0});
-  std::vector<std::int32_t> generated;
-  GeneratedAnswer answer;
-  const std::int64_t most =
-      std::min(item.max_tokens, cache.capacity() - static_cast<std::int64_t>(ids.size()));
-  for (std::int64_t i = 0; i < most; ++i) {
-    const Arena::Scope scope(context.arena);
-    answer.tokens += static_cast<std::int64_t>(ids.size());
-    const Tensor tokens =
-        context.arena.allocate({static_cast<std::int64_t>(ids.size())}, DType::i32);
-    set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
-    const Tensor logits = answering.model.next_token_logits(tokens, cache, context);
-    const std::vector<float> values = host_values<float>(logits, context.stream);
-    auto id = static_cast<std::int32_t>(
-        sampler.draw(std::span(values).first(static_cast<std::size_t>(tokenizer.vocab()))));
-    answering.mesh.world().broadcast(Tensor(&id, {1}, DType::i32, Device::cpu()), 0,
-                                     context.stream);
-    if (id == tokenizer.end_of_document()) break;
-    generated.push_back(id);
-    answer.text = tokenizer.decode(generated);
-    if (cut_at_end(answer.text, item.until)) break;
-    ids.assign(1, id);
-  }
-  return answer;
 }
 
 }  // namespace
@@ -194,27 +157,37 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
                                                    const ProgressOutput& output) const {
   TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
   const Stopwatch watch;
-  Progress progress(output, {.what = task_.name,
-                             .total = static_cast<std::int64_t>(task_.items.size()),
-                             .unit = "items"});
-  // What the longest takes, not the window.
-  std::int64_t capacity = 1;
-  for (std::size_t i = 0; i < blank_.size(); ++i)
-    capacity = std::max(capacity, std::ssize(contexts_[i]) + task_.items[i].max_tokens);
-  capacity = std::min(capacity, window_);
-  // One for all: what a GPU recorded of a step serves every item.
-  DecodingCache cache(answering.model.config(), capacity, answering.dtype,
-                      answering.context.stream.device());
+  Progress progress(output, {.what = task_.name, .total = std::ssize(blank_), .unit = "items"});
+  std::vector<DecodingRequest> requests;
+  std::vector<std::size_t> item_of;  // each request
   for (std::size_t i = 0; i < blank_.size(); ++i) {
-    if (answering.leave && answering.leave()) return std::nullopt;
-    cache.clear();
-    const GeneratedAnswer answer =
-        generate(answering, tokenizer_, task_.items[i], contexts_[i], cache);
-    answers.items[i].generated = answer.text;
-    answers.work.tokens += answer.tokens;
-    progress.advance();
+    const std::int64_t room = window_ - std::ssize(contexts_[i]);
+    if (room < 1) {  // a window of one token
+      progress.advance();
+      continue;
+    }
+    requests.push_back({.prompt = contexts_[i],
+                        .tokens = std::min(task_.items[i].max_tokens, room),
+                        .sampling = {.temperature = 0.0}});
+    item_of.push_back(i);
   }
-  answers.work.computed_tokens = answers.work.tokens;
+  std::vector<std::vector<std::int32_t>> ids(requests.size());
+  const auto take = [&](std::size_t request, std::int32_t id) {
+    const std::size_t item = item_of[request];
+    std::string& text = answers.items[item].generated;
+    bool over = id == tokenizer_.end_of_document();
+    if (!over) {
+      ids[request].push_back(id);
+      text = tokenizer_.decode(ids[request]);
+      over = cut_at_end(text, task_.items[item].until) ||
+             std::ssize(ids[request]) == requests[request].tokens;
+    }
+    if (over) progress.advance();
+    return !over;
+  };
+  const auto work = continue_all(answering, requests, tokenizer_.vocab(), take);
+  if (!work) return std::nullopt;
+  answers.work.tokens = answers.work.computed_tokens = work->tokens;
   answers.work.model_seconds = watch.seconds();
   return answers;
 }

@@ -4,12 +4,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <memory>
-#include <span>
+#include <iterator>
 #include <utility>
 
-#include "moe/decoding_cache.h"
-#include "runtime/copy.h"
+#include "launch/inference/decoding.h"
 #include "runtime/error.h"
 
 namespace polymoe {
@@ -24,17 +22,15 @@ std::size_t beginning_at_end(std::string_view text, std::string_view stop) {
 
 }  // namespace
 
-void check_room(std::int64_t prompt, std::int64_t context, const GenerationRequest& request) {
+std::string room_fault(std::int64_t prompt, std::int64_t context,
+                       const GenerationRequest& request) {
   if (prompt >= context)
-    throw InvalidArgument(
-        fmt::format("--prompt of {} tokens: must be shorter than model.context = "
-                    "{}",
-                    prompt, context));
+    return fmt::format("of {} tokens: must be shorter than model.context = {}", prompt, context);
   if (!request.beyond_context && prompt + request.tokens > context)
-    throw InvalidArgument(fmt::format(
-        "--prompt of {} tokens and --tokens {}: together at most model.context = {}, or "
-        "--beyond-context",
-        prompt, request.tokens, context));
+    return fmt::format(
+        "of {} tokens and --tokens {}: together at most model.context = {}, or --beyond-context",
+        prompt, request.tokens, context);
+  return {};
 }
 
 std::string end_text(const Generation& generation) {
@@ -73,66 +69,76 @@ std::string StopFilter::add(std::string_view text) {
 
 std::string StopFilter::finish() { return std::exchange(held_, {}); }
 
-Generation generate(SavedModel& saved, const Tokenizer& tokenizer, const GenerationRequest& request,
-                    const std::function<void(const std::string&)>& show) {
-  const ModelConfig& model = saved.config().model;
-  ExecutionContext& context = saved.context();
-  Communicator& world = saved.mesh().world();
-  std::vector<std::int32_t> ids = tokenizer.encode_prompt(request.prompt);
-  std::vector<std::int32_t> seen = ids;
-  Generation result{.prompt_tokens = static_cast<std::int64_t>(ids.size())};
-  check_room(result.prompt_tokens, model.context, request);
-  const auto new_cache = [&] {
-    return std::make_unique<DecodingCache>(model, model.context, saved.dtype(),
-                                           context.stream.device());
-  };
-  auto cache = new_cache();
-  Sampler sampler(request.sampling);
-  TextStream text(tokenizer);
-  StopFilter stops(request.stops);
-  const auto add = [&](const std::string& part) {
-    const std::string allowed = stops.add(part);
-    result.text += allowed;
-    if (!allowed.empty()) show(allowed);
-  };
-  while (result.tokens < request.tokens && stops.stopped().empty()) {
-    const Arena::Scope scope(context.arena);
-    if (cache->length() + static_cast<std::int64_t>(ids.size()) > model.context) {
-      // Positions cannot be moved in the cache: the last half is read anew.
-      const auto half = std::max<std::int64_t>(model.context / 2, 1);
-      ids.assign(seen.end() - half, seen.end());
-      cache = new_cache();
-    }
-    const Tensor tokens =
-        context.arena.allocate({static_cast<std::int64_t>(ids.size())}, DType::i32);
-    set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
-    const Tensor logits = saved.model().next_token_logits(tokens, *cache, context);
-    const std::vector<float> values = host_values<float>(logits, context.stream);
-    // A vocabulary that was padded has ids that stand for nothing.
-    const auto choices = std::span(values).first(static_cast<std::size_t>(tokenizer.vocab()));
-    std::int32_t id = 0;
-    if (world.rank() == 0) id = static_cast<std::int32_t>(sampler.draw(choices));
-    world.broadcast(Tensor(&id, {1}, DType::i32, Device::cpu()), 0, context.stream);
-    ++result.tokens;
-    if (id == tokenizer.end_of_document()) {
-      result.end = GenerationEnd::document;
-      break;
-    }
-    add(text.add(id));
-    ids.assign(1, id);
-    seen.push_back(id);
+namespace {
+
+/// A text that grows by tokens.
+class GrowingText {
+ public:
+  GrowingText(const Tokenizer& tokenizer, const GenerationRequest& request, std::int64_t prompt)
+      : tokenizer_(tokenizer),
+        text_(tokenizer),
+        stops_(request.stops),
+        tokens_left_(request.tokens),
+        result_{.prompt_tokens = prompt} {}
+
+  /// The text that is known by one more token. Nothing follows once over().
+  std::string add(std::int32_t id) {
+    ++result_.tokens;
+    if (id == tokenizer_.end_of_document()) result_.end = GenerationEnd::document;
+    std::string known;
+    if (result_.end != GenerationEnd::document) known = stops_.add(text_.add(id));
+    over_ =
+        result_.end == GenerationEnd::document || !stops_.stopped().empty() || --tokens_left_ == 0;
+    if (over_) known += rest();
+    result_.text += known;
+    return known;
   }
-  if (stops.stopped().empty()) {
-    add(text.finish());
-    const std::string rest = stops.finish();
-    result.text += rest;
-    if (!rest.empty()) show(rest);
+  bool over() const { return over_; }
+  const Generation& result() const { return result_; }
+
+ private:
+  std::string rest() {
+    std::string rest;
+    if (stops_.stopped().empty()) rest = stops_.add(text_.finish());
+    if (stops_.stopped().empty()) return rest + stops_.finish();
+    result_.end = GenerationEnd::stop_text;
+    result_.stop = stops_.stopped();
+    return rest;
   }
-  if (!stops.stopped().empty()) {
-    result.end = GenerationEnd::stop_text;
-    result.stop = stops.stopped();
+
+  const Tokenizer& tokenizer_;
+  TextStream text_;
+  StopFilter stops_;
+  std::int64_t tokens_left_;
+  bool over_ = false;
+  Generation result_;
+};
+
+}  // namespace
+
+void generate(SavedModel& saved, const Tokenizer& tokenizer,
+              const std::vector<GenerationRequest>& requests, const GenerationListener& listener) {
+  std::vector<DecodingRequest> decoding;
+  std::vector<GrowingText> texts;
+  for (const GenerationRequest& request : requests) {
+    decoding.push_back({.prompt = tokenizer.encode_prompt(request.prompt),
+                        .tokens = request.tokens,
+                        .sampling = request.sampling,
+                        .text = request.text,
+                        .beyond_context = request.beyond_context});
+    const std::int64_t prompt = std::ssize(decoding.back().prompt);
+    const std::string fault = room_fault(prompt, saved.config().model.context, request);
+    if (!fault.empty()) throw InvalidArgument("a prompt " + fault);
+    texts.emplace_back(tokenizer, request, prompt);
   }
-  return result;
+  continue_all(saved.answering(), decoding, tokenizer.vocab(),
+               [&](std::size_t request, std::int32_t id) {
+                 GrowingText& text = texts[request];
+                 const std::string known = text.add(id);
+                 if (!known.empty()) listener.show(request, known);
+                 if (text.over()) listener.done(request, text.result());
+                 return !text.over();
+               });
 }
 
 }  // namespace polymoe

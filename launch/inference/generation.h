@@ -18,13 +18,14 @@ struct GenerationRequest {
   std::string prompt = {};
   std::int64_t tokens = 0;  // at most that many new ones
   SamplingOptions sampling = {};
+  std::uint64_t text = 0;               // its number among those that are continued, see Sampler
   std::vector<std::string> stops = {};  // texts that end it; they are not shown
   bool beyond_context = false;          // go on from the last half of a full context
 };
 
-/// Throws InvalidArgument when a prompt of so many tokens and the new ones are more than the context
-/// and beyond_context is not set, or the prompt alone is.
-void check_room(std::int64_t prompt, std::int64_t context, const GenerationRequest& request);
+/// What is wrong with a prompt "of N tokens: ..." that leaves no room in the context for the new
+/// ones, or with beyond_context for any; empty: nothing.
+std::string room_fault(std::int64_t prompt, std::int64_t context, const GenerationRequest& request);
 
 /// Why a generation ended.
 enum class GenerationEnd : std::uint8_t { document, stop_text, tokens };
@@ -57,9 +58,16 @@ class StopFilter {
   std::string stopped_;
 };
 
-/// Draws token after token; `show` is told the text as it becomes known. Every rank runs the model;
-/// rank 0 draws. Collective. Throws InvalidArgument as check_room does.
-Generation generate(SavedModel& saved, const Tokenizer& tokenizer, const GenerationRequest& request,
-                    const std::function<void(const std::string&)>& show);
+/// Who is told what becomes of requests, by their numbers, on every rank alike.
+struct GenerationListener {
+  std::function<void(std::size_t request, const std::string& text)> show;  // more of its text
+  std::function<void(std::size_t request, const Generation& result)> done;
+};
+
+/// Continues all requests, many at a time as continue_all does. Texts are shown as they become
+/// known, those of several requests mixed. Collective. Throws InvalidArgument where there is a
+/// room_fault().
+void generate(SavedModel& saved, const Tokenizer& tokenizer,
+              const std::vector<GenerationRequest>& requests, const GenerationListener& listener);
 
 }  // namespace polymoe

@@ -21,8 +21,9 @@ std::vector<std::string> SamplingOptions::violations() const {
   return lines;
 }
 
-Sampler::Sampler(const SamplingOptions& options)
-    : options_(options), random_(options.seed, "generate") {
+Sampler::Sampler(const SamplingOptions& options, std::uint64_t text)
+    : options_(options),
+      random_(options.seed, text == 0 ? "generate" : fmt::format("generate/{}", text)) {
   if (const auto lines = options.violations(); !lines.empty())
     throw InvalidArgument(fmt::format("{}", fmt::join(lines, "; ")));
 }
@@ -34,6 +35,8 @@ std::int64_t Sampler::draw(std::span<const float> logits) {
       throw Error(fmt::format("the logit of token {} is {}: the model's parameters are not finite",
                               i, logits[i]));
   const double uniform = random_.uniform(draws_++);
+  if (options_.temperature == 0.0)
+    return std::max_element(logits.begin(), logits.end()) - logits.begin();
 
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
@@ -42,7 +45,6 @@ std::int64_t Sampler::draw(std::span<const float> logits) {
     const float y = logits[static_cast<std::size_t>(b)];
     return x != y ? x > y : a < b;
   };
-  if (options_.temperature == 0.0) return *std::min_element(order_.begin(), order_.end(), before);
   auto kept = order_.size();
   if (options_.top_k > 0) kept = std::min(kept, static_cast<std::size_t>(options_.top_k));
   std::partial_sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(kept),

@@ -23,11 +23,12 @@ struct SamplingOptions {
 
 /// Draws tokens: temperature, then top-k, then top-p on what top-k left, then one uniform number.
 /// Of equally probable tokens the one with the lower id comes first. The i-th draw is a function of
-/// (seed, i, logits) alone.
+/// (seed, text, i, logits) alone.
 class Sampler {
  public:
   /// Throws InvalidArgument listing the violations of `options`.
-  explicit Sampler(const SamplingOptions& options);
+  /// `text`: which of the seed's streams of random numbers, one for each text that is continued.
+  explicit Sampler(const SamplingOptions& options, std::uint64_t text = 0);
 
   /// logits [vocab]. Throws Error when one of them is not finite.
   std::int64_t draw(std::span<const float> logits);

@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -55,7 +56,8 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
       mesh_(make_mesh(config_, std::move(world))),
       store_(mesh_),
       model_(config_.model, mesh_, store_),
-      arena_(inference_arena(config_, mesh_, options.device)),
+      batch_(options.batch),
+      arena_(inference_arena(config_, mesh_, options.device, std::max(batch_, usual_batch))),
       execution_({.device = options.device, .capacity = arena_.bytes}) {
   omp_set_num_threads(options.threads > 0 ? allowed_threads(options.threads)
                                           : threads_per_rank(mesh_.world()));

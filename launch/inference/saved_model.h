@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "launch/config/config.h"
+#include "launch/inference/answering_model.h"
 #include "launch/step/arena_size.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint/reader.h"
@@ -22,6 +23,7 @@ class SavedModel {
   struct Options {
     int threads = 0;  // of the calling thread from now on; 0 = the node's cores shared by its ranks
     Device device = Device::cpu();
+    std::int64_t batch = 0;  // see AnsweringModel
   };
 
   /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Values have the
@@ -40,6 +42,14 @@ class SavedModel {
   ExecutionContext& context() { return execution_.context(); }
   /// Of the passes that its arena has room for.
   const PassLimits& limits() const { return arena_.limits; }
+  AnsweringModel answering() {
+    return {.model = model_,
+            .mesh = mesh_,
+            .context = context(),
+            .dtype = dtype(),
+            .limits = limits(),
+            .batch = batch_};
+  }
 
   /// The orderly, collective end.
   void shutdown() { mesh_.shutdown(); }
@@ -50,6 +60,7 @@ class SavedModel {
   ProcessMesh mesh_;
   ParameterStore store_;
   LanguageModel model_;
+  const std::int64_t batch_;
   InferenceArena arena_;
   Execution execution_;
 };

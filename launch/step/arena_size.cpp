@@ -32,7 +32,8 @@ std::size_t training_arena_bytes(const Config& config, const ProcessMesh& mesh,
   return gpu_arena_bytes(plan, free / static_cast<std::size_t>(place.device_sharers));
 }
 
-InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device) {
+InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device,
+                               std::int64_t batch) {
   if (device.type != DeviceType::cuda)
     return {.limits = training_pass_limits(config, mesh.world().size(), device),
             .bytes = usable_bytes()};
@@ -41,7 +42,8 @@ InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, De
   constexpr std::size_t parts = 4;
   const std::size_t free = free_bytes(device, mesh.world());
   const auto plan = [&](std::int64_t tokens) {
-    return plan_inference(config, mesh, device.type, gpu_pass_limits(config, tokens));
+    return plan_inference(config, mesh, device.type,
+                          {.limits = gpu_pass_limits(config, tokens), .batch = batch});
   };
   const auto fits = [&](std::int64_t tokens) {
     const InferenceMemory memory = plan(tokens);

@@ -31,8 +31,10 @@ struct InferenceArena {
 };
 
 /// Asked before the model takes memory: of a GPU the plan's need, for passes that keep it busy as
-/// far as they leave it most of its memory. The same limits on every rank. Collective.
-InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device);
+/// far as they leave it most of its memory, and so many texts continued together. The same limits
+/// on every rank. Collective.
+InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device,
+                               std::int64_t batch);
 
 /// For measurements, asked before the model takes memory: of a GPU what is free, less what
 /// libraries take and, `with_model`, what the planned model takes. Collective over `world`. Throws

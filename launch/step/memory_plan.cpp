@@ -68,6 +68,28 @@ void measure_shared_losses(LanguageModel& model, const PassLimits& limits,
                             context);
 }
 
+/// The passes of continue_all at their largest: every sequence of a rank, of which one begins with
+/// as many tokens as a pass holds.
+void measure_generation(LanguageModel& model, const InferencePasses& passes, DType dtype,
+                        ExecutionContext& context) {
+  const std::int64_t tokens = passes.limits.tokens, batch = passes.batch;
+  const Arena::Scope scope(context.arena);
+  std::vector<DecodingCache> caches;
+  for (std::int64_t i = 0; i < batch; ++i)
+    caches.emplace_back(model.config(), tokens, dtype, context.stream.device());
+  std::vector<Continuation> sequences;
+  for (DecodingCache& cache : caches) sequences.push_back({.cache = &cache});
+  const auto run = [&](std::int64_t rows) {
+    const Arena::Scope pass(context.arena);
+    model.next_token_logits(context.arena.allocate({rows}, DType::i32), sequences, context);
+  };
+  run(batch);
+  if (drops_tokens(model.config())) return;
+  for (DecodingCache& cache : caches) cache.clear();
+  sequences.back().tokens = tokens;
+  run(batch - 1 + tokens);
+}
+
 }  // namespace
 
 std::size_t staging_bytes(const Config& config, const std::vector<TensorPiece>& pieces) {
@@ -135,7 +157,8 @@ std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free) {
 }
 
 InferenceMemory plan_inference(const Config& config, const ProcessMesh& layout, DeviceType backend,
-                               const PassLimits& limits) {
+                               const InferencePasses& passes) {
+  const PassLimits& limits = passes.limits;
   const int expert_parallel = layout.expert_parallel();
   const ProcessMesh mesh(make_planning_world(0, layout.world().size(), expert_parallel),
                          expert_parallel);
@@ -149,6 +172,7 @@ InferenceMemory plan_inference(const Config& config, const ProcessMesh& layout, 
   ExecutionContext& context = execution.context();
   measure_losses(model, config, limits.tokens / config.model.context, context);
   if (!drops_tokens(config.model)) measure_shared_losses(model, limits, context);
+  measure_generation(model, passes, dtype, context);
   const Arena::Scope scope(context.arena);
   DecodingCache cache(config.model, config.model.context, dtype, device);
   model.next_token_logits(context.arena.allocate({config.model.context}, DType::i32), cache,

@@ -61,8 +61,19 @@ struct InferenceMemory {
   std::size_t activations = 0;  // the most that lives at once in the arena
 };
 
-/// For passes within `limits`, and prompts of the whole context.
+/// Texts that a rank continues together where memory has room for them.
+constexpr std::int64_t usual_batch = 32;
+
+/// The passes of such a rank: those that score within `limits`, those that continue so many texts
+/// at a time, of which some begin with as many tokens as the limits allow, and prompts of the whole
+/// context.
+struct InferencePasses {
+  PassLimits limits;
+  std::int64_t batch = usual_batch;
+};
+
+/// What such passes take.
 InferenceMemory plan_inference(const Config& config, const ProcessMesh& layout, DeviceType backend,
-                               const PassLimits& limits);
+                               const InferencePasses& passes);
 
 }  // namespace polymoe

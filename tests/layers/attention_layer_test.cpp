@@ -77,7 +77,9 @@ TEST_P(Attention, DecodingStepByStepEqualsTheWholeSequence) {
     const Tensor y = harness.fresh({length, LayerHarness::hidden});
     for (const std::int64_t rows : {3, 1, 1}) {
       const std::int64_t end = cache.length + rows;
-      layer.decode(x->rows(cache.length, end), cache, y.rows(cache.length, end), harness.context);
+      cache.rows = rows;
+      layer.decode(x->rows(cache.length, end), {&cache, 1}, y.rows(cache.length, end),
+                   harness.context);
       cache.length = end;
     }
     EXPECT_LT(relative_error(y, *expected), harness.tolerance());

@@ -244,6 +244,52 @@ TEST_P(WholeModelDevices, CachedLogitsEqualTheFullForwardPass) {
   }
 }
 
+/// Sequences of other lengths: prompts together, then single tokens, among which one more begins.
+TEST_P(WholeModelDevices, SequencesInOnePassHaveTheLogitsThatTheyHaveAlone) {
+  for (const std::string name : {"dense", "moe", "shared"}) {
+    SCOPED_TRACE(name);
+    ModelConfig config = reference_config(name);
+    if (config.moe.experts > 0) config.moe.top_k = config.moe.experts;  // rounding chooses none
+    const ReferenceBatch batch(name, config.vocab);
+    ModelRank rank(config, alone(), 1, dtype(), device());
+    fill_on_device(rank);
+    std::vector<std::unique_ptr<DecodingCache>> caches;
+    for (int s = 0; s < 3; ++s)
+      caches.push_back(
+          std::make_unique<DecodingCache>(config, ReferenceBatch::length, dtype(), device()));
+    const std::vector<std::vector<std::int64_t>> passes = {{4, 1, 0}, {1, 1, 3}, {1, 1, 1}};
+    for (const std::vector<std::int64_t>& rows : passes) {
+      const Arena::Scope scope(rank.context.arena);
+      std::vector<Continuation> sequences;
+      std::vector<std::size_t> who;
+      std::vector<std::int32_t> next;
+      for (std::size_t s = 0; s < rows.size(); ++s) {
+        if (rows[s] == 0) continue;
+        const std::int32_t* const ids = batch.tokens->data<std::int32_t>() +
+                                        static_cast<std::int64_t>(s) * ReferenceBatch::length +
+                                        caches[s]->length();
+        next.insert(next.end(), ids, ids + rows[s]);
+        sequences.push_back({.cache = caches[s].get(), .tokens = rows[s]});
+        who.push_back(s);
+      }
+      const OwnedTensor tokens = moved(
+          Tensor(next.data(), {static_cast<std::int64_t>(next.size())}, DType::i32, Device::cpu()));
+      const OwnedTensor together =
+          result_of(rank, rank.model.next_token_logits(*tokens, sequences, rank.context));
+      for (std::size_t i = 0; i < who.size(); ++i) {
+        const auto first = static_cast<std::int64_t>(who[i]) * ReferenceBatch::length;
+        const OwnedTensor seen = moved(batch.tokens->rows(first, first + caches[who[i]]->length()));
+        DecodingCache fresh(config, ReferenceBatch::length, dtype(), device());
+        const OwnedTensor by_itself =
+            result_of(rank, rank.model.next_token_logits(*seen, fresh, rank.context));
+        const auto row = static_cast<std::int64_t>(i);
+        EXPECT_LT(relative_error(together->rows(row, row + 1), *by_itself),
+                  dtype() == DType::bf16 ? 5e-2 : 1e-5);
+      }
+    }
+  }
+}
+
 /// Three sequences that begin alike, and one of nothing: each row once has the losses of the rows of
 /// whole sequences.
 TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {

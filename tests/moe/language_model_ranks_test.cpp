@@ -151,6 +151,35 @@ TEST(ExpertParallel, TokenLossesAndCachedLogitsEqualThoseOfOneRank) {
   });
 }
 
+// A rank with two sequences beside one with none, and then one with one.
+TEST(ExpertParallel, SequencesOfSomeRanksHaveTheLogitsOfOneRank) {
+  const ModelConfig config = reference_config("moe");
+  const ReferenceBatch batch("moe", config.vocab);
+  const auto logits_of = [&](ModelRank& rank, bool has_prompts, std::size_t has_steps) {
+    std::vector<DecodingCache> caches;
+    for (int i = 0; i < 2; ++i)
+      caches.emplace_back(config, ReferenceBatch::length, DType::f64, Device::cpu());
+    std::vector<Continuation> prompts, steps;
+    if (has_prompts)
+      prompts = {{.cache = &caches[0], .tokens = 3}, {.cache = &caches[1], .tokens = 2}};
+    for (std::size_t i = 0; i < has_steps; ++i) steps.push_back({.cache = &caches[i]});
+    rank.model.next_token_logits(batch.tokens->rows(0, has_prompts ? 5 : 0), prompts, rank.context);
+    return values_of(rank.model.next_token_logits(batch.tokens->rows(5, 5 + std::ssize(steps)),
+                                                  steps, rank.context));
+  };
+  ModelRank single(config, DType::f64);
+  single.fill_with_reference_values();
+  const std::vector<double> two = logits_of(single, true, 2), one = logits_of(single, false, 1);
+  run_ranks(2, [&](std::unique_ptr<Communicator> world) {
+    const int self = world->rank();
+    ModelRank rank(config, std::move(world), 2, DType::f64);
+    rank.fill_with_reference_values();
+    const std::vector<double> own = logits_of(rank, self == 0, self == 0 ? 2 : 1);
+    EXPECT_LT(norm_wise_error(own, self == 0 ? two : one), 1e-12);
+    rank.mesh.shutdown();
+  });
+}
+
 TEST(FinishStep, CountsEverySlotOnceAndStartsAnew) {
   const ModelConfig config = reference_config("moe");
   const ReferenceBatch batch("moe", config.vocab);

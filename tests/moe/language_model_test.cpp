@@ -2,6 +2,7 @@
 #include "moe/language_model.h"
 
 #include "moe/model_size.h"
+#include "runtime/copy.h"
 #include "tests/moe/model_harness.h"
 
 namespace polymoe::test {
@@ -203,6 +204,120 @@ TEST_P(WholeModel, CachedLogitsEqualTheFullForwardPass) {
   }
   EXPECT_THROW(rank.model.next_token_logits(sequence.tokens.rows(0, 1), cache, rank.context),
                InvalidArgument);
+}
+
+// Sequences of other lengths, of which one begins while others go on: two, three, then two again.
+TEST_P(WholeModel, SequencesInOnePassHaveTheLogitsThatTheyHaveAlone) {
+  const auto [name, dtype] = GetParam();
+  const ModelConfig config = reference_config(name);
+  const ReferenceBatch batch(name, config.vocab);
+  ModelRank rank(config, dtype);
+  rank.fill_with_reference_values();
+  const auto new_cache = [&, type = dtype] {
+    return DecodingCache(config, ReferenceBatch::length, type, Device::cpu());
+  };
+  const auto tokens_of = [&](std::size_t sequence, std::int64_t begin, std::int64_t end) {
+    return batch.slice(static_cast<std::int64_t>(sequence), batch.sequences)
+        .tokens.rows(begin, end);
+  };
+  std::vector<DecodingCache> caches;
+  for (int s = 0; s < 3; ++s) caches.push_back(new_cache());
+  const std::vector<std::vector<std::int64_t>> passes = {
+      {4, 1, 0}, {1, 1, 2}, {1, 3, 0}, {1, 1, 1}};
+  for (const std::vector<std::int64_t>& rows : passes) {
+    const Arena::Scope scope(rank.context.arena);
+    std::vector<Continuation> sequences;
+    std::vector<std::size_t> who;
+    std::int64_t all = 0;
+    for (std::size_t s = 0; s < rows.size(); ++s) {
+      if (rows[s] == 0) continue;
+      sequences.push_back({.cache = &caches[s], .tokens = rows[s]});
+      who.push_back(s);
+      all += rows[s];
+    }
+    const Tensor tokens = rank.context.arena.allocate({all}, DType::i32);
+    for (std::int64_t row = 0; const std::size_t s : who) {
+      const std::int64_t begin = caches[s].length();
+      copy(tokens_of(s, begin, begin + rows[s]), tokens.rows(row, row + rows[s]),
+           rank.context.stream);
+      row += rows[s];
+    }
+    const Tensor logits = rank.model.next_token_logits(tokens, sequences, rank.context);
+    ASSERT_EQ(logits.shape(), (Shape{std::ssize(who), config.vocab}));
+    for (std::size_t i = 0; i < who.size(); ++i) {
+      DecodingCache fresh = new_cache();
+      const Tensor alone = rank.model.next_token_logits(
+          tokens_of(who[i], 0, caches[who[i]].length()), fresh, rank.context);
+      const auto row = static_cast<std::int64_t>(i);
+      const Tensor together = logits.rows(row, row + 1);
+      EXPECT_LT(norm_wise_error(values_of(together), values_of(alone)), tolerance());
+    }
+  }
+  EXPECT_EQ(caches[0].length(), 7);
+  EXPECT_EQ(caches[1].length(), 6);
+  EXPECT_EQ(caches[2].length(), 3);
+  const Tensor none = rank.context.arena.allocate({0}, DType::i32);
+  const std::span<const Continuation> nobody;
+  EXPECT_EQ(rank.model.next_token_logits(none, nobody, rank.context).shape(),
+            (Shape{0, config.vocab}));
+  const std::vector<Continuation> full = {{.cache = &caches[1]}, {.cache = &caches[0]}};
+  EXPECT_THROW(rank.model.next_token_logits(tokens_of(0, 0, 2), full, rank.context),
+               InvalidArgument);
+}
+
+// Sums of rows in f64 have one order, however many there are: which sequences stand beside one
+// changes no bit. (Alone, a step adds a token's experts in another order.)
+TEST(LanguageModel, SequencesInOnePassHaveTheSameBitsBesideAnyOthersInF64) {
+  for (const std::string name : {"dense", "moe", "shared"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = reference_config(name);
+    const ReferenceBatch batch(name, config.vocab);
+    ModelRank rank(config, DType::f64);
+    rank.fill_with_reference_values();
+    const auto logits_of = [&](const std::vector<std::int64_t>& sequences) {
+      std::vector<std::unique_ptr<DecodingCache>> caches;
+      std::vector<Continuation> all;
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        caches.push_back(std::make_unique<DecodingCache>(config, ReferenceBatch::length, DType::f64,
+                                                         Device::cpu()));
+        all.push_back({.cache = caches.back().get()});
+      }
+      std::vector<double> last;
+      for (std::int64_t place = 0; place < ReferenceBatch::length; ++place) {
+        const Arena::Scope scope(rank.context.arena);
+        const Tensor tokens = rank.context.arena.allocate({std::ssize(sequences)}, DType::i32);
+        for (std::size_t i = 0; i < sequences.size(); ++i)
+          tokens.data<std::int32_t>()[i] =
+              batch.tokens->data<std::int32_t>()[sequences[i] * ReferenceBatch::length + place];
+        last = values_of(rank.model.next_token_logits(tokens, all, rank.context).rows(0, 1));
+      }
+      return last;
+    };
+    EXPECT_EQ(logits_of({1, 3}), logits_of({1, 0, 2, 2, 3}));
+    EXPECT_LT(norm_wise_error(logits_of({1, 3}), logits_of({1})), 1e-12);
+  }
+}
+
+TEST(LanguageModel, ThatDropsTokensBySequenceTakesPromptsOneByOne) {
+  ModelConfig config = reference_config("moe");
+  config.moe.capacity_factor = 1.0;
+  const ReferenceBatch batch("moe", config.vocab);
+  ModelRank rank(config, DType::f64);
+  rank.fill_with_reference_values();
+  DecodingCache first(config, ReferenceBatch::length, DType::f64, Device::cpu());
+  DecodingCache second(config, ReferenceBatch::length, DType::f64, Device::cpu());
+  const std::vector<Continuation> both = {{.cache = &first, .tokens = 2}, {.cache = &second}};
+  EXPECT_THROW(rank.model.next_token_logits(batch.tokens->rows(0, 3), both, rank.context),
+               InvalidArgument);
+  EXPECT_EQ(first.length(), 0);
+  // One token each: nothing is dropped beside others that alone is not.
+  const std::vector<Continuation> singles = {{.cache = &first}, {.cache = &second}};
+  const std::vector<double> together =
+      values_of(rank.model.next_token_logits(batch.tokens->rows(0, 2), singles, rank.context));
+  first.clear();
+  const std::vector<double> alone =
+      values_of(rank.model.next_token_logits(batch.tokens->rows(0, 1), first, rank.context));
+  EXPECT_LT(norm_wise_error({together.begin(), together.begin() + config.vocab}, alone), 1e-12);
 }
 
 // Theorem 1 of arXiv:2411.03884: a ReLU network is a PolyReLU network of the same size. Lemma 1

@@ -119,6 +119,54 @@ TEST_F(EvaluationCommands, NameTheTokenizerThatCannotBeUsed) {
   refuses({"eval", "--checkpoint", model(), "--tasks", tasks}, 64, {"--tokenizer"});
 }
 
+TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
+  const auto generation = [&](const std::string& prompts, std::vector<std::string> more = {}) {
+    std::vector<std::string> all = {
+        "generate",     "--checkpoint", model(), "--threads", "1", "--tokenizer",
+        tokenizer_file, "--prompts",    prompts, "--seed",    "5"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  // Other lengths of prompts and, by where the context ends, of answers.
+  std::string objects, lines;
+  for (int i = 0; i < 5; ++i) {
+    std::string text = "A";
+    for (int j = 0; j < 2 * i; ++j) text += " word";
+    lines += text + "\n";
+    objects += R"({"id": "n)" + std::to_string(i) + R"(", "prompt": ")" + text + "\"}\n";
+  }
+  const std::string file_of_objects = file("p.jsonl", objects);
+  const ProcessResult together = run(generation(file_of_objects, {"--json", "--tokens", "6"}));
+  ASSERT_EQ(together.exit_code, 0) << together.standard_error;
+  std::size_t at = 0;
+  for (int i = 0; i < 5; ++i) {
+    const std::size_t next =
+        together.standard_output.find(R"({"id":"n)" + std::to_string(i) + "\"", at);
+    ASSERT_NE(next, std::string::npos) << together.standard_output;
+    at = next;
+  }
+  for (const std::string batch : {"1", "2"})
+    EXPECT_EQ(run(generation(file_of_objects, {"--json", "--tokens", "6", "--batch", batch}))
+                  .standard_output,
+              together.standard_output);
+  const ProcessResult text =
+      run(generation(file("p.txt", lines), {"--tokens", "3", "--samples", "2"}));
+  EXPECT_NE(text.standard_output.find("----- prompt 5 of 5, sample 2 of 2, --seed 6\nA word"),
+            std::string::npos)
+      << text.standard_output;
+
+  refuses(generation(path("absent.txt")), 65, {"absent.txt"});
+  refuses(generation(file("empty.txt", "")), 65, {"empty.txt", "has no prompts"});
+  refuses(generation(file("bad.jsonl", objects + "{\"prompt\": 3}\n")), 65,
+          {path("bad.jsonl") + ", line 6", "must be a string"});
+  std::string longer = "A";
+  for (int j = 0; j < 2000; ++j) longer += " word";
+  refuses(generation(file("long.txt", "A\n" + longer)), 65,
+          {path("long.txt") + ", line 2", "model.context"});
+  refuses(generation(file_of_objects, {"--batch", "0"}), 64, {"--batch 0", "[1, 4096]"});
+  refuses(generation(file_of_objects, {"--prompt", "A"}), 64, {"one of them must be given"});
+}
+
 TEST_F(EvaluationCommands, AnalyzeNamesWhatItCannotLookAt) {
   const auto analysis = [&](const std::string& tokens) {
     return std::vector<std::string>{"analyze", "--checkpoint", model(),     "--tokens", tokens,

@@ -148,11 +148,25 @@ TEST_F(TaskRunTest, PassesFitTheMemoryThatIsPlannedForThem) {
   Config config;
   config.model = config_;
   config.train.precision = Precision::f32;
-  const InferenceMemory planned = plan_inference(config, random.mesh, DeviceType::cpu, limits);
+  const InferenceMemory planned =
+      plan_inference(config, random.mesh, DeviceType::cpu, {.limits = limits});
   random.context.arena.reset_high_water();
   PreparedTask(task, *tokenizer_, config_.context).answer(answering(random, limits), {});
   EXPECT_GT(random.context.arena.high_water(), planned.activations / 4);
   EXPECT_LE(random.context.arena.high_water(), planned.activations);
+
+  // Answers that are generated together too.
+  Task free{.name = "f", .path = "f.jsonl", .generates = true};
+  for (int i = 0; i < 40; ++i)
+    free.items.push_back({.context = std::string(static_cast<std::size_t>(3 * i + 1), 'e'),
+                          .choices = {},
+                          .max_tokens = 4});
+  const InferenceMemory alone = plan_inference(config, random.mesh, DeviceType::cpu,
+                                               {.limits = limits, .batch = usual_batch});
+  random.context.arena.reset_high_water();
+  PreparedTask(free, *tokenizer_, config_.context).answer(answering(random, limits), {});
+  EXPECT_GT(random.context.arena.high_water(), alone.activations / 8);
+  EXPECT_LE(random.context.arena.high_water(), alone.activations);
 }
 
 TEST_F(TaskRunTest, WhatATokenizerPutsBeforeATextStandsBeforeContexts) {
@@ -218,6 +232,33 @@ TEST_F(TaskRunTest, GeneratesUntilAnEndAlikeOnAllRanks) {
   EXPECT_EQ(run(task, 1, 1)[0].generated, free.substr(0, free.find(free.substr(1))));
   task.items[0].context = "a context that is longer than the window";
   EXPECT_TRUE(run(task, 1, 1)[0].cut);
+}
+
+TEST_F(TaskRunTest, AnswersInABatchAreThoseAlone) {
+  Task task{.name = "t", .path = "t.jsonl", .generates = true};
+  // Lengths from a token to the window's end, and beyond it.
+  for (const std::string context : {"a", "of six", "nine long", "a context of 15", "q", "",
+                                    "a context that is longer than the window"})
+    task.items.push_back({.context = context, .choices = {}, .max_tokens = 7});
+  task.items[3].max_tokens = 64;
+  std::vector<std::string> alone;
+  for (const TaskItem& item : task.items) {
+    Task one = task;
+    one.items = {item};
+    alone.push_back(run(one, 1, 1)[0].generated);
+  }
+  // Some end early, each in its own way.
+  for (const std::size_t i : {std::size_t{1}, std::size_t{4}}) {
+    ASSERT_GT(alone[i].size(), 2U);
+    task.items[i].until = {"no such text", alone[i].substr(i == 1 ? 1 : 2)};
+    alone[i].resize(alone[i].find(task.items[i].until[1]));
+  }
+  for (const auto& [ranks, expert_parallel] : {std::pair{1, 1}, {2, 1}, {2, 2}, {4, 2}}) {
+    const std::vector<TaskAnswer> together = run(task, ranks, expert_parallel);
+    for (std::size_t i = 0; i < alone.size(); ++i)
+      EXPECT_EQ(together[i].generated, alone[i]) << ranks << " ranks, item " << i;
+    EXPECT_EQ(together.back().cut, true);
+  }
 }
 
 }  // namespace

@@ -140,11 +140,12 @@ TEST(PlanTest, ScoringAModelOf7BTakesLessThanTheModel) {
   const ProcessMesh alone(std::move(make_local_communicators(1)[0]), 1);
   const PassLimits limits = gpu_pass_limits(config, 32768);
   EXPECT_EQ(limits.tokens, 32768);
-  const InferenceMemory memory = plan_inference(config, alone, DeviceType::cuda, limits);
+  const InferenceMemory memory =
+      plan_inference(config, alone, DeviceType::cuda, {.limits = limits});
   EXPECT_NEAR(static_cast<double>(memory.parameters), 2.0 * 6'919'161'920, 0.01e9);
   EXPECT_LT(memory.activations, memory.parameters);
   const InferenceMemory less =
-      plan_inference(config, alone, DeviceType::cuda, gpu_pass_limits(config, 1));
+      plan_inference(config, alone, DeviceType::cuda, {.limits = gpu_pass_limits(config, 1)});
   EXPECT_LT(less.activations, memory.activations / 2);
 }
 
@@ -159,7 +160,7 @@ TEST(PlanTest, ScoringFitsWhereAStepFits) {
       const PassLimits limits = training_pass_limits(config, 1, gpu);
       EXPECT_EQ(limits.tokens, config.model.context);
       EXPECT_LE(
-          plan_inference(config, alone, DeviceType::cuda, limits).activations,
+          plan_inference(config, alone, DeviceType::cuda, {.limits = limits}).activations,
           plan_memory(config, {.ranks = 1, .threads = 1, .backend = DeviceType::cuda}).activations)
           << name << ", " << recompute;
     }
