@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
+#include <chrono>
 #include <iostream>
 #include <limits>
 #include <optional>
@@ -67,14 +68,19 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
       with_separators(result.tokens), file.path().string(), result.loss(), result.perplexity());
 }
 
+struct TasksToEvaluate {
+  std::vector<Task> tasks;
+  double loading_seconds = 0.0;  // of the model
+};
+
 /// Scores of the tasks, likewise. Returns a line of JSON per item.
-std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::vector<Task> tasks,
+std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, TasksToEvaluate asked,
                            Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
   const AnsweringModel answering = saved.answering();
   // All of them before the first is asked: a bad item of the last is told at once.
   std::vector<PreparedTask> prepared;
-  for (Task& task : tasks)
+  for (Task& task : asked.tasks)
     prepared.emplace_back(std::move(task), tokenizer, saved.config().model.context);
   std::vector<TaskScores> scores;
   std::string items;
@@ -85,9 +91,10 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, std::v
     scores.back().work = answers.work;
     items += items_jsonl(task.task(), answers.items);
   }
+  report.set("loading_seconds", asked.loading_seconds);
   const Json json = scores_json(scores);
   for (const Json::Member& member : json.members()) report.set(member.key, member.value);
-  if (shows) std::cout << scores_table(scores) << work_table(scores);
+  if (shows) std::cout << scores_table(scores) << work_table(scores, asked.loading_seconds);
   return items;
 }
 
@@ -124,12 +131,15 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
 
   const Device device = inference_device(line, context);
+  const auto begin = std::chrono::steady_clock::now();
   std::optional<Elapsed> loading(std::in_place,
                                  context.rank == 0 ? progress_on_stderr() : ProgressOutput{},
                                  "loading " + line.value("checkpoint"));
   SavedModel saved(line.value("checkpoint"), std::move(context.world),
                    {.threads = threads, .device = device, .batch = batch});
   loading.reset();
+  const double loading_seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (context.rank == 0) std::cout << "checkpoint  " << saved.checkpoint().string() << std::endl;
   Json report = Json::object();
   std::string items;
@@ -146,7 +156,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   if (!tasks.empty()) {
     const auto tokenizer = load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"),
                                               saved.config().model.vocab);
-    items = evaluate_tasks(saved, *tokenizer, std::move(tasks), report);
+    items = evaluate_tasks(saved, *tokenizer,
+                           {.tasks = std::move(tasks), .loading_seconds = loading_seconds}, report);
   }
   saved.shutdown();
   if (context.rank != 0) return exit_done;

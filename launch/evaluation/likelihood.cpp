@@ -2,6 +2,7 @@
 #include "launch/evaluation/likelihood.h"
 
 #include <algorithm>
+#include <chrono>
 #include <span>
 
 #include "launch/step/token_batch.h"
@@ -151,16 +152,24 @@ class PassWork {
     }
   }
 
-  /// Of all ranks.
-  Likelihoods result() {
+  std::int64_t tokens() const { return tokens_; }
+
+  /// Of all ranks; of this one's tokens so many were in its first pass.
+  Likelihoods result(std::int64_t first_pass_tokens) {
+    likelihoods_.push_back(static_cast<double>(first_pass_tokens));
     likelihoods_.push_back(static_cast<double>(tokens_));
     answering_.mesh.world().all_reduce(
         Tensor(likelihoods_.data(), {static_cast<std::int64_t>(likelihoods_.size())}, DType::f64,
                Device::cpu()),
         Reduction::sum, answering_.context.stream);
     Likelihoods result{.values = std::move(likelihoods_)};
-    result.computed_tokens = static_cast<std::int64_t>(result.values.back());
-    result.values.pop_back();
+    const auto take_last = [&] {
+      const auto tokens = static_cast<std::int64_t>(result.values.back());
+      result.values.pop_back();
+      return tokens;
+    };
+    result.computed_tokens = take_last();
+    result.first_pass_tokens = take_last();
     return result;
   }
 
@@ -177,6 +186,7 @@ class PassWork {
 std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
                                            const std::vector<LikelihoodRequest>& requests,
                                            const std::function<void(std::int64_t)>& advance) {
+  const auto begin = std::chrono::steady_clock::now();
   const ModelConfig& config = answering.model.config();
   const std::vector<ScoringPass> passes =
       cut_into_passes(requests, {.context = config.context,
@@ -192,6 +202,8 @@ std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
   };
   PassWork work(answering, requests);
   std::optional<HostBatch> next;
+  std::int64_t first_pass_tokens = 0;
+  double first_pass_seconds = 0.0;
   for (std::size_t first = 0; first < passes.size(); first += ranks) {
     if (answering.leave && answering.leave()) return std::nullopt;
     const Arena::Scope scope(answering.context.arena);
@@ -201,12 +213,19 @@ std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
     next.reset();
     if (first + ranks < passes.size()) next.emplace(work.prepare(mine(first + ranks)));
     work.finish(host, pass, losses);
+    if (first == 0) {
+      first_pass_tokens = work.tokens();
+      first_pass_seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    }
     std::int64_t done = 0;
     for (std::size_t i = first; i < std::min(first + ranks, passes.size()); ++i)
       done += static_cast<std::int64_t>(passes[i].requests.size());
     if (advance) advance(done);
   }
-  return work.result();
+  Likelihoods result = work.result(first_pass_tokens);
+  result.first_pass_seconds = first_pass_seconds;
+  return result;
 }
 
 }  // namespace polymoe

@@ -13,7 +13,9 @@ namespace polymoe {
 
 struct Likelihoods {
   std::vector<double> values;
-  std::int64_t computed_tokens = 0;  // by all ranks: what requests of a pass share counts once
+  std::int64_t computed_tokens = 0;    // by all ranks: what requests of a pass share counts once
+  std::int64_t first_pass_tokens = 0;  // of them: in the first pass of each rank
+  double first_pass_seconds = 0.0;     // until that was done
 };
 
 /// log p(predicted tokens | those before them) of each request, in nats, in their order and the

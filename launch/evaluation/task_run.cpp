@@ -188,6 +188,8 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
   const auto work = continue_all(answering, requests, tokenizer_.vocab(), take);
   if (!work) return std::nullopt;
   answers.work.tokens = answers.work.computed_tokens = work->tokens;
+  answers.work.first_pass_tokens = work->first_tokens;
+  answers.work.first_pass_seconds = work->first_seconds;
   answers.work.model_seconds = watch.seconds();
   return answers;
 }
@@ -211,6 +213,8 @@ std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
     answers.work.tokens += static_cast<std::int64_t>(inputs_of(requests_[i], window_).size());
   }
   answers.work.computed_tokens = found->computed_tokens;
+  answers.work.first_pass_tokens = found->first_pass_tokens;
+  answers.work.first_pass_seconds = found->first_pass_seconds;
   answers.work.model_seconds = watch.seconds();
   return answers;
 }

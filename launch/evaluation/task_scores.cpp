@@ -170,9 +170,22 @@ void set_share(Json& json, const std::string& name, const Share& share) {
 }
 
 /// 0 where nothing was computed.
+double tokens_per_second(std::int64_t tokens, double seconds) {
+  return seconds > 0.0 ? static_cast<double>(tokens) / seconds : 0.0;
+}
 double tokens_per_second(const ScoringWork& work) {
-  return work.model_seconds > 0.0 ? static_cast<double>(work.computed_tokens) / work.model_seconds
-                                  : 0.0;
+  return tokens_per_second(work.computed_tokens, work.model_seconds);
+}
+
+/// Behind the first pass; nothing where there was one pass.
+std::optional<double> steady_tokens_per_second(const ScoringWork& work) {
+  const std::int64_t tokens = work.computed_tokens - work.first_pass_tokens;
+  if (tokens < 1) return std::nullopt;
+  return tokens_per_second(tokens, work.model_seconds - work.first_pass_seconds);
+}
+
+std::string rate_text(double tokens_per_second) {
+  return with_separators(static_cast<std::int64_t>(std::llround(tokens_per_second)));
 }
 
 Json work_json(const ScoringWork& work) {
@@ -181,7 +194,11 @@ Json work_json(const ScoringWork& work) {
       .set("computed_tokens", work.computed_tokens)
       .set("preparing_seconds", work.preparing_seconds)
       .set("model_seconds", work.model_seconds)
-      .set("computed_tokens_per_second", tokens_per_second(work));
+      .set("computed_tokens_per_second", tokens_per_second(work))
+      .set("first_pass_tokens", work.first_pass_tokens)
+      .set("first_pass_seconds", work.first_pass_seconds);
+  if (const auto steady = steady_tokens_per_second(work))
+    json.set("steady_tokens_per_second", *steady);
   return json;
 }
 
@@ -262,18 +279,23 @@ std::string scores_table(const std::vector<TaskScores>& scores) {
   return text;
 }
 
-std::string work_table(const std::vector<TaskScores>& scores) {
+std::string work_table(const std::vector<TaskScores>& scores, double loading_seconds) {
   const std::size_t width = name_width(scores);
-  std::string text;
+  constexpr const char* row =
+      "{:<{}}  {:>11}  {:>11}  {:>8}  {:>9}  {:>10}  {:>8}  {:>11}  {:>9}\n";
+  const auto seconds = [](double value) { return fmt::format("{:.2f}", value); };
+  std::string text = fmt::format("\nmodel loaded in {} s\n", seconds(loading_seconds));
+  text += fmt::format(fmt::runtime(row), "", width, "tokens", "computed", "s", "tokens/s",
+                      "first pass", "its s", "then/s", "encoded s");
   for (const TaskScores& task : scores) {
     if (!task.work) continue;
     const ScoringWork& work = *task.work;
-    text += fmt::format(
-        "{:<{}}  {} tokens, {} computed in {:.1f} s: {} a second; texts to tokens {:.1f} s\n",
-        task.name, width, with_separators(work.tokens), with_separators(work.computed_tokens),
-        work.model_seconds,
-        with_separators(static_cast<std::int64_t>(std::llround(tokens_per_second(work)))),
-        work.preparing_seconds);
+    const auto steady = steady_tokens_per_second(work);
+    text += fmt::format(fmt::runtime(row), task.name, width, with_separators(work.tokens),
+                        with_separators(work.computed_tokens), seconds(work.model_seconds),
+                        rate_text(tokens_per_second(work)), with_separators(work.first_pass_tokens),
+                        seconds(work.first_pass_seconds), steady ? rate_text(*steady) : "-",
+                        seconds(work.preparing_seconds));
   }
   return text;
 }

@@ -38,10 +38,12 @@ struct Share {
 
 /// What the answers to a task took.
 struct ScoringWork {
-  double preparing_seconds = 0.0;    // texts to tokens
-  double model_seconds = 0.0;        // tokens to answers, on all ranks together
-  std::int64_t tokens = 0;           // that the model was given, as far as its window reaches
-  std::int64_t computed_tokens = 0;  // of them: what requests have in common is computed once
+  double preparing_seconds = 0.0;      // texts to tokens
+  double model_seconds = 0.0;          // tokens to answers, on all ranks together
+  double first_pass_seconds = 0.0;     // of them: until the first pass of the model was done
+  std::int64_t tokens = 0;             // that the model was given, as far as its window reaches
+  std::int64_t computed_tokens = 0;    // of them: what requests have in common is computed once
+  std::int64_t first_pass_tokens = 0;  // computed in the first pass
 };
 
 struct TaskScores {
@@ -75,7 +77,7 @@ Json scores_json(const std::vector<TaskScores>& scores);
 std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers);
 /// A table for people, a line a task.
 std::string scores_table(const std::vector<TaskScores>& scores);
-/// What they took, a line a task.
-std::string work_table(const std::vector<TaskScores>& scores);
+/// What they took, a line a task, and before them the seconds in which the model was loaded.
+std::string work_table(const std::vector<TaskScores>& scores, double loading_seconds);
 
 }  // namespace polymoe
