@@ -92,7 +92,7 @@ Settings settings_of(const CommandLine& line) {
   if (line.has("chat")) {
     settings.encoding.chat = parse_chat_template(line.value("chat"));
     if (!settings.encoding.chat && line.value("chat") != "auto")
-      refuse("chat", "chatml, llama3, olmo or auto");
+      refuse("chat", "chatml, llama3, olmo, segments or auto");
     if (line.has("field"))
       lines.push_back("--chat and --field: one of them must be given, not both");
     if (line.has("train-vocabulary"))
@@ -313,7 +313,7 @@ const Command& tokenize_command() {
            {"chat", "TEMPLATE",
             "every input is of JSON lines with \"messages\", or \"prompt\" and \"completion\"; the "
             "assistant's part counts in the loss (PREFIX.mask.bin). chatml, llama3, olmo, or auto: "
-            "as tokenizer_config.json says"},
+            "as tokenizer_config.json says; segments: as launch/chat/render wrote them"},
            {"invalid", "refuse|replace",
             "text that is no UTF-8 ends the command, or becomes U+FFFD and is counted"},
            {"threads", "N", "that encode; default: all cores"},

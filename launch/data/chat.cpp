@@ -76,8 +76,22 @@ std::vector<ChatSegment> render(const std::vector<Turn>& turns, ChatTemplate for
         if (counted && i + 1 < turns.size()) add("<|endoftext|>", true);
         if (!counted || i + 1 < turns.size()) add("\n", false);
         break;
+      case ChatTemplate::segments:
+        break;  // has no turns
     }
   }
+  return segments;
+}
+
+/// What launch/chat/render writes.
+std::vector<ChatSegment> read_segments(const Json& record) {
+  if (const Json* failure = record.find("error"))
+    throw InvalidArgument("launch/chat/render ended with an error: " + failure->as_string());
+  if (record.find("messages") != nullptr)
+    throw InvalidArgument("has \"messages\", which launch/chat/render turns into \"segments\"");
+  std::vector<ChatSegment> segments;
+  for (const Json& segment : record.at("segments").items())
+    segments.push_back({segment.at("text").as_string(), segment.at("label").as_bool()});
   return segments;
 }
 
@@ -87,6 +101,7 @@ std::optional<ChatTemplate> parse_chat_template(const std::string& name) {
   if (name == "chatml") return ChatTemplate::chatml;
   if (name == "llama3") return ChatTemplate::llama3;
   if (name == "olmo") return ChatTemplate::olmo;
+  if (name == "segments") return ChatTemplate::segments;
   return std::nullopt;
 }
 
@@ -105,10 +120,11 @@ ChatTemplate find_chat_template(const std::string& tokenizer) {
     if (has("<|im_start|>")) return ChatTemplate::chatml;
     if (has("<|start_header_id|>")) return ChatTemplate::llama3;
     if (has("<|user|>") && has("<|assistant|>")) return ChatTemplate::olmo;
-    throw InvalidArgument("--chat auto: the chat_template of " + path.string() +
-                          " is none of chatml, llama3 and olmo, and no Jinja is run here; name the "
-                          "nearest by --chat NAME, or let transformers write lines of prompt and "
-                          "completion (docs/finetuning.md)");
+    throw InvalidArgument(fmt::format(
+        "--chat auto: the chat_template of {} is none of chatml, llama3 and olmo. Another program "
+        "runs it: launch/chat/render --tokenizer {} --output chats.segments.gz CHATS; polymoe "
+        "tokenize --chat segments --input chats.segments.gz ... (docs/finetuning.md)",
+        path.string(), path.string()));
   }
   throw InvalidArgument(
       "--chat auto: there is no tokenizer_config.json with a chat_template beside " + tokenizer +
@@ -119,17 +135,21 @@ std::vector<ChatSegment> render_chat(const Json& record, ChatTemplate form,
                                      const std::string& origin) {
   try {
     std::vector<ChatSegment> segments;
-    if (const Json* messages = record.find("messages")) {
-      segments = render(turns_of(*messages), form);
-    } else if (record.find("prompt") != nullptr) {
+    if (record.find("prompt") != nullptr && record.find("messages") == nullptr) {
       segments = {{record.at("prompt").as_string(), false},
                   {record.at("completion").as_string(), true}};
+    } else if (form == ChatTemplate::segments) {
+      segments = read_segments(record);
+    } else if (const Json* messages = record.find("messages")) {
+      segments = render(turns_of(*messages), form);
     } else {
       throw InvalidArgument("has neither \"messages\" nor \"prompt\" and \"completion\"");
     }
     if (std::none_of(segments.begin(), segments.end(),
                      [](const auto& segment) { return segment.counted; }))
-      throw InvalidArgument("no turn is the assistant's: there is nothing to learn");
+      throw InvalidArgument(form == ChatTemplate::segments
+                                ? "no segment has the label true: there is nothing to learn"
+                                : "no turn is the assistant's: there is nothing to learn");
     return segments;
   } catch (const InvalidArgument& error) {
     throw InputFileError(origin, error.what());

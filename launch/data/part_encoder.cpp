@@ -104,9 +104,12 @@ EncodedPart PartEncoder::encode(const DocumentPart& part, const Tokenizer& token
       if (!after.empty() && after.back() == tokenizer.end_of_document()) after.pop_back();
       encoded.ids.insert(encoded.ids.end(), after.begin(), after.end());
     }
-    encoded.ids.push_back(tokenizer.end_of_document());
+    // A template may have written it.
+    const bool ended =
+        settings_.chat && !encoded.ids.empty() && encoded.ids.back() == tokenizer.end_of_document();
+    if (!ended) encoded.ids.push_back(tokenizer.end_of_document());
     // Who learns to answer learns to stop.
-    if (settings_.chat) encoded.counted.push_back(counted ? 1 : 0);
+    if (settings_.chat) encoded.counted.resize(encoded.ids.size(), counted ? 1 : 0);
   }
   return encoded;
 }

@@ -31,7 +31,8 @@ class PartEncoder {
   explicit PartEncoder(Settings settings) : settings_(std::move(settings)) {}
 
   /// What the tokenizer puts before and behind every text stands there, unless a chat template says
-  /// it all; the end-of-document id follows the last part, once. Throws InputFileError with file and place for
+  /// it all; the end-of-document id follows the last part, once, unless a conversation's text ends
+  /// with it. Throws InputFileError with file and place for
   /// text that is not UTF-8 and what it looks like, and for JSON of another form.
   EncodedPart encode(const DocumentPart& part, const Tokenizer& tokenizer) const;
   /// All of its text, checked in the same way.

@@ -239,10 +239,13 @@ std::string read_huggingface_config(const std::filesystem::path& config) {
   std::string text = read_file(config, most_file_bytes);
   const std::filesystem::path beside = config.parent_path() / "chat_template.jinja";
   if (config.filename() != "tokenizer_config.json" || !std::filesystem::exists(beside)) return text;
-  Json json = parse_json(text, config.string());
-  if (!json.is_object() || json.find("chat_template") != nullptr) return text;
-  json.set("chat_template", read_file(beside, most_file_bytes));
-  return json.dump_indented();
+  const Json json = parse_json(text, config.string());
+  if (!json.is_object()) return text;
+  Json whole = Json::object();
+  for (const Json::Member& member : json.members())
+    if (member.key != "chat_template") whole.set(member.key, member.value);
+  whole.set("chat_template", read_file(beside, most_file_bytes));
+  return whole.dump_indented();
 }
 
 std::unique_ptr<Tokenizer> load_huggingface_tokenizer(const std::string& path) {

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+#include <vector>
+
 #include "launch/data/part_encoder.h"
 #include "launch/data/tokenizer.h"
 #include "runtime/error.h"
@@ -43,6 +46,26 @@ TEST(Chat, OnlyTheAssistantsTurnsAndTheirEndsCount) {
   EXPECT_EQ(marked(R"({"prompt": "2+2=", "completion": "4"})", ChatTemplate::chatml), "2+2=[4]");
 }
 
+TEST(Chat, TextsThatAreWrittenAlreadyAreTaken) {
+  EXPECT_EQ(marked(R"({"segments": [{"text": "a", "label": false}, {"text": "b", "label": true},
+                      {"text": "c", "label": true}, {"text": "d", "label": false}]})",
+                   ChatTemplate::segments),
+            "a[b][c]d");
+  EXPECT_EQ(marked(R"({"prompt": "2+2=", "completion": "4"})", ChatTemplate::segments), "2+2=[4]");
+  const auto refusal = [](const char* record) {
+    return message_of<InputFileError>([&] { marked(record, ChatTemplate::segments); });
+  };
+  for (const auto& [record, part] : std::vector<std::pair<const char*, const char*>>{
+           {R"({"error": "no robots"})", "ended with an error: no robots"},
+           {conversation, "launch/chat/render turns"},
+           {R"({"segments": [{"text": "a", "label": false}]})", "no segment has the label true"},
+           {R"({"segments": [{"text": "a"}]})", "label"},
+           {R"({"segments": [{"text": "a", "label": 1}]})", "true or false, found 1"},
+           {R"({"text": "a"})", "segments"}})
+    EXPECT_NE(refusal(record).find(part), std::string::npos) << refusal(record);
+  EXPECT_THROW(marked(R"({"segments": []})", ChatTemplate::chatml), InputFileError);
+}
+
 TEST(Chat, RefusesOtherForms) {
   for (const char* record :
        {R"({"text": "a"})", R"({"messages": [{"role": "robot", "content": "a"}]})",
@@ -64,11 +87,16 @@ TEST(Chat, TheTemplateIsFoundByItsMarks) {
   EXPECT_EQ(found("a <|im_start|> b"), ChatTemplate::chatml);
   EXPECT_EQ(found("<|start_header_id|>"), ChatTemplate::llama3);
   EXPECT_EQ(found("<|user|> <|assistant|>"), ChatTemplate::olmo);
-  EXPECT_THROW(found("[INST]"), InvalidArgument);
-  // As transformers 5 writes it.
+  const std::string refusal = message_of<InvalidArgument>([&] { found("[INST]"); });
+  for (const char* part : {"tokenizer_config.json is none of chatml",
+                           "launch/chat/render --tokenizer", "polymoe tokenize --chat segments"})
+    EXPECT_NE(refusal.find(part), std::string::npos) << refusal;
+  // As transformers 5 writes it, and it goes before.
   test::write_bytes(directory.path() / "chat_template.jinja", "a <|im_start|> b\n");
-  test::write_bytes(directory.path() / "tokenizer_config.json", "{}");
-  EXPECT_EQ(find_chat_template(tokenizer), ChatTemplate::chatml);
+  for (const char* config : {"{}", R"({"chat_template": "<|start_header_id|>"})"}) {
+    test::write_bytes(directory.path() / "tokenizer_config.json", config);
+    EXPECT_EQ(find_chat_template(tokenizer), ChatTemplate::chatml) << config;
+  }
 }
 
 TEST(PartEncoder, MarksTheTokensThatCountAndTheEndBehindThem) {
