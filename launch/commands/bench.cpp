@@ -24,7 +24,7 @@
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
-#include "runtime/files/file.h"
+#include "runtime/files/named_output.h"
 #include "runtime/system.h"
 
 namespace polymoe {
@@ -189,16 +189,14 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     check_memory(plan, context.ranks_on_node);
   const std::string path = line.value("json");
   if (line.has("json"))
-    on_first_rank(*context.world, [&] {  // better now than after the work
-      OutputFile(path, OutputFile::Mode::append).close();
-    });
+    on_first_rank(*context.world, [&] { check_named_output(path); });  // better now than later
 
   serve_device(context, device, config.run.share_gpus);
   ProcessMesh mesh(std::move(context.world), config.parallel.expert, layout.node_ranks);
   const BenchReport report = measure(config, selection, plan, memory, mesh, device);
   if (line.has("json"))
     on_first_rank(mesh.world(),
-                  [&] { replace_file(path, bench_json(report, config).dump_indented()); });
+                  [&] { write_named_output(path, bench_json(report, config).dump_indented()); });
   mesh.shutdown();
   return exit_done;
 }

@@ -16,7 +16,7 @@
 #include "parallel/communication/agreement.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
-#include "runtime/files/file.h"
+#include "runtime/files/named_output.h"
 #include "runtime/random.h"
 #include "runtime/system.h"
 
@@ -59,7 +59,7 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   const std::string directory = line.value("dir", ".");
   if (line.has("json"))
     on_first_rank(*context.world, [&] {  // better now than after the work
-      OutputFile(line.value("json"), OutputFile::Mode::append).close();
+      check_named_output(line.value("json"));
     });
   const int threads = threads_per_rank(*context.world);
   omp_set_num_threads(threads);
@@ -100,7 +100,8 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     found = static_cast<std::int64_t>(lines.size());
     std::cout << examination_text(all, lines) << std::flush;
     if (line.has("json"))
-      replace_file(line.value("json"), examination_json(all, lines, tolerance).dump_indented());
+      write_named_output(line.value("json"),
+                         examination_json(all, lines, tolerance).dump_indented());
   });
   Stream stream(Device::cpu());
   world.broadcast(Tensor(&found, {1}, DType::i64, Device::cpu()), 0, stream);

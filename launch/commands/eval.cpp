@@ -17,9 +17,10 @@
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
 #include "launch/step/evaluation.h"
+#include "parallel/communication/agreement.h"
 #include "runtime/error.h"
-#include "runtime/files/file.h"
 #include "runtime/files/json.h"
+#include "runtime/files/named_output.h"
 #include "runtime/files/token_file.h"
 #include "runtime/progress.h"
 
@@ -129,6 +130,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
   const std::vector<std::string> files = line.values("tasks");
   std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
+  on_first_rank(*context.world, [&] {  // better now than after the work
+    for (const char* output : {"json", "items"})
+      if (line.has(output)) check_named_output(line.value(output));
+  });
 
   const Device device = inference_device(line, context);
   const auto begin = std::chrono::steady_clock::now();
@@ -161,8 +166,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   }
   saved.shutdown();
   if (context.rank != 0) return exit_done;
-  if (line.has("json")) replace_file(line.value("json"), report.dump() + "\n");
-  if (line.has("items")) replace_file(line.value("items"), items);
+  std::cout << std::flush;
+  if (line.has("json")) write_named_output(line.value("json"), report.dump() + "\n");
+  if (line.has("items")) write_named_output(line.value("items"), items);
   return exit_done;
 }
 

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <system_error>
 
 #include "launch/commands/command.h"
 #include "launch/config/values.h"
@@ -96,14 +99,22 @@ Settings read_settings(const CommandLine& line) {
   return settings;
 }
 
-/// Standard input or a file, on every rank: mpirun gives standard input to rank 0 alone.
+/// All that a stream or pipe has.
+std::string read_stream(std::istream& stream, const std::string& name) {
+  const std::string text{std::istreambuf_iterator<char>(stream), {}};
+  if (stream.bad()) throw InputFileError(name, "cannot be read");
+  return text;
+}
+
+/// Standard input, a pipe or a file, on every rank: mpirun gives standard input to rank 0 alone.
 std::string read_text(const std::string& path, Communicator& world) {
   return on_first_rank(world, [&] {
     constexpr std::int64_t most_bytes = 64 << 20;
-    if (path != "-") return read_compressed_file(path, most_bytes);
-    const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
-    if (std::cin.bad()) throw InputFileError("standard input", "cannot be read");
-    return text;
+    if (path == "-") return read_stream(std::cin, "standard input");
+    std::error_code error;
+    if (!std::filesystem::is_fifo(path, error)) return read_compressed_file(path, most_bytes);
+    std::ifstream pipe(path, std::ios::binary);
+    return read_stream(pipe, path);
   });
 }
 
@@ -142,7 +153,7 @@ class SampleOutput {
         samples_(static_cast<std::size_t>(samples)),
         json_(json),
         answers_(requests.size()) {
-    if (requests.size() > 1 && !progress_on_stdout().terminal)
+    if (prompts.size() > 1 && !progress_on_stdout().terminal)
       progress_.emplace(
           progress,
           CountedWork{.what = "generating", .total = std::ssize(requests), .unit = "texts"});
@@ -287,7 +298,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
               .done =
                   [&](std::size_t request, const Generation& result) {
                     if (output) output->done(request, result);
-                  }});
+                  },
+              // What nobody can read is not worth waiting for.
+              .leave = [&] { return least_of_ranks(!shows || std::cout ? 1 : 0, world) == 0; }});
   };
   if (line.has("interactive")) {
     const auto ask = [&] {

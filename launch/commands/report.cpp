@@ -7,7 +7,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/machine/exit_code.h"
-#include "runtime/files/file.h"
+#include "runtime/files/named_output.h"
 
 namespace polymoe {
 namespace {
@@ -17,7 +17,7 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   std::vector<std::filesystem::path> runs;
   for (const std::string& run : line.positional()) runs.emplace_back(run);
   const RunReport report = report_runs(runs);
-  replace_file(line.value("out"), report.html);
+  write_named_output(line.value("out"), report.html);
   for (const std::string& note : report.notes) std::cout << note << "\n";
   std::cout << fmt::format("{}: {} figures of {} run{}\n", line.value("out"), report.figures,
                            runs.size(), runs.size() == 1 ? "" : "s");

@@ -131,14 +131,15 @@ void generate(SavedModel& saved, const Tokenizer& tokenizer,
     if (!fault.empty()) throw InvalidArgument("a prompt " + fault);
     texts.emplace_back(tokenizer, request, prompt);
   }
-  continue_all(saved.answering(), decoding, tokenizer.vocab(),
-               [&](std::size_t request, std::int32_t id) {
-                 GrowingText& text = texts[request];
-                 const std::string known = text.add(id);
-                 if (!known.empty()) listener.show(request, known);
-                 if (text.over()) listener.done(request, text.result());
-                 return !text.over();
-               });
+  AnsweringModel answering = saved.answering();
+  answering.leave = listener.leave;
+  continue_all(answering, decoding, tokenizer.vocab(), [&](std::size_t request, std::int32_t id) {
+    GrowingText& text = texts[request];
+    const std::string known = text.add(id);
+    if (!known.empty()) listener.show(request, known);
+    if (text.over()) listener.done(request, text.result());
+    return !text.over();
+  });
 }
 
 }  // namespace polymoe

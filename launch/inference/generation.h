@@ -62,6 +62,8 @@ class StopFilter {
 struct GenerationListener {
   std::function<void(std::size_t request, const std::string& text)> show;  // more of its text
   std::function<void(std::size_t request, const Generation& result)> done;
+  /// Asked before each pass: leave the rest? Empty = never.
+  std::function<bool()> leave = {};
 };
 
 /// Continues all requests, many at a time as continue_all does. Texts are shown as they become

@@ -167,6 +167,26 @@ TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
   refuses(generation(file_of_objects, {"--prompt", "A"}), 64, {"one of them must be given"});
 }
 
+TEST_F(EvaluationCommands, FindOutBeforeTheWorkThatAnOutputCannotBeWritten) {
+  const std::string tasks = file("o.jsonl", R"({"context": "Q", "choices": ["a"], "gold": 0})");
+  for (const std::string option : {"--json", "--items"}) {
+    std::vector<std::string> arguments = evaluation(tasks);
+    arguments.insert(arguments.end(), {option, path("nowhere/out")});
+    refuses(arguments, 74, {path("nowhere/out")});
+    EXPECT_EQ(run(arguments).standard_output, "");
+  }
+  // What nobody can read is not generated to its end.
+  std::string lines;
+  for (int i = 0; i < 200; ++i) lines += "A word\n";
+  const std::string command = std::string(POLYMOE_PROGRAM) + " generate --checkpoint " + model() +
+                              " --threads 1 --tokenizer " + tokenizer_file + " --prompts " +
+                              file("lines.txt", lines) + " --tokens 8 --json >/dev/full";
+  const ProcessResult full = run_process({"sh", "-c", command});
+  EXPECT_EQ(full.exit_code, 74) << full.standard_error;
+  EXPECT_NE(full.standard_error.find("standard output: could not be written"), std::string::npos)
+      << full.standard_error;
+}
+
 TEST_F(EvaluationCommands, AnalyzeNamesWhatItCannotLookAt) {
   const auto analysis = [&](const std::string& tokens) {
     return std::vector<std::string>{"analyze", "--checkpoint", model(),     "--tokens", tokens,

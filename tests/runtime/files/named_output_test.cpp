@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/files/named_output.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <thread>
+
+#include "runtime/error.h"
+#include "runtime/files/file.h"
+#include "tests/support/temporary_directory.h"
+
+namespace polymoe {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(NamedOutput, ReplacesFiles) {
+  const test::TemporaryDirectory directory;
+  const fs::path path = directory.path() / "a";
+  check_named_output(path);
+  EXPECT_FALSE(fs::exists(path));
+  write_named_output(path, "old content");
+  check_named_output(path);
+  EXPECT_EQ(read_file(path, 100), "old content");
+  write_named_output(path, "new");
+  EXPECT_EQ(read_file(path, 100), "new");
+}
+
+TEST(NamedOutput, LeavesDevicesAndPipesWhatTheyAre) {
+  const test::TemporaryDirectory directory;
+  // A link: were it replaced, no device of the machine would be.
+  const fs::path full = directory.path() / "full";
+  fs::create_symlink("/dev/full", full);
+  check_named_output(full);
+  EXPECT_NE(test::message_of<OutputFileError>([&] {
+              write_named_output(full, "x");
+            }).find(full.string() + ": cannot write"),
+            std::string::npos);
+  EXPECT_TRUE(fs::is_character_file(full));
+  const fs::path pipe = directory.path() / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  check_named_output(pipe);
+  std::string read;
+  std::thread reader([&] {
+    std::ifstream stream(pipe);
+    read.assign(std::istreambuf_iterator<char>(stream), {});
+  });
+  write_named_output(pipe, "content");
+  reader.join();
+  EXPECT_EQ(read, "content");
+  EXPECT_TRUE(fs::is_fifo(pipe));
+}
+
+TEST(NamedOutput, IsRefusedBeforeTheWorkWhereItCannotBeWritten) {
+  const test::TemporaryDirectory directory;
+  EXPECT_THROW(check_named_output(directory.path()), OutputFileError);
+  EXPECT_THROW(check_named_output(directory.path() / "none" / "a"), OutputFileError);
+}
+
+}  // namespace
+}  // namespace polymoe
