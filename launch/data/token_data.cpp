@@ -36,7 +36,10 @@ void TokenData::open(const std::vector<WeightedFile>& files) {
         throw InputFileError(file.path().string(),
                              "names no documents, which data.packing = documents needs: it takes "
                              "Megatron files whose index has them");
-      FoundWindowCounts found = find_window_counts(file, context, settings_.kept_counts);
+      auto known = settings_.counts.extract(named.path);
+      FoundWindowCounts found = known.empty()
+                                    ? find_window_counts(file, context, settings_.kept_counts)
+                                    : std::move(known.mapped());
       if (!found.warning.empty()) warnings_.push_back(std::move(found.warning));
       windows = packings_.emplace_back(std::move(found.counts), std::move(found.from)).windows();
       if (windows < 1)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "launch/data/document_packing.h"
 #include "launch/data/mixture.h"
 #include "launch/data/token_rows.h"
+#include "launch/data/window_counts.h"
 #include "runtime/files/token_file.h"
 
 namespace polymoe {
@@ -41,6 +43,8 @@ class TokenData {
     std::uint64_t seed = 0;
     std::int64_t samples = 0;                // of the whole run, by which caps are checked
     std::filesystem::path kept_counts = {};  // see keep_counts()
+    // By name, of files for which they are known already; those of others are looked for.
+    std::map<std::string, FoundWindowCounts> counts = {};
   };
 
   /// The files of data.train and of all stages, each once, in order of appearance; begins at sample

@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "launch/config/option_table.h"
 #include "launch/config/values.h"
+#include "launch/data/counts_of_ranks.h"
 #include "launch/data/names_apart.h"
 #include "parallel/communication/agreement.h"
 #include "parallel/communication/packed.h"
@@ -49,6 +51,30 @@ std::vector<TokenFile> open_files(const std::vector<WeightedFile>& files, int to
   return opened;
 }
 
+/// The files of data.train and of all stages, each once.
+std::vector<std::string> training_paths(const DataConfig& config) {
+  std::vector<std::string> paths;
+  const auto add = [&](const std::vector<WeightedFile>& files) {
+    for (const WeightedFile& file : files)
+      if (std::find(paths.begin(), paths.end(), file.path) == paths.end())
+        paths.push_back(file.path);
+  };
+  add(config.train);
+  for (const DataStage& stage : config.stages) add(stage.files);
+  return paths;
+}
+
+/// Collective.
+TokenData open_training(const Config& config, Communicator& world) {
+  TokenData::Settings settings = settings_of(config);
+  if (config.data.packing == Packing::documents)
+    settings.counts = window_counts_of_ranks(training_paths(config.data), config.data.token_bytes,
+                                             settings.context, settings.kept_counts, world);
+  std::optional<TokenData> data;
+  on_every_rank(world, [&] { data.emplace(config.data, std::move(settings)); });
+  return std::move(*data);
+}
+
 /// Position and notes, as ranks send them to each other.
 std::string pack(const DataContinuation& next) {
   Packer packer;
@@ -77,16 +103,17 @@ DataContinuation unpack(const std::string& packed) {
 }  // namespace
 
 TrainingData::TrainingData(const Config& config, Communicator& world)
-    : config_(config),
-      train_(config.data, settings_of(config)),
-      valid_(open_files(config.data.valid, config.data.token_bytes)) {
-  std::vector<std::int64_t> sizes;
-  for (const TokenFile& file : valid_) {
-    if (config.data.documents == Documents::mask)
-      valid_ends_.emplace_back(file, config.data.valid[sizes.size()].path, config.data);
-    sizes.push_back(file.tokens());
-  }
-  valid_shares_ = shares_of(config.data.valid, sizes, config.data.weights);
+    : config_(config), train_(open_training(config, world)) {
+  on_every_rank(world, [&] {
+    valid_ = open_files(config.data.valid, config.data.token_bytes);
+    std::vector<std::int64_t> sizes;
+    for (const TokenFile& file : valid_) {
+      if (config.data.documents == Documents::mask)
+        valid_ends_.emplace_back(file, config.data.valid[sizes.size()].path, config.data);
+      sizes.push_back(file.tokens());
+    }
+    valid_shares_ = shares_of(config.data.valid, sizes, config.data.weights);
+  });
   mixture_ = mixture_of(config);
   on_first_rank(world, [&] {
     agree_on_tokenizer();  // first: it knows why ids are too large

@@ -30,12 +30,14 @@ constexpr std::string_view magic = "PMWINDOW";
 constexpr std::int64_t version = 1, most_header_bytes = 1 << 20, hash_bytes = 32;
 constexpr std::int64_t counted_again = 8;  // blocks
 
-std::int64_t blocks_of(const TokenFile& file) {
-  return divide_up(file.documents(), packing_block_documents);
-}
-
+/// By the file's place, not by its content: what is known of that at a start is a sample, which files
+/// that differ may share. Whether the content is still the same one the counts themselves say.
 fs::path path_in(const fs::path& directory, const TokenFile& file, std::int64_t context) {
-  return directory / fmt::format("{}-{}.windows", FileIdentity::of(file, "").hash, context);
+  std::error_code ignored;
+  fs::path place = fs::canonical(file.path(), ignored);
+  if (ignored) place = fs::absolute(file.path());
+  return directory /
+         fmt::format("{}-{}-{}.windows", place.stem().string(), xxh3_of(place.string()), context);
 }
 
 bool is_there(const fs::path& path) {
@@ -50,9 +52,18 @@ std::vector<std::int64_t> bounds_of_packing_block(const TokenFile& file, std::in
   return file.document_bounds(first, std::min(packing_block_documents, file.documents() - first));
 }
 
+std::int64_t packing_blocks(const TokenFile& file) {
+  return divide_up(file.documents(), packing_block_documents);
+}
+
 std::vector<WindowCounts> count_windows(const TokenFile& file,
                                         std::span<const std::int64_t> contexts) {
-  const std::int64_t blocks = blocks_of(file);
+  return count_windows(file, contexts, {.first = 0, .last = packing_blocks(file)});
+}
+
+std::vector<WindowCounts> count_windows(const TokenFile& file,
+                                        std::span<const std::int64_t> contexts, BlockRange range) {
+  const std::int64_t blocks = range.last - range.first;
   std::vector<WindowCounts> counts;
   for (const std::int64_t context : contexts)
     counts.push_back({.context = context,
@@ -66,7 +77,7 @@ std::vector<WindowCounts> count_windows(const TokenFile& file,
 #pragma omp for schedule(dynamic)
     for (std::int64_t block = 0; block < blocks; ++block) {
       try {
-        const std::vector<std::int64_t> bounds = bounds_of_packing_block(file, block);
+        const std::vector<std::int64_t> bounds = bounds_of_packing_block(file, range.first + block);
         for (std::size_t i = 0; i < packed.size(); ++i) {
           const PackedWindows::Count count = packed[i].count(bounds);
           counts[i].windows[static_cast<std::size_t>(block)] = count.windows;
@@ -120,7 +131,7 @@ void write_window_counts(const fs::path& path, const TokenFile& file,
 }
 
 WindowCountsFile::WindowCountsFile(const fs::path& path, const TokenFile& file)
-    : path_(path), blocks_(blocks_of(file)) {
+    : path_(path), blocks_(packing_blocks(file)) {
   const InputFile input(path);
   const auto damaged = [&](const std::string& what) {
     throw InputFileError(path.string(), "is no file of counts of windows, or damaged: " + what);
@@ -201,27 +212,45 @@ std::optional<WindowCounts> WindowCountsFile::read(const TokenFile& file,
   return counts;
 }
 
-FoundWindowCounts find_window_counts(const TokenFile& file, std::int64_t context,
-                                     const fs::path& directory) {
-  FoundWindowCounts found;
+KeptWindowCounts kept_window_counts(const TokenFile& file, std::int64_t context,
+                                    const fs::path& directory) {
+  KeptWindowCounts kept;
   std::vector<fs::path> places = {window_counts_path(file.path())};
   if (!directory.empty() && is_there(directory))
     places.push_back(path_in(directory, file, context));
   for (const fs::path& place : places) {
     if (!is_there(place)) continue;
     try {
-      if (std::optional<WindowCounts> counts = WindowCountsFile(place, file).read(file, context)) {
-        found.counts = std::move(*counts);
-        found.from = place;
-        return found;
+      kept.counts = WindowCountsFile(place, file).read(file, context);
+      if (kept.counts) {
+        kept.from = place;
+        break;
       }
     } catch (const InputFileError& error) {
-      found.warning = error.what();
+      kept.warning = error.what();
     }
   }
-  found.counts = std::move(count_windows(file, {&context, 1}).front());
+  return kept;
+}
+
+FoundWindowCounts kept_or_counted(KeptWindowCounts kept,
+                                  const std::function<WindowCounts()>& count) {
+  FoundWindowCounts found{
+      .counts = {}, .from = std::move(kept.from), .warning = std::move(kept.warning)};
+  if (kept.counts) {
+    found.counts = std::move(*kept.counts);
+    return found;
+  }
+  found.counts = count();
   if (!found.warning.empty()) found.warning += "; the windows are counted anew";
   return found;
+}
+
+FoundWindowCounts find_window_counts(const TokenFile& file, std::int64_t context,
+                                     const fs::path& directory) {
+  return kept_or_counted(kept_window_counts(file, context, directory), [&] {
+    return count_windows(file, {&context, 1}).front();
+  });
 }
 
 fs::path keep_window_counts(const TokenFile& file, const WindowCounts& counts,

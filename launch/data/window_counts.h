@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,10 +29,19 @@ struct WindowCounts {
   bool operator==(const WindowCounts&) const = default;
 };
 
-/// The counts for each of `contexts`. Reads the index once, at some 20 million documents a second,
-/// thread and context. Throws InputFileError.
+/// The blocks of a file: the number of its documents over packing_block_documents, rounded up.
+std::int64_t packing_blocks(const TokenFile& file);
+
+/// The blocks from `first` to before `last`.
+struct BlockRange {
+  std::int64_t first = 0, last = 0;
+};
+/// The counts for each of `contexts`, of all blocks or of those in the range. Reads their index once,
+/// at some 20 million documents a second, thread and context. Throws InputFileError.
 std::vector<WindowCounts> count_windows(const TokenFile& file,
                                         std::span<const std::int64_t> contexts);
+std::vector<WindowCounts> count_windows(const TokenFile& file,
+                                        std::span<const std::int64_t> contexts, BlockRange range);
 
 /// The contexts for which counts are kept beside tokens: the powers of two from 512 to 131,072.
 std::span<const std::int64_t> usual_contexts();
@@ -67,17 +77,30 @@ class WindowCountsFile {
   std::vector<Part> parts_;  // by context
 };
 
+/// What kept counts there are of a file.
+struct KeptWindowCounts {
+  std::optional<WindowCounts> counts;
+  std::filesystem::path from;
+  std::string warning;  // of kept ones that are of no use
+};
+/// Those beside `file`, else those kept in `directory` (none where it is empty).
+KeptWindowCounts kept_window_counts(const TokenFile& file, std::int64_t context,
+                                    const std::filesystem::path& directory);
+
 /// Counts, and where they are from.
 struct FoundWindowCounts {
   WindowCounts counts;
   std::filesystem::path from;  // empty: they were counted now
   std::string warning;         // of kept ones that are of no use
 };
-/// The counts kept beside `file`, else those kept in `directory` (none where it is empty), else new
-/// ones. Throws InputFileError where the index cannot be read.
+/// The kept counts, else those that `count` returns, with a warning that says so where there was one.
+FoundWindowCounts kept_or_counted(KeptWindowCounts kept,
+                                  const std::function<WindowCounts()>& count);
+/// The kept counts of `file`, else new ones. Throws InputFileError where the index cannot be read.
 FoundWindowCounts find_window_counts(const TokenFile& file, std::int64_t context,
                                      const std::filesystem::path& directory);
-/// Keeps them in `directory`, which is made where it is missing. Returns the path. Throws
+/// Keeps them in `directory`, which is made where it is missing, for this file and context alone:
+/// another file has counts of its own there, whatever is in it. Returns the path. Throws
 /// OutputFileError.
 std::filesystem::path keep_window_counts(const TokenFile& file, const WindowCounts& counts,
                                          const std::filesystem::path& directory);

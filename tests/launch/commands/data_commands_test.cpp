@@ -135,6 +135,30 @@ TEST_F(DataCommands, ChecksAndShowsTokenFiles) {
   expect_refusal(run_program({"data"}), 64, {"data"});
 }
 
+TEST_F(DataCommands, TokenizeKeepsTheWindowsOfManyDocuments) {
+  std::string text;
+  const std::int64_t documents = 262'144;  // from so many on
+  for (std::int64_t i = 0; i < documents; ++i) text += i % 3 == 0 ? "a\n-\n" : "bc\n-\n";
+  write_bytes(path("a.txt"), text);
+  const ProcessResult done = run_program({"tokenize", "--tokenizer=bytes", "--document-separator=-",
+                                          "--input", path("a.txt"), "--output", path("a")});
+  EXPECT_EQ(done.exit_code, 0) << done.standard_error;
+  EXPECT_NE(done.standard_output.find("262,144 documents"), std::string::npos)
+      << done.standard_output;
+  const std::string kept = read_bytes(path("a.windows"));
+  const ProcessResult counted = run_program({"data", "windows", path("a.bin")});
+  EXPECT_EQ(counted.exit_code, 0) << counted.standard_error;
+  EXPECT_EQ(kept, read_bytes(path("a.windows")));
+  EXPECT_EQ(run_program({"data", "check", path("a.bin")}).exit_code, 0);
+  // They are of these tokens, and go where others take their place.
+  write_bytes(path("b.txt"), "b");
+  EXPECT_EQ(run_program({"tokenize", "--tokenizer=bytes", "--force", "--input", path("b.txt"),
+                         "--output", path("a")})
+                .exit_code,
+            0);
+  EXPECT_FALSE(std::filesystem::exists(path("a.windows")));
+}
+
 TEST_F(DataCommands, CountsWindowsAheadOfAStart) {
   write_bytes(path("a.jsonl"), "{\"text\": \"ab\"}\n{\"text\": \"cde\"}\n");
   ASSERT_EQ(run_program({"tokenize", "--tokenizer=bytes", "--input", path("a.jsonl"), "--output",

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launch/data/document_packing.h"
+#include "launch/data/file_identity.h"
 #include "runtime/error.h"
 #include "runtime/files/megatron_writer.h"
 #include "runtime/files/token_file.h"
@@ -130,6 +131,34 @@ TEST_F(WindowCountsTest, AreKeptWhereTheNextStartFindsThem) {
   EXPECT_EQ(third.warning.find("counted anew"), std::string::npos) << third.warning;
   // Another context has counts of its own.
   EXPECT_TRUE(find_window_counts(file, 16, directory).from.empty());
+}
+
+TEST_F(WindowCountsTest, FilesThatShareASampleDoNotShareTheirCounts) {
+  // A long document in one block or in the next: nothing of that is in what a start looks at.
+  const auto file = [&](const std::string& name, std::int64_t place) {
+    MegatronWriter writer(path(name), 1000, false);
+    for (std::int64_t i = 0; i < 2 * packing_block_documents; ++i) {
+      writer.append(std::vector<std::int32_t>(i == place ? 1000 : 3, 7), {});
+      writer.end_document();
+    }
+    writer.finish();
+    return TokenFile::open(path(name).string() + ".bin", 2);
+  };
+  const TokenFile a = file("a", 3000), b = file("b", 5000);
+  ASSERT_EQ(FileIdentity::of(a, "").difference_to(FileIdentity::of(b, "")), "");
+  const WindowCounts of_a = count_windows(a, contexts)[0], of_b = count_windows(b, contexts)[0];
+  ASSERT_NE(of_a, of_b);
+  const fs::path directory = path("run/windows");
+  const fs::path kept = keep_window_counts(a, of_a, directory);
+  EXPECT_NE(keep_window_counts(b, of_b, directory), kept);
+  const FoundWindowCounts found = find_window_counts(a, 16, directory);
+  EXPECT_EQ(found.from, kept);
+  EXPECT_EQ(found.counts, of_a);
+  EXPECT_EQ(find_window_counts(b, 16, directory).counts, of_b);
+  // By another name it is the same file.
+  fs::create_directory_symlink(directory_.path(), path("link"));
+  const TokenFile linked = TokenFile::open((path("link") / "a.bin").string(), 2);
+  EXPECT_EQ(find_window_counts(linked, 16, directory).from, kept);
 }
 
 TEST_F(WindowCountsTest, ABlockThatPacksOtherwiseEndsTheRunWhereItIsRead) {
