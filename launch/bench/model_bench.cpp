@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -37,16 +38,20 @@ std::int32_t random_token(std::uint64_t index, std::int64_t vocab) {
   return static_cast<std::int32_t>(random.bits(index) % static_cast<std::uint64_t>(vocab));
 }
 
-/// Bytes of the weights that one token meets on a rank whose group shares out the experts.
-double active_bytes(const ModelConfig& model, int expert_parallel, DType dtype) {
+/// Bytes of the weights that so many tokens meet on a rank whose group shares out the experts: of a
+/// layer's as many as the tokens choose where no two choose the same, or all.
+double active_bytes(const ModelConfig& model, std::int64_t tokens, int expert_parallel,
+                    DType dtype) {
   auto weights = static_cast<double>(active_parameters(model));
   // Of the embedding's table one row is read.
   if (!model.tied) weights -= static_cast<double>(model.vocab * model.hidden);
   const std::int64_t matrices = pre_activation_factor(model.activation.kind) + 1;
-  const auto chosen = static_cast<double>(model.moe.top_k * matrices * model.hidden) *
-                      static_cast<double>(model.moe.experts > 0 ? model.expert_width() : 0);
+  const auto expert = static_cast<double>(matrices * model.hidden *
+                                          (model.moe.experts > 0 ? model.expert_width() : 0));
+  const auto met = static_cast<double>(std::min(model.moe.top_k * tokens, model.moe.experts));
   for (std::int64_t layer = 0; layer < model.layers; ++layer)
-    if (model.is_moe_layer(layer)) weights -= chosen * (1.0 - 1.0 / expert_parallel);
+    if (model.is_moe_layer(layer))
+      weights += expert * (met / expert_parallel - static_cast<double>(model.moe.top_k));
   return static_cast<double>(size_of(dtype)) * weights;
 }
 
@@ -136,32 +141,42 @@ BenchResult ModelBench::time_steps(ExecutionContext& context) {
   return result;
 }
 
-BenchResult ModelBench::time_generation(ExecutionContext& context) {
+BenchResult ModelBench::time_generation(std::int64_t texts, ExecutionContext& context) {
   constexpr std::int64_t prompt = 64, most = 32;
   const ModelConfig& model = config_.model;
   const DType dtype = training_.parameters().dtype();
-  DecodingCache cache(model, prompt + most + 1, dtype, context.stream.device());
+  std::vector<DecodingCache> caches;
+  for (std::int64_t i = 0; i < texts; ++i)
+    caches.emplace_back(model, prompt + most + 1, dtype, context.stream.device());
   std::uint64_t drawn = 0;
   const auto read = [&](std::int64_t count) {
     const Arena::Scope scope(context.arena);
-    const Tensor tokens = context.arena.allocate({count}, DType::i32);
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+    const Tensor tokens = context.arena.allocate({texts * count}, DType::i32);
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(texts * count));
     for (std::int32_t& id : ids) id = random_token(drawn++, model.vocab);
     set_values(std::span<const std::int32_t>(ids), tokens, context.stream);
-    training_.model().next_token_logits(tokens, cache, context);
+    std::vector<Continuation> sequences;
+    for (DecodingCache& cache : caches) sequences.push_back({.cache = &cache, .tokens = count});
+    training_.model().next_token_logits(tokens, sequences, context);
   };
-  read(prompt);
-  BenchResult result{.name = "generation, a token"};
+  // A model that drops tokens by sequence takes several prompts token by token only.
+  const std::int64_t at_once = texts > 1 ? 1 : prompt;
+  for (std::int64_t i = 0; i < prompt; i += at_once) read(at_once);
+  BenchResult result{.name = texts > 1 ? fmt::format("generation, {} texts", texts)
+                                       : "generation, a token"};
   result.timing = time_runs(
       mesh_.world(), [&] { read(1); },
       {.fewest = 8, .most = static_cast<int>(most), .seconds = std::numeric_limits<double>::max()},
       context.stream);
   const std::int64_t before = prompt + most / 2;
+  const double active = active_bytes(model, 1, 1, dtype) / static_cast<double>(size_of(dtype));
   const double row = 2.0 * static_cast<double>(size_of(dtype)) *
                      static_cast<double>(model.key_value_heads() * model.head_dim());
-  result.shape = fmt::format("1 sequence, {} tokens before", before);
-  result.floor = {.bytes = active_bytes(model, mesh_.expert_parallel(), dtype) +
-                           row * static_cast<double>(model.layers * before),
+  result.shape =
+      fmt::format("{} sequence{}, {} tokens before", texts, texts > 1 ? "s" : "", before);
+  result.floor = {.bytes = active_bytes(model, texts, mesh_.expert_parallel(), dtype) +
+                           row * static_cast<double>(texts * model.layers * before),
+                  .operations = 2.0 * active * static_cast<double>(texts),
                   .reads_only = true};
   return result;
 }

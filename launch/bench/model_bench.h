@@ -42,9 +42,10 @@ class ModelBench {
   /// What is known of the steps timed last.
   const StepDetails& details() const { return details_; }
 
-  /// Token after token of one sequence with a key/value cache. Floor: the weights that a token
-  /// meets, and the keys and values before it, read once.
-  BenchResult time_generation(ExecutionContext& context);
+  /// Token after token of so many texts of a rank with key/value caches, a token of each in a pass.
+  /// Floor: the weights that these tokens meet, and the keys and values before them, read once; an
+  /// addition and a multiplication by each weight that a token meets.
+  BenchResult time_generation(std::int64_t texts, ExecutionContext& context);
 
  private:
   void step(ExecutionContext& context);

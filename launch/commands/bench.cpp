@@ -129,7 +129,10 @@ BenchReport measure(const Config& config, const Selection& selection, const Memo
          .floor = kernel.floor,
          .timing = time_runs(world, run, {}, context.stream)});
   }
-  if (selection.generation) add(model->time_generation(context));
+  if (selection.generation) {
+    for (const std::int64_t texts : {std::int64_t{1}, usual_batch})
+      add(model->time_generation(texts, context));
+  }
   if (selection.step) {
     add(model->time_steps(context));
     report.step = model->details();

@@ -224,7 +224,8 @@ TEST(BenchTest, ProgramOnTwoRanks) {
     EXPECT_GE(entry.at("runs").as_integer(), 5) << name;
     EXPECT_GT(entry.at("share_of_ceiling").as_number(), 0.0) << name;
   }
-  for (const char* name : {"step", "generation, a token", "attention backward"})
+  for (const char* name :
+       {"step", "generation, a token", "generation, 32 texts", "attention backward"})
     EXPECT_TRUE(names.contains(name)) << name;
   const Json& step = json.at("step");
   EXPECT_GT(step.at("tokens_per_second").as_number(), 0.0);
