@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects of files of JSON lines, plain or packed, read front to back in chunks."""
+"""The objects of files of JSON lines, plain or packed, and of Parquet, read front to back in parts."""
 import json
 import lzma
 import sys
@@ -9,6 +9,8 @@ from refusal import Refusal
 
 CHUNK = 1 << 16
 LONGEST_LINE = 1 << 30
+COLUMNS = ("messages", "prompt", "completion", "tools", "documents")
+ROWS = 64  # of Parquet at a time
 
 
 def zstd_decompressor():
@@ -35,7 +37,7 @@ def unpacked(stream, name):
     front = stream.read(CHUNK)
     chunks = iter(lambda: stream.read(CHUNK), b"")
     if front.startswith(b"PAR1"):
-        raise Refusal(f"{name}: is a Parquet file; lines of JSON are read here")
+        raise Refusal(f"{name}: is a Parquet file, which must be given by its name")
     for magic, form, make in PACKED:
         if front.startswith(magic):
             break
@@ -98,10 +100,38 @@ def lines(chunks, name):
         yield number, line
 
 
+def rows(path):
+    """(where, object) of each row of a Parquet file."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise Refusal(f"{path}: is a Parquet file, and pyarrow is missing for {sys.executable}: pip "
+                      "install pyarrow, or write it as lines of JSON", 64) from None
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=CHUNK) as file:
+            columns = [name for name in file.schema_arrow.names if name in COLUMNS]
+            for batch in file.iter_batches(ROWS, columns=columns):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"{path} row {number}", {key: value for key, value in record.items()
+                                                   if value is not None}
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{path}: behind row {number}: cannot be read as Parquet: {error}") from None
+
+
+def is_parquet(path):
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 def records(path):
-    """(where, object) of each line of a file."""
+    """(where, object) of each line or row of a file."""
     name = "standard input" if path == "-" else path
     try:
+        if path != "-" and is_parquet(path):
+            yield from rows(path)
+            return
         stream = sys.stdin.buffer if path == "-" else open(path, "rb")
         with stream:
             for number, line in lines(unpacked(stream, name), name):

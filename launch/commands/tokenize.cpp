@@ -66,6 +66,7 @@ Settings settings_of(const CommandLine& line) {
   settings.encoding.field = line.value("field", "text");
   settings.documents.json = line.has("field") || line.has("chat");
   settings.documents.column = settings.encoding.field;
+  settings.documents.conversations = line.has("chat");
   if (line.has("train-vocabulary")) {
     settings.train_vocabulary = count("train-vocabulary", 0, 259, 1 << 24);
     if (!settings.tokenizer.empty())

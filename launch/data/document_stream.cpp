@@ -69,7 +69,8 @@ bool DocumentStream::open_next() {
   } else if (front.starts_with("PAR1")) {
     if (file == "-")
       throw InputFileError(name_, "is a Parquet file, which must be given by its name");
-    rows_ = open_parquet(file, settings_.column);
+    rows_ = settings_.conversations ? open_parquet_conversations(file)
+                                    : open_parquet(file, settings_.column);
     file_bytes_ = input_bytes({file});
     source_.reset();
   }
@@ -155,6 +156,7 @@ bool DocumentStream::next_row(DocumentPart& part) {
     part = {.text = std::move(text),
             .origin = name_ + " row " + std::to_string(rows_->row()),
             .document = document_++,
+            .json = settings_.conversations,
             .first = true,
             .last = true};
     return true;

@@ -33,6 +33,7 @@ class DocumentStream {
     std::string separator = {};   // a line equal to it ends a document; empty = none does
     bool json = false;            // every file is of JSON lines, not only those so named
     std::string column = "text";  // of Parquet files
+    bool conversations = false;   // of Parquet files the messages, as lines of JSON
     std::size_t part_bytes = 1 << 20;
   };
 

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <parquet/column_reader.h>
 #include <parquet/exception.h>
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
@@ -11,55 +10,68 @@
 #include <parquet/schema.h>
 #include <parquet/types.h>
 
+#include <map>
+#include <optional>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include "launch/data/parquet_column.h"
+#include "launch/data/unicode_text.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {
 
-/// One text a row: not of a list, and not of raw bytes of another meaning.
+using Texts = std::vector<std::optional<std::string>>;
+
+/// Texts, and not raw bytes of another meaning.
 bool holds_texts(const parquet::ColumnDescriptor& column) {
-  if (column.physical_type() != parquet::Type::BYTE_ARRAY || column.max_repetition_level() > 0)
-    return false;
+  if (column.physical_type() != parquet::Type::BYTE_ARRAY) return false;
   const auto& meaning = column.logical_type();
   return meaning == nullptr || meaning->is_string() || meaning->is_none() || meaning->is_JSON();
 }
 
-class ColumnTexts final : public ParquetTexts {
+/// A file and its columns of texts: a text a row, or within one list.
+class ParquetRows : public ParquetTexts {
  public:
-  ColumnTexts(const std::string& path, const std::string& column) : path_(path) {
+  explicit ParquetRows(const std::string& path) : path_(path) {
     guarded([&] {
       parquet::ReaderProperties properties;
       properties.enable_buffered_stream();  // a page of the column is in memory, not all of it
       file_ = parquet::ParquetFileReader::OpenFile(path, false, properties);
       rows_ = file_->metadata()->num_rows();
-      find(column);
-    });
-  }
-
-  bool next(std::string& text) override {
-    guarded([&] {
-      while (at_ == given_ && open_page()) {
+      const parquet::SchemaDescriptor& schema = *file_->metadata()->schema();
+      for (int i = 0; i < schema.num_columns(); ++i) {
+        const parquet::ColumnDescriptor& column = *schema.Column(i);
+        if (!holds_texts(column)) continue;
+        if (column.max_repetition_level() == 0)
+          names_.emplace_back(column.path()->ToDotString(), i);
+        else if (column.max_repetition_level() == 1)
+          listed_.push_back(i);
       }
     });
-    if (at_ == given_) return false;
-    ++row_;
-    // A value less than a level tells of a row without one.
-    if (nullable_ && levels_[at_] < present_)
-      throw InputFileError(path_,
-                           fmt::format("row {} has no text in the column \"{}\"", row_, name_));
-    const parquet::ByteArray& value = values_[value_++];
-    text.assign(reinterpret_cast<const char*>(value.ptr), value.len);
-    ++at_;
-    return true;
   }
 
   std::int64_t row() const override { return row_; }
   std::int64_t rows() const override { return rows_; }
 
- private:
-  static constexpr std::int64_t most_rows = 64;  // read at a time
+ protected:
+  /// The column of a text a row; -1 where there is none.
+  int find(const std::string& name) const {
+    for (const auto& [candidate, number] : names_)
+      if (candidate == name) return number;
+    return -1;
+  }
+  std::string names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, number] : names_) names.push_back(name);
+    return fmt::format("{}", fmt::join(names, ", "));
+  }
+  const parquet::ColumnDescriptor& descriptor(int column) const {
+    return *file_->metadata()->schema()->Column(column);
+  }
 
   template <class Body>
   void guarded(Body body) const {
@@ -71,53 +83,129 @@ class ColumnTexts final : public ParquetTexts {
     }
   }
 
-  void find(const std::string& column) {
-    const parquet::SchemaDescriptor& schema = *file_->metadata()->schema();
-    std::vector<std::string> texts;
-    for (int i = 0; i < schema.num_columns(); ++i) {
-      const parquet::ColumnDescriptor& candidate = *schema.Column(i);
-      if (!holds_texts(candidate)) continue;
-      texts.push_back(candidate.path()->ToDotString());
-      if (texts.back() != column) continue;
-      column_ = i;
-      name_ = column;
-      present_ = candidate.max_definition_level();
-      nullable_ = present_ > 0;
-    }
-    if (name_.empty())
-      throw InputFileError(path_, fmt::format("has no column \"{}\" of texts (--field); columns of "
-                                              "texts: {}",
-                                              column, fmt::join(texts, ", ")));
+  std::string path_;
+  std::unique_ptr<parquet::ParquetFileReader> file_;
+  std::vector<std::pair<std::string, int>> names_;  // columns with a text a row
+  std::vector<int> listed_;                         // columns within one list
+  std::int64_t rows_ = 0, row_ = 0;
+};
+
+class ColumnTexts final : public ParquetRows {
+ public:
+  ColumnTexts(const std::string& path, const std::string& column)
+      : ParquetRows(path), name_(column) {
+    const int number = find(column);
+    if (number < 0)
+      throw InputFileError(
+          path_, fmt::format("has no column \"{}\" of texts (--field); columns of texts: {}",
+                             column, names()));
+    column_.emplace(*file_, number);
   }
 
-  /// Reads more rows, of the next row group where one has ended; false at the end of the file.
-  bool open_page() {
-    while (reader_ == nullptr || !reader_->HasNext()) {
-      if (group_ == file_->metadata()->num_row_groups()) return false;
-      const std::shared_ptr<parquet::ColumnReader> column =
-          file_->RowGroup(group_++)->Column(column_);
-      reader_ = std::static_pointer_cast<parquet::ByteArrayReader>(column);
-    }
-    levels_.resize(most_rows);
-    values_.resize(most_rows);
-    std::int64_t values = 0;
-    // Views of the reader's page, good until the next call.
-    given_ = static_cast<std::size_t>(
-        reader_->ReadBatch(most_rows, levels_.data(), nullptr, values_.data(), &values));
-    at_ = value_ = 0;
+  bool next(std::string& text) override {
+    bool there = false;
+    guarded([&] { there = column_->next(texts_); });
+    if (!there) return false;
+    ++row_;
+    if (!texts_.front())
+      throw InputFileError(path_,
+                           fmt::format("row {} has no text in the column \"{}\"", row_, name_));
+    text = std::move(*texts_.front());
     return true;
   }
 
-  std::string path_, name_;
-  std::unique_ptr<parquet::ParquetFileReader> file_;
-  int column_ = 0, group_ = 0;
-  bool nullable_ = false;
-  std::int16_t present_ = 0;  // level of a value that is there
-  std::int64_t rows_ = 0, row_ = 0;
-  std::shared_ptr<parquet::ByteArrayReader> reader_;
-  std::vector<std::int16_t> levels_;
-  std::vector<parquet::ByteArray> values_;
-  std::size_t at_ = 0, value_ = 0, given_ = 0;  // in levels_, in values_
+ private:
+  std::string name_;
+  std::optional<ParquetColumn> column_;
+  Texts texts_;
+};
+
+class Conversations final : public ParquetRows {
+ public:
+  explicit Conversations(const std::string& path) : ParquetRows(path) {
+    int role = -1, content = -1;
+    for (std::size_t i = 0; i < listed_.size() && content < 0; ++i) {
+      role = listed_[i];
+      content = content_beside(role);
+    }
+    if (content >= 0) {
+      listed_form_ = true;
+      add("role", role);
+      add("content", content);
+    } else if (find("prompt") >= 0 && find("completion") >= 0) {
+      add("prompt", find("prompt"));
+      add("completion", find("completion"));
+    } else {
+      throw InputFileError(
+          path_,
+          fmt::format("--chat: has no column \"messages\" of lists of {{role, content}}, both "
+                      "texts, nor \"prompt\" and \"completion\"; columns of texts: {}",
+                      names()));
+    }
+  }
+
+  bool next(std::string& text) override {
+    std::size_t ended = 0;
+    guarded([&] {
+      for (Column& column : columns_) ended += column.reader.next(column.texts) ? 0 : 1;
+    });
+    if (ended == columns_.size()) return false;
+    ++row_;
+    const std::size_t count = columns_.front().texts.size();
+    if (ended > 0 || columns_.back().texts.size() != count)
+      throw InputFileError(path_, fmt::format("row {}: its columns end at different places", row_));
+    Json messages = Json::array();
+    for (std::size_t i = 0; i < count; ++i) messages.add(item(i));
+    if (listed_form_)
+      text = Json::object().set("messages", std::move(messages)).dump();
+    else
+      text = messages.items().front().dump();
+    return true;
+  }
+
+ private:
+  struct Column {
+    std::string name;
+    ParquetColumn reader;
+    Texts texts;  // of the row
+  };
+
+  /// Of messages.*.role the number of the content in the same struct, of texts as well.
+  int content_beside(int role) const {
+    const parquet::schema::Node& node = *descriptor(role).schema_node();
+    if (node.name() != "role" || !descriptor(role).path()->ToDotString().starts_with("messages."))
+      return -1;
+    for (const int content : listed_) {
+      const parquet::schema::Node& other = *descriptor(content).schema_node();
+      if (other.name() == "content" && other.parent() == node.parent()) return content;
+    }
+    return -1;
+  }
+
+  void add(const std::string& name, int number) {
+    columns_.push_back({.name = name, .reader = ParquetColumn(*file_, number), .texts = {}});
+  }
+
+  Json item(std::size_t number) const {
+    Json json = Json::object();
+    for (const Column& column : columns_) {
+      const std::optional<std::string>& text = column.texts[number];
+      const auto refuse = [&](const char* what) {
+        throw InputFileError(
+            path_, listed_form_
+                       ? fmt::format("row {}, column \"messages\": the {} of message {} {}", row_,
+                                     column.name, number + 1, what)
+                       : fmt::format("row {}, column \"{}\": {}", row_, column.name, what));
+      };
+      if (!text) refuse("is null");
+      if (!is_valid_utf8(*text)) refuse("is no UTF-8");
+      json.set(column.name, *text);
+    }
+    return json;
+  }
+
+  bool listed_form_ = false;
+  std::vector<Column> columns_;
 };
 
 }  // namespace
@@ -126,6 +214,10 @@ bool reads_parquet() { return true; }
 
 std::unique_ptr<ParquetTexts> open_parquet(const std::string& path, const std::string& column) {
   return std::make_unique<ColumnTexts>(path, column);
+}
+
+std::unique_ptr<ParquetTexts> open_parquet_conversations(const std::string& path) {
+  return std::make_unique<Conversations>(path);
 }
 
 }  // namespace polymoe

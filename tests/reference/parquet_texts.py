@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/reference/fixtures/texts.parquet: columns of texts, numbers and lists in three row groups.
+"""Writes to tests/reference/fixtures/ texts.parquet: columns of texts, numbers and lists in three row
+groups, and conversations.parquet: messages, prompts and completions, with conversations.jsonl, the
+same by rows.
 
     pip install pyarrow && python3 tests/reference/parquet_texts.py
 """
+import json
 import pathlib
 
 import pyarrow as pa
@@ -16,5 +19,34 @@ table = pa.table({
     "tags": pa.array([["a"], [], ["b", "c"], [], [], [], []], pa.list_(pa.string())),
     "inside": pa.array([{"text": text + "!"} for text in TEXTS]),
 })
-out = pathlib.Path(__file__).parent / "fixtures" / "texts.parquet"
-pq.write_table(table, out, row_group_size=3, compression="none", store_schema=False)
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+pq.write_table(table, FIXTURES / "texts.parquet", row_group_size=3, compression="none",
+               store_schema=False)
+
+
+def turn(number):
+    """More turns than a reader takes at a time, now and then."""
+    roles = ["user", "assistant"] * (50 if number == 3 else 1 + number % 3)
+    return [{"role": role, "content": f"{role} {number}.{i}, naïve\n" * (i % 4 + 1), "name": "x"}
+            for i, role in enumerate(roles)]
+
+
+CONVERSATIONS = [turn(number) for number in range(9)]
+PARTS = pa.list_(pa.struct({"role": pa.string(), "content": pa.string(), "name": pa.string()}))
+pq.write_table(pa.table({
+    "id": pa.array([f"c{i}" for i in range(9)]),
+    "messages": pa.array(CONVERSATIONS, PARTS),
+    "prompt": pa.array([f"p{i}\n" for i in range(9)]),
+    "completion": pa.array([f"c{i}" for i in range(9)]),
+}), FIXTURES / "conversations.parquet", row_group_size=4, compression="none", store_schema=False)
+with open(FIXTURES / "conversations.jsonl", "w", encoding="utf-8") as lines:
+    for messages in CONVERSATIONS:
+        plain = [{key: message[key] for key in ("role", "content")} for message in messages]
+        lines.write(json.dumps({"messages": plain}, ensure_ascii=False) + "\n")
+
+# What is refused: a turn without content, a list that is not there, and no such columns.
+pq.write_table(pa.table({"messages": pa.array(
+    [CONVERSATIONS[0], [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}]], PARTS)}),
+    FIXTURES / "conversations-null.parquet", compression="none", store_schema=False)
+pq.write_table(pa.table({"prompt": pa.array(["a", None, "b"]), "completion": pa.array(["c", "d", "e"])}),
+               FIXTURES / "prompts.parquet", compression="none", store_schema=False)

@@ -8,6 +8,7 @@
 #include "launch/data/sampled_texts.h"
 #include "launch/data/text_inputs.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 #include "tests/support/temporary_directory.h"
 
 namespace polymoe {
@@ -131,6 +132,45 @@ TEST_F(DocumentStreamTest, ParquetWithoutTheTextsIsRefused) {
         refusal(file("torn", whole.substr(0, size)), "text").find("cannot be read as Parquet"),
         std::string::npos)
         << size;
+}
+
+const std::string conversations = POLYMOE_FIXTURES "/conversations";
+
+TEST_F(DocumentStreamTest, ConversationsOfParquetAreThoseOfLinesOfJson) {
+  if (!reads_parquet()) GTEST_SKIP() << "built without Arrow's C++ library";
+  const auto values = [&](const std::string& name) {
+    Texts all;
+    DocumentStream stream({name}, {.json = true, .conversations = true});
+    for (DocumentPart part; stream.next(part);) {
+      EXPECT_TRUE(part.json && part.first && part.last);
+      all.push_back(parse_json(part.text, part.origin).dump());
+    }
+    return all;
+  };
+  const Texts of_lines = values(conversations + ".jsonl");
+  ASSERT_EQ(of_lines.size(), 9U);
+  EXPECT_EQ(values(conversations + ".parquet"), of_lines);
+}
+
+TEST_F(DocumentStreamTest, ParquetWithoutConversationsIsRefused) {
+  if (!reads_parquet()) GTEST_SKIP() << "built without Arrow's C++ library";
+  const auto refusal = [&](const std::string& input) {
+    return message_of<InputFileError>([&] { documents({input}, {.conversations = true}); });
+  };
+  EXPECT_EQ(refusal(parquet),
+            parquet +
+                ": --chat: has no column \"messages\" of lists of {role, content}, both "
+                "texts, nor \"prompt\" and \"completion\"; columns of texts: text, note, "
+                "inside.text");
+  EXPECT_EQ(refusal(conversations + "-null.parquet"),
+            conversations +
+                "-null.parquet: row 2, column \"messages\": the content of message 2 is "
+                "null");
+  EXPECT_EQ(refusal(POLYMOE_FIXTURES "/prompts.parquet"),
+            POLYMOE_FIXTURES "/prompts.parquet: row 2, column \"prompt\": is null");
+  std::string torn = test::read_bytes(conversations + ".parquet");
+  torn.replace(torn.size() / 2, 400, 400, '\xFF');
+  EXPECT_NE(refusal(file("torn", torn)).find("cannot be read as Parquet"), std::string::npos);
 }
 
 TEST_F(DocumentStreamTest, ABuildWithoutArrowSaysSo) {
