@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <memory>
+#include <utility>
 
 #include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_pattern.h"
@@ -58,15 +59,14 @@ Normalizer replace(const Json& json) {
   };
 }
 
-}  // namespace
-
-Normalizer make_normalizer(const Json* json) {
+/// `within`: for text behind other text.
+Normalizer normalizer_of(const Json* json, bool within) {
   if (json == nullptr || json->is_null()) return nullptr;
   const std::string& type = json->at("type").as_string();
   if (type == "Sequence") {
     std::vector<Normalizer> steps;
     for (const Json& step : json->at("normalizers").items())
-      steps.push_back(make_normalizer(&step));
+      if (Normalizer made = normalizer_of(&step, within)) steps.push_back(std::move(made));
     return [steps](std::string& text) {
       for (const Normalizer& step : steps) step(text);
     };
@@ -80,6 +80,7 @@ Normalizer make_normalizer(const Json* json) {
   if (type == "Strip")
     return strip(json->at("strip_left").as_bool(), json->at("strip_right").as_bool());
   if (type == "Replace") return replace(*json);
+  if (type == "Prepend" && within) return nullptr;
   if (type == "Prepend")
     return [front = json->at("prepend").as_string()](std::string& text) {
       if (!text.empty()) text.insert(0, front);
@@ -89,5 +90,11 @@ Normalizer make_normalizer(const Json* json) {
                   "Lowercase, StripAccents, Strip, Replace or Prepend",
                   type));
 }
+
+}  // namespace
+
+Normalizer make_normalizer(const Json* json) { return normalizer_of(json, false); }
+
+Normalizer make_normalizer_within(const Json* json) { return normalizer_of(json, true); }
 
 }  // namespace polymoe

@@ -16,12 +16,15 @@ using Normalizer = std::function<void(std::string& text)>;
 /// The "normalizer" of a tokenizer file; null where it has none. Throws InvalidArgument on a kind
 /// that is not supported, with those that are.
 Normalizer make_normalizer(const Json* json);
+/// The same for text that goes on behind other text: without what is put before a text.
+Normalizer make_normalizer_within(const Json* json);
 
 /// A text cut into pieces, in order. The pieces view the text or strings owned here.
 struct TextPieces {
   struct Piece {
     std::string_view text;
-    bool starts_text;  // stands at the front of the whole text
+    bool starts_text;      // stands at the front of the whole text
+    bool goes_on = false;  // behind other text: no blank is put before it
   };
   std::vector<Piece> pieces;
   std::deque<std::string> owned;

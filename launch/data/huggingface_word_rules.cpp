@@ -111,7 +111,8 @@ void cut(TextPieces& text, const Finder& finder, Behavior behavior) {
     for (const Span& span : joined(finder(piece.text), behavior))
       if (span.begin < span.end)
         pieces.push_back({.text = piece.text.substr(span.begin, span.end - span.begin),
-                          .starts_text = piece.starts_text && span.begin == 0});
+                          .starts_text = piece.starts_text && span.begin == 0,
+                          .goes_on = piece.goes_on && span.begin == 0});
   text.pieces = std::move(pieces);
 }
 
@@ -138,7 +139,7 @@ WordRule byte_level(const Json& json) {
               [prefix, words](TextPieces& text) {
                 if (prefix)
                   for (TextPieces::Piece& piece : text.pieces)
-                    if (!piece.text.starts_with(' '))
+                    if (!piece.goes_on && !piece.text.starts_with(' '))
                       piece.text = text.owned.emplace_back(" " + std::string(piece.text));
                 if (words) cut(text, words, Behavior::isolated);
               },
@@ -160,7 +161,8 @@ WordRule metaspace(const Json& json) {
     for (TextPieces::Piece& piece : text.pieces) {
       std::string& marked = text.owned.emplace_back();
       for (const char c : piece.text) c == ' ' ? marked += mark : marked += c;
-      const bool wanted = scheme == "always" || (scheme == "first" && piece.starts_text);
+      const bool wanted =
+          !piece.goes_on && (scheme == "always" || (scheme == "first" && piece.starts_text));
       if (wanted && !marked.starts_with(mark)) marked.insert(0, mark);
       piece.text = marked;
     }

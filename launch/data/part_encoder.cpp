@@ -94,7 +94,10 @@ EncodedPart PartEncoder::encode(const DocumentPart& part, const Tokenizer& token
   for (ChatSegment& segment : segments_of(part)) {
     encoded.replaced += check(segment.text, part);
     encoded.bytes += static_cast<std::int64_t>(segment.text.size());
-    tokenizer.encode(segment.text, encoded.ids);
+    if (settings_.chat)
+      tokenizer.encode_on(segment.text, encoded.ids);
+    else
+      tokenizer.encode(segment.text, encoded.ids);
     counted = segment.counted;
     if (settings_.chat) encoded.counted.resize(encoded.ids.size(), counted ? 1 : 0);
   }

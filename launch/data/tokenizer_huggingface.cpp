@@ -57,6 +57,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
  public:
   HuggingFaceTokenizer(const Json& json, const std::string& end)
       : normalizer_(make_normalizer(json.find("normalizer"))),
+        normalizer_within_(make_normalizer_within(json.find("normalizer"))),
         words_(make_word_rule(json.find("pre_tokenizer"))),
         model_(make_piece_model(json.at("model"), words_.byte_level)),
         decoding_(make_decoding(json.find("decoder"))),
@@ -87,23 +88,12 @@ class HuggingFaceTokenizer final : public Tokenizer {
   const std::string& end_token() const { return end_token_; }
 
   void encode(std::string_view text, std::vector<std::int32_t>& ids) const override {
-    std::string mended;
-    if (!is_valid_utf8(text)) {
-      mended = valid_utf8(text);
-      text = mended;
-    }
-    const auto take = [&](std::int32_t id) { ids.push_back(id); };
-    raw_finder_.split(text, take, [&](std::string_view part, std::size_t at) {
-      std::string changed;
-      if (normalizer_) {
-        changed = part;
-        normalizer_(changed);
-        part = changed;
-      }
-      normalized_finder_.split(part, take, [&](std::string_view piece, std::size_t within) {
-        encode_words(piece, at + within == 0, ids);
-      });
-    });
+    encode(text, {.starts_text = true, .goes_on = false}, ids);
+  }
+  void encode_on(std::string_view text, std::vector<std::int32_t>& ids) const override {
+    // Behind a mark a text begins anew.
+    const bool behind_text = !ids.empty() && !added_text_.contains(ids.back());
+    encode(text, {.starts_text = ids.empty(), .goes_on = behind_text}, ids);
   }
 
   PieceKind kind_of(std::int32_t id) const override {
@@ -126,10 +116,39 @@ class HuggingFaceTokenizer final : public Tokenizer {
   }
 
  private:
-  void encode_words(std::string_view piece, bool starts_text,
-                    std::vector<std::int32_t>& ids) const {
+  /// What stands before a text.
+  struct Front {
+    bool starts_text, goes_on;
+  };
+
+  void encode(std::string_view text, Front front, std::vector<std::int32_t>& ids) const {
+    std::string mended;
+    if (!is_valid_utf8(text)) {
+      mended = valid_utf8(text);
+      text = mended;
+    }
+    const auto take = [&](std::int32_t id) { ids.push_back(id); };
+    raw_finder_.split(text, take, [&](std::string_view part, std::size_t at) {
+      const bool goes_on = front.goes_on && at == 0;
+      const Normalizer& normalizer = goes_on ? normalizer_within_ : normalizer_;
+      std::string changed;
+      if (normalizer) {
+        changed = part;
+        normalizer(changed);
+        part = changed;
+      }
+      normalized_finder_.split(part, take, [&](std::string_view piece, std::size_t within) {
+        const bool first = at + within == 0;
+        encode_words(piece,
+                     {.starts_text = front.starts_text && first, .goes_on = goes_on && first}, ids);
+      });
+    });
+  }
+
+  void encode_words(std::string_view piece, Front front, std::vector<std::int32_t>& ids) const {
     TextPieces text;
-    text.pieces.push_back({.text = piece, .starts_text = starts_text});
+    text.pieces.push_back(
+        {.text = piece, .starts_text = front.starts_text, .goes_on = front.goes_on});
     if (words_.cut) words_.cut(text);
     // Most words of a text come again; the views live as long as the text's pieces.
     constexpr std::size_t most_words = 1 << 16, longest_word = 64;
@@ -196,7 +215,7 @@ class HuggingFaceTokenizer final : public Tokenizer {
         fmt::join(usual, " ")));
   }
 
-  Normalizer normalizer_;
+  Normalizer normalizer_, normalizer_within_;
   WordRule words_;
   std::unique_ptr<PieceModel> model_;
   Decoding decoding_;

@@ -6,7 +6,7 @@
 
 Writes tests/reference/fixtures/chat_templates/: tokenizer.json, the fixture tokenizer qwen2 with the
 marks of all templates, and cases.jsonl, a conversation by a template a line: the text, the ids, and
-which of them count. What counts transformers knows from generation blocks alone: for templates
+which of them count; OTHER_CASES by tokenizers that put a blank before a text. What counts transformers knows from generation blocks alone: for templates
 without them it is the answers and their end marks, found here by the texts of the case.
 """
 import datetime
@@ -43,7 +43,8 @@ TOOLS = [{"type": "function", "function": {"name": "add", "description": "a < b 
 CALLS = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": "ü<&>"}}}]
 WITH_TOOLS = [user("1+2?"), assistant(None, tool_calls=CALLS), {"role": "tool", "content": "3"},
               {"role": "tool", "content": "4"}, assistant("3")]
-ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>"}
+ENDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "mistral": "</s>", "gemma": "<end_of_turn>",
+        "zephyr": ""}  # with the mark of the tokenizer behind it
 CASES = {
     "chatml": [SHORT, [SYSTEM, *LONG], MARKED],
     "chatml-generation": [SHORT, [SYSTEM, *LONG], MARKED],
@@ -52,6 +53,10 @@ CASES = {
     "mistral": [SHORT, LONG, MARKED],
     "gemma": [SHORT, LONG, MARKED],
 }
+# Template, tokenizer, its mark of an end; their marks of turns are text to the tokenizers.
+OTHER_CASES = [("zephyr", "llama2", "</s>"), ("mistral", "llama2", "</s>"),
+               ("zephyr", "mistral", "</s>"), ("mistral", "mistral", "</s>"),
+               ("zephyr", "gpt2", "<|endoftext|>")]
 
 
 def tokenizer():
@@ -60,7 +65,7 @@ def tokenizer():
     return made
 
 
-def answers(template, messages, text):
+def answers(template, messages, text, end_mark):
     """(begin, end) of each answer in the text, with its end mark."""
     spans, at = [], 0
     for message in messages:
@@ -69,12 +74,16 @@ def answers(template, messages, text):
             content = content.strip()
         at = text.index(content, at)
         if message["role"] == "assistant":
-            end = at + len(content) + len(ENDS[template])
-            assert text[:end].endswith(ENDS[template])
+            end = at + len(content) + len(end_mark)
+            assert text[:end].endswith(end_mark)
             begin = at - 1 if template == "mistral" else at  # the blank is not the prompt's
             spans.append((begin, end))
         at += len(content)
     return spans
+
+
+def mask_of(encoded, spans):
+    return [int(any(begin <= at < end for begin, end in spans)) for at, _ in encoded["offset_mapping"]]
 
 
 def main():
@@ -99,13 +108,24 @@ def main():
                 else:
                     encoded = made(text, add_special_tokens=False, return_offsets_mapping=True)
                     ids = encoded["input_ids"]
-                    spans = answers(name, messages, text)
-                    mask = [int(any(begin <= at < end for begin, end in spans))
-                            for at, _ in encoded["offset_mapping"]]
+                    mask = mask_of(encoded, answers(name, messages, text, ENDS[name]))
                 line = {"template": name, "messages": messages, "text": text, "ids": ids, "mask": mask}
                 if given["tools"]:
                     line["tools"] = TOOLS
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for name, kind, end in OTHER_CASES:
+            other = PreTrainedTokenizerFast(tokenizer_file=str(FIXTURES / "tokenizers" / f"{kind}.json"),
+                                            eos_token=end)
+            template = (FOLDER / f"{name}.jinja").read_text()
+            for messages in CASES["mistral"]:
+                text = other.apply_chat_template(messages, tokenize=False, chat_template=template,
+                                                 bos_token="")
+                encoded = other(text, add_special_tokens=False, return_offsets_mapping=True)
+                out.write(json.dumps({
+                    "template": name, "tokenizer": kind, "eos_token": end, "messages": messages,
+                    "text": text, "ids": encoded["input_ids"],
+                    "mask": mask_of(encoded, answers(name, messages, text, end))},
+                    ensure_ascii=False) + "\n")
 
 
 main()
