@@ -49,7 +49,7 @@ def read_templates(tokenizer, template):
                     tokens[key] = value
             if config.get("chat_template") is not None:
                 texts, origin = named_templates(config["chat_template"]), path
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise Refusal(f"{path}: is no JSON: {error}") from None
         except Refusal as error:
             raise Refusal(str(error) if str(path) in str(error) else f"{path}: {error}") from None

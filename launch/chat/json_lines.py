@@ -2,6 +2,7 @@
 """The objects of files of JSON lines, plain or packed, and of Parquet, read front to back in parts."""
 import json
 import lzma
+import os
 import sys
 import zlib
 
@@ -121,6 +122,8 @@ def rows(path):
 
 
 def is_parquet(path):
+    if not os.path.isfile(path):  # what is read from a pipe is gone
+        return False
     with open(path, "rb") as file:
         return file.read(4) == b"PAR1"
 
@@ -138,7 +141,7 @@ def records(path):
                 where = f"{name} line {number}"
                 try:
                     record = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:  # a number of 5000 digits too
                     raise Refusal(f"{where}: is no JSON: {error}") from None
                 if not isinstance(record, dict):
                     raise Refusal(f"{where}: is no JSON object")
