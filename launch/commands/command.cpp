@@ -125,11 +125,13 @@ CommandOption device_option() {
 }
 
 CommandOption batch_option() {
-  return {.name = "batch",
-          .value = "N",
-          .help =
-              "texts that a rank continues together; default: 32, or fewer where their keys and "
-              "values would take more than a quarter of the free memory"};
+  return {
+      .name = "batch",
+      .value = "N",
+      .help =
+          "texts that a rank continues together; default: 32, or fewer where their keys and "
+          "values would take more than a quarter of a GPU's free memory, or of a rank's share of "
+          "the host's"};
 }
 
 Device inference_device(const CommandLine& line, CommandContext& context) {

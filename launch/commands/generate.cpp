@@ -48,6 +48,13 @@ class Numbers {
     if (!value || *value < 0) refuse(option, "a whole number of at least 0");
     return value.value_or(otherwise);
   }
+  std::int64_t within(const char* option, std::int64_t otherwise, std::int64_t most) {
+    if (!line_.has(option)) return otherwise;
+    const auto value = parse_count(line_.value(option));
+    if (value && *value >= 1 && *value <= most) return *value;
+    refuse(option, fmt::format("a whole number in [1, {}]", most));
+    return otherwise;
+  }
   double real(const char* option, double otherwise) {
     if (!line_.has(option)) return otherwise;
     const auto value = parse_real(line_.value(option));
@@ -57,7 +64,7 @@ class Numbers {
   std::vector<std::string> violations;
 
  private:
-  void refuse(const char* option, const char* allowed) {
+  void refuse(const char* option, const std::string& allowed) {
     violations.push_back(fmt::format("--{} {}: must be {}", option, line_.value(option), allowed));
   }
   const CommandLine& line_;
@@ -67,7 +74,8 @@ Settings read_settings(const CommandLine& line) {
   Numbers numbers(line);
   Settings settings;
   settings.threads = static_cast<int>(std::min<std::int64_t>(numbers.whole("threads", 0), 65536));
-  settings.samples = static_cast<int>(std::min<std::int64_t>(numbers.whole("samples", 1), 1 << 20));
+  settings.samples = static_cast<int>(numbers.within("samples", 1, 1 << 20));
+  settings.batch = numbers.within("batch", 0, most_batch);
   GenerationRequest& request = settings.request;
   request.tokens = numbers.whole("tokens", 0);
   request.beyond_context = line.has("beyond-context");
@@ -81,14 +89,6 @@ Settings read_settings(const CommandLine& line) {
   if (std::any_of(request.stops.begin(), request.stops.end(),
                   [](const std::string& stop) { return stop.empty(); }))
     numbers.violations.emplace_back("--stop: must not be empty");
-  if (settings.samples < 1) numbers.violations.emplace_back("--samples 0: must be at least 1");
-  if (line.has("batch")) {
-    const auto batch = parse_count(line.value("batch"));
-    if (!batch || *batch < 1 || *batch > most_batch)
-      numbers.violations.push_back(fmt::format("--batch {}: must be a whole number in [1, {}]",
-                                               line.value("batch"), most_batch));
-    settings.batch = batch.value_or(1);
-  }
   const int given =
       line.has("prompt") + line.has("prompt-file") + line.has("prompts") + line.has("interactive");
   if (given != 1)
@@ -114,6 +114,7 @@ std::string read_text(const std::string& path, Communicator& world) {
     std::error_code error;
     if (!std::filesystem::is_fifo(path, error)) return read_compressed_file(path, most_bytes);
     std::ifstream pipe(path, std::ios::binary);
+    if (!pipe) throw InputFileError(path, "cannot be opened");
     return read_stream(pipe, path);
   });
 }
@@ -235,8 +236,12 @@ std::vector<GivenPrompt> read_prompts(const CommandLine& line, Communicator& wor
   if (!line.has("prompts")) return {};
   const std::string path = line.value("prompts");
   const std::string name = path == "-" ? "standard input" : path;
+  const std::string content = read_text(path, world);
+  // Not by what the path is: that only rank 0 can tell of a pipe.
+  const bool says_nothing = !std::filesystem::path(path).has_extension();
+  const bool objects = names_json_lines(path) || (says_nothing && begins_with_json_prompt(content));
   std::vector<GivenPrompt> prompts;
-  for (FilePrompt& prompt : parse_prompts(read_text(path, world), name, names_json_lines(path)))
+  for (FilePrompt& prompt : parse_prompts(content, name, objects))
     prompts.push_back({.text = std::move(prompt.text),
                        .place = fmt::format("{}, line {}", name, prompt.line),
                        .id = std::move(prompt.id)});
@@ -335,9 +340,11 @@ const Command& generate_command() {
             .help = "the same from a file; - is standard input"},
            {.name = "prompts",
             .value = "FILE",
-            .help = "many of them, answered together and in order: of a .jsonl file, also "
-                    ".gz or .zst, the `prompt` of each line, and maybe its `id`; else a line "
-                    "each; - is standard input"},
+            .help =
+                "many of them, answered together and in order: of a .jsonl file, also "
+                ".gz or .zst, the `prompt` of each line, and maybe its `id`; else a line "
+                "each. - is standard input; of it and of a name without an ending, as a pipe's, "
+                "the first line tells which of both it has"},
            batch_option(),
            {.name = "interactive", .value = "", .help = "asks for prompts, line by line"},
            {.name = "samples",

@@ -23,8 +23,8 @@
 namespace polymoe {
 namespace {
 
-/// Bytes that a rank may still take where it computes; ranks share a host's.
-std::size_t free_bytes(const AnsweringModel& answering) {
+/// Memory of a rank where it computes: what is free of a GPU's, or its share of the host's.
+std::size_t memory_bytes(const AnsweringModel& answering) {
   const Device device = answering.context.stream.device();
   if (device.type == DeviceType::cuda) return cuda::memory_info(device.index).free;
   return static_cast<std::size_t>(usable_memory_bytes() / answering.mesh.world().size());
@@ -33,7 +33,7 @@ std::size_t free_bytes(const AnsweringModel& answering) {
 /// The tokens that a sequence has at its end, as many as the model keeps.
 std::int64_t most_tokens(const DecodingRequest& request, std::int64_t context) {
   if (request.beyond_context) return context;
-  return std::min(context, std::ssize(request.prompt) + request.tokens);
+  return std::ssize(request.prompt) + request.tokens;  // at most the context, see check()
 }
 
 void check(const std::vector<DecodingRequest>& requests, std::int64_t context) {
@@ -46,7 +46,7 @@ void check(const std::vector<DecodingRequest>& requests, std::int64_t context) {
     if (prompt < 1) fail("a prompt without tokens, must have at least 1");
     if (request.tokens < 1) fail(fmt::format("{} tokens, must be at least 1", request.tokens));
     const std::int64_t new_ones = request.beyond_context ? 1 : request.tokens;
-    if (prompt + new_ones > context)
+    if (new_ones > context - prompt)
       fail(fmt::format("a prompt of {} tokens and {} new ones are more than the context of {}",
                        prompt, new_ones, context));
   }
@@ -243,7 +243,7 @@ class Decoding {
 std::int64_t sequences_at_once(const AnsweringModel& answering, std::int64_t capacity) {
   const std::size_t bytes =
       DecodingCache::bytes(answering.model.config(), capacity, answering.dtype);
-  const auto room = static_cast<std::int64_t>(free_bytes(answering) / bytes);
+  const auto room = static_cast<std::int64_t>(memory_bytes(answering) / bytes);
   const std::int64_t least = least_of_ranks(room, answering.mesh.world());
   if (answering.batch == 0) return std::clamp<std::int64_t>(least / 4, 1, usual_batch);
   if (answering.batch > least)

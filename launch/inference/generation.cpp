@@ -26,7 +26,7 @@ std::string room_fault(std::int64_t prompt, std::int64_t context,
                        const GenerationRequest& request) {
   if (prompt >= context)
     return fmt::format("of {} tokens: must be shorter than model.context = {}", prompt, context);
-  if (!request.beyond_context && prompt + request.tokens > context)
+  if (!request.beyond_context && request.tokens > context - prompt)
     return fmt::format(
         "of {} tokens and --tokens {}: together at most model.context = {}, or --beyond-context",
         prompt, request.tokens, context);

@@ -24,7 +24,7 @@ FilePrompt read_object(std::string_view line, const std::string& place) {
   if (!text->is_string()) throw InvalidArgument("prompt: must be a string");
   FilePrompt prompt{.text = text->as_string()};
   if (const Json* const id = json.find("id")) {
-    if (id->is_object() || id->is_array())
+    if (id->is_object() || id->is_array() || id->is_bool())
       throw InvalidArgument("id: must be a string or a number");
     prompt.id = *id;
   }
@@ -32,6 +32,22 @@ FilePrompt read_object(std::string_view line, const std::string& place) {
 }
 
 }  // namespace
+
+bool begins_with_json_prompt(std::string_view content) {
+  while (!content.empty()) {
+    const std::size_t end = std::min(content.find('\n'), content.size());
+    const std::string_view line = content.substr(0, end);
+    content.remove_prefix(std::min(end + 1, content.size()));
+    if (is_blank(line)) continue;
+    try {
+      const Json json = parse_json(line, "");
+      return json.is_object() && json.find("prompt") != nullptr;
+    } catch (const InputFileError&) {
+      return false;
+    }
+  }
+  return false;
+}
 
 std::vector<FilePrompt> parse_prompts(std::string_view content, const std::string& name,
                                       bool json_lines) {

@@ -17,6 +17,10 @@ struct FilePrompt {
   std::int64_t line = 0;  // from 1
 };
 
+/// Whether the first line that is not blank is a JSON object with a `prompt`: what has no
+/// name that says it, as standard input, holds JSON lines then.
+bool begins_with_json_prompt(std::string_view content);
+
 /// The prompts of a file's content, of which `name` tells in messages: a line each, or with
 /// `json_lines` one JSON object a line,
 ///   {"prompt": "...", "id": ...}

@@ -44,6 +44,7 @@ class Json {
   Json& set(std::string key, Json value);
 
   bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+  bool is_bool() const { return std::holds_alternative<bool>(value_); }
   bool is_array() const { return std::holds_alternative<Items>(value_); }
   bool is_object() const { return std::holds_alternative<Members>(value_); }
   bool is_string() const { return std::holds_alternative<std::string>(value_); }

@@ -19,7 +19,8 @@ bool is_device_or_pipe(const fs::path& path) {
   const fs::file_status status = fs::status(path, error);
   if (fs::is_directory(status)) return false;
   const std::string name = fs::absolute(path, error).lexically_normal().string();
-  return fs::is_other(status) || name.starts_with("/dev/") || name.starts_with("/proc/");
+  const auto below = [&](const char* folder) { return name.starts_with(folder); };
+  return fs::is_other(status) || (below("/dev/") && !below("/dev/shm/")) || below("/proc/");
 }
 
 }  // namespace

@@ -11,8 +11,8 @@ namespace polymoe {
 void check_named_output(const std::filesystem::path& path);
 
 /// Writes `content` to where the user said: as replace_file() does, but to a device or a pipe, and
-/// to what stands below /dev and /proc (as /dev/stdout), as it is there: that is never replaced.
-/// Throws OutputFileError.
+/// to what stands below /dev and /proc (as /dev/stdout), as it is there: that is never replaced. Of
+/// these /dev/shm holds files as others. Throws OutputFileError.
 void write_named_output(const std::filesystem::path& path, std::string_view content);
 
 }  // namespace polymoe

@@ -155,6 +155,16 @@ TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
             std::string::npos)
       << text.standard_output;
 
+  // Of a pipe the first line tells what it has.
+  for (const std::string& name : {path("p.jsonl"), path("p.txt")}) {
+    const std::string command = std::string("cat ") + name + " | " + POLYMOE_PROGRAM +
+                                " generate --checkpoint " + model() + " --threads 1 --tokenizer " +
+                                tokenizer_file + " --prompts - --seed 5 --json --tokens 6";
+    EXPECT_EQ(run_process({"sh", "-c", command}).standard_output,
+              run(generation(name, {"--json", "--tokens", "6"})).standard_output)
+        << name;
+  }
+
   refuses(generation(path("absent.txt")), 65, {"absent.txt"});
   refuses(generation(file("empty.txt", "")), 65, {"empty.txt", "has no prompts"});
   refuses(generation(file("bad.jsonl", objects + "{\"prompt\": 3}\n")), 65,
@@ -164,6 +174,11 @@ TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
   refuses(generation(file("long.txt", "A\n" + longer)), 65,
           {path("long.txt") + ", line 2", "model.context"});
   refuses(generation(file_of_objects, {"--batch", "0"}), 64, {"--batch 0", "[1, 4096]"});
+  for (const std::string samples : {"0", "-1", "1e9", "1.5", "many"})
+    refuses(generation(file_of_objects, {"--samples", samples}), 64,
+            {"--samples " + samples, "[1, 1048576]"});
+  refuses(generation(file_of_objects, {"--tokens", "9223372036854775807"}), 65,
+          {path("p.jsonl") + ", line 1", "--tokens 9223372036854775807", "model.context"});
   refuses(generation(file_of_objects, {"--prompt", "A"}), 64, {"one of them must be given"});
 }
 

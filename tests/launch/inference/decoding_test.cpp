@@ -178,6 +178,9 @@ TEST_F(DecodingTest, RefusesWhatCannotBeContinued) {
   EXPECT_EQ(message({.prompt = {1}, .tokens = 0}), "request 1 of 2: 0 tokens, must be at least 1");
   EXPECT_EQ(message({.prompt = Ids(10, 1), .tokens = 7}),
             "request 1 of 2: a prompt of 10 tokens and 7 new ones are more than the context of 16");
+  EXPECT_EQ(
+      message({.prompt = {1}, .tokens = std::numeric_limits<std::int64_t>::max()}).substr(0, 46),
+      "request 1 of 2: a prompt of 1 tokens and 92233");
   EXPECT_EQ(message({.prompt = Ids(16, 1), .tokens = 1, .beyond_context = true}),
             "request 1 of 2: a prompt of 16 tokens and 1 new ones are more than the context of 16");
   EXPECT_EQ(

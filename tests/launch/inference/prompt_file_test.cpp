@@ -31,6 +31,14 @@ TEST(PromptFile, OrAnObjectALine) {
   EXPECT_EQ(prompts[1].line, 3);
 }
 
+TEST(PromptFile, ShowsByItsFirstLineWhetherItHoldsObjects) {
+  EXPECT_TRUE(begins_with_json_prompt("\n {\"id\": 1, \"prompt\": \"a\"}\nrest"));
+  EXPECT_TRUE(begins_with_json_prompt("{\"prompt\": 3}"));
+  for (const char* text : {"", "\n\n", "one", "{\"text\": \"a\"}", "[\"prompt\"]", "{\"prompt\"",
+                           "one\n{\"prompt\": \"a\"}", "{\"prompt\": \"\xE9\"}"})
+    EXPECT_FALSE(begins_with_json_prompt(text)) << text;
+}
+
 TEST(PromptFile, NamesTheLineAndItsFault) {
   const auto message = [](const std::string& content, bool json_lines) {
     return test::message_of<InputFileError>([&] { parse_prompts(content, "p", json_lines); });
@@ -44,6 +52,8 @@ TEST(PromptFile, NamesTheLineAndItsFault) {
   EXPECT_EQ(message("{\"text\": \"a\"}", true), "p, line 1: has no prompt");
   EXPECT_EQ(message("{\"prompt\": 1}", true), "p, line 1: prompt: must be a string");
   EXPECT_EQ(message("{\"prompt\": \"a\", \"id\": []}", true),
+            "p, line 1: id: must be a string or a number");
+  EXPECT_EQ(message("{\"prompt\": \"a\", \"id\": true}", true),
             "p, line 1: id: must be a string or a number");
   EXPECT_NE(message("{\"prompt\": \"a\"}\n{\"prompt\"", true).find("line 2"), std::string::npos);
 }

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/files/named_output.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -29,6 +31,15 @@ TEST(NamedOutput, ReplacesFiles) {
   EXPECT_EQ(read_file(path, 100), "old content");
   write_named_output(path, "new");
   EXPECT_EQ(read_file(path, 100), "new");
+}
+
+TEST(NamedOutput, ReplacesFilesInSharedMemory) {
+  const fs::path path = fmt::format("/dev/shm/polymoe-named-output-{}", ::getpid());
+  if (!fs::exists(path.parent_path())) GTEST_SKIP() << "no /dev/shm";
+  write_named_output(path, "old content");
+  write_named_output(path, "new");
+  EXPECT_EQ(read_file(path, 100), "new");
+  fs::remove(path);
 }
 
 TEST(NamedOutput, LeavesDevicesAndPipesWhatTheyAre) {
