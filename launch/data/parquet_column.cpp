@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/parquet_column.h"
 
-#include <parquet/metadata.h>
 #include <parquet/schema.h>
 
 #include <utility>

@@ -5,14 +5,11 @@
 #include <fmt/ranges.h>
 #include <parquet/exception.h>
 #include <parquet/file_reader.h>
-#include <parquet/metadata.h>
 #include <parquet/properties.h>
 #include <parquet/schema.h>
 #include <parquet/types.h>
 
-#include <map>
 #include <optional>
-#include <string_view>
 #include <utility>
 #include <vector>
 
