@@ -157,13 +157,16 @@ std::string counted_line(const CountedWork& work, std::int64_t done, double seco
   const auto amount = [&](double value) { return bytes ? short_bytes(value) : short_count(value); };
   const std::string unit = bytes ? "" : " " + work.unit;
   const double rate = seconds > 0.0 ? static_cast<double>(done) / seconds : 0.0;
+  const bool slow = !bytes && rate > 0.0 && rate < 9.95;
+  const std::string speed =
+      slow ? fmt::format("{:.{}f}", rate, rate < 0.995 ? 2 : 1) : amount(rate);
   std::vector<std::string> parts = {work.what};
   if (work.total > 0)
     parts.push_back(fmt::format("{} %", done * 100 / std::max<std::int64_t>(work.total, 1)));
   parts.push_back(work.total > 0 ? fmt::format("{} of {}{}", amount(static_cast<double>(done)),
                                                amount(static_cast<double>(work.total)), unit)
                                  : amount(static_cast<double>(done)) + unit);
-  parts.push_back(amount(rate) + unit + "/s");
+  parts.push_back(speed + unit + "/s");
   if (work.total > 0 && rate > 0.0)
     parts.push_back(clock_text(static_cast<double>(work.total - done) / rate) + " left");
   // The time left matters more than the rate, the share more than the amounts.

@@ -116,6 +116,8 @@ class Template:
             self.names = jinja2.meta.find_undeclared_variables(environment.parse(text))
         except jinja2.TemplateSyntaxError as error:
             raise Refusal(f"{origin}: chat_template line {error.lineno}: {error.message}") from None
+        except RecursionError:
+            raise Refusal(f"{origin}: the chat_template is nested too deeply") from None
 
     def render(self, messages, record, prompt):
         """(text, [(begin, end) of what is in generation blocks])."""

@@ -45,6 +45,14 @@ TEST(ProgressTextTest, CountedLineTellsShareRateAndTimeLeft) {
   EXPECT_EQ(counted_line(work, 500'000'000, 10.0, 5), "tokenizing  25 %");
   EXPECT_EQ(counted_line({.what = "evaluating", .unit = "windows"}, 40, 2.0, 200),
             "evaluating  40 windows  20 windows/s");
+  const CountedWork slow{.what = "generating", .total = 10, .unit = "texts"};
+  EXPECT_EQ(counted_line(slow, 2, 10.0, 200),
+            "generating  20 %  2 of 10 texts  0.20 texts/s  0:40 left");
+  EXPECT_EQ(counted_line(slow, 5, 2.0, 200),
+            "generating  50 %  5 of 10 texts  2.5 texts/s  0:02 left");
+  EXPECT_EQ(counted_line(slow, 10, 1.0, 200),
+            "generating  100 %  10 of 10 texts  10 texts/s  0:00 left");
+  EXPECT_EQ(counted_line(slow, 0, 1.0, 200), "generating  0 %  0 of 10 texts  0 texts/s");
 }
 
 class Recorded {
