@@ -18,9 +18,11 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   for (const std::string& run : line.positional()) runs.emplace_back(run);
   const RunReport report = report_runs(runs);
   write_named_output(line.value("out"), report.html);
-  for (const std::string& note : report.notes) std::cout << note << "\n";
-  std::cout << fmt::format("{}: {} figures of {} run{}\n", line.value("out"), report.figures,
-                           runs.size(), runs.size() == 1 ? "" : "s");
+  // A page on standard output has nothing behind it.
+  std::ostream& said = is_device_or_pipe(line.value("out")) ? std::cerr : std::cout;
+  for (const std::string& note : report.notes) said << note << "\n";
+  said << fmt::format("{}: {} figures of {} run{}\n", line.value("out"), report.figures,
+                      runs.size(), runs.size() == 1 ? "" : "s");
   return exit_done;
 }
 

@@ -9,11 +9,9 @@
 #include "runtime/files/file.h"
 
 namespace polymoe {
-namespace {
 
 namespace fs = std::filesystem;
 
-/// Whether what is there must not be replaced by a file.
 bool is_device_or_pipe(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -23,14 +21,13 @@ bool is_device_or_pipe(const fs::path& path) {
   return fs::is_other(status) || (below("/dev/") && !below("/dev/shm/")) || below("/proc/");
 }
 
-}  // namespace
-
 void check_named_output(const fs::path& path) {
   if (is_device_or_pipe(path)) return;
   std::error_code error;
   const bool was_there = fs::exists(path, error);
   OutputFile(path, OutputFile::Mode::append).close();
-  if (!was_there) fs::remove(path, error);
+  // Of a link that pointed nowhere what it points to, not the link.
+  if (!was_there) fs::remove(fs::canonical(path, error), error);
 }
 
 void write_named_output(const fs::path& path, std::string_view content) {

@@ -230,6 +230,14 @@ TEST_F(EvaluationCommands, ReportReadsWhatACrashLeftAndNamesADamagedRow) {
     GTEST_SKIP() << "gnuplot is not installed";
   const ProcessResult result = run({"report", path("crashed"), "--out", path("page.html")});
   EXPECT_EQ(result.exit_code, 0) << result.standard_error;
+  // Standard output that is a file has the page from its first byte to its last.
+  const ProcessResult shown =
+      run_process({"sh", "-c",
+                   std::string(POLYMOE_PROGRAM) + " report " + path("crashed") +
+                       " --out /dev/stdout >" + path("shown.html")});
+  EXPECT_EQ(shown.exit_code, 0) << shown.standard_error;
+  EXPECT_NE(shown.standard_error.find("figures of 1 run"), std::string::npos);
+  EXPECT_EQ(test::read_bytes(path("shown.html")), test::read_bytes(path("page.html")));
 }
 
 }  // namespace

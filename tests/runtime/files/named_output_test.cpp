@@ -67,6 +67,16 @@ TEST(NamedOutput, LeavesDevicesAndPipesWhatTheyAre) {
   EXPECT_TRUE(fs::is_fifo(pipe));
 }
 
+TEST(NamedOutput, ChecksALinkThatPointsNowhereAndLeavesIt) {
+  const test::TemporaryDirectory directory;
+  const fs::path link = directory.path() / "link";
+  const fs::path target = directory.path() / "target";
+  fs::create_symlink(target, link);
+  check_named_output(link);
+  EXPECT_TRUE(fs::is_symlink(link));
+  EXPECT_FALSE(fs::exists(target));
+}
+
 TEST(NamedOutput, IsRefusedBeforeTheWorkWhereItCannotBeWritten) {
   const test::TemporaryDirectory directory;
   EXPECT_THROW(check_named_output(directory.path()), OutputFileError);
