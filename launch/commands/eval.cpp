@@ -128,6 +128,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     throw InvalidArgument("--batch: needs --tasks, whose answers it generates");
   if (line.has("max-windows") && !line.has("tokens"))
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
+  if (line.has("json") && line.has("items") && line.value("json") == line.value("items") &&
+      !is_device_or_pipe(line.value("json")))
+    throw InvalidArgument("--items " + line.value("items") + ": is where --json goes");
   const std::vector<std::string> files = line.values("tasks");
   std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
   on_first_rank(*context.world, [&] {  // better now than after the work

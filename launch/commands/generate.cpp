@@ -99,9 +99,17 @@ Settings read_settings(const CommandLine& line) {
   return settings;
 }
 
+constexpr std::int64_t most_bytes = 64 << 20;  // of prompts
+
 /// All that a stream or pipe has.
 std::string read_stream(std::istream& stream, const std::string& name) {
-  const std::string text{std::istreambuf_iterator<char>(stream), {}};
+  std::string text;
+  std::array<char, 1 << 16> part{};
+  while (stream.read(part.data(), part.size()) || stream.gcount() > 0) {
+    text.append(part.data(), static_cast<std::size_t>(stream.gcount()));
+    if (std::ssize(text) > most_bytes)
+      throw InputFileError(name, fmt::format("has more than {} bytes", most_bytes));
+  }
   if (stream.bad()) throw InputFileError(name, "cannot be read");
   return text;
 }
@@ -109,7 +117,6 @@ std::string read_stream(std::istream& stream, const std::string& name) {
 /// Standard input, a pipe or a file, on every rank: mpirun gives standard input to rank 0 alone.
 std::string read_text(const std::string& path, Communicator& world) {
   return on_first_rank(world, [&] {
-    constexpr std::int64_t most_bytes = 64 << 20;
     if (path == "-") return read_stream(std::cin, "standard input");
     std::error_code error;
     if (!std::filesystem::is_fifo(path, error)) return read_compressed_file(path, most_bytes);

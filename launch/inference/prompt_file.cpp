@@ -15,6 +15,12 @@ bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r") == std::string_view::npos;
 }
 
+/// Without the mark that some programs put at the front of UTF-8.
+std::string_view without_byte_order_mark(std::string_view content) {
+  constexpr std::string_view mark = "\xEF\xBB\xBF";
+  return content.starts_with(mark) ? content.substr(mark.size()) : content;
+}
+
 /// Throws InvalidArgument.
 FilePrompt read_object(std::string_view line, const std::string& place) {
   const Json json = parse_json(line, place);
@@ -34,6 +40,7 @@ FilePrompt read_object(std::string_view line, const std::string& place) {
 }  // namespace
 
 bool begins_with_json_prompt(std::string_view content) {
+  content = without_byte_order_mark(content);
   while (!content.empty()) {
     const std::size_t end = std::min(content.find('\n'), content.size());
     const std::string_view line = content.substr(0, end);
@@ -51,6 +58,7 @@ bool begins_with_json_prompt(std::string_view content) {
 
 std::vector<FilePrompt> parse_prompts(std::string_view content, const std::string& name,
                                       bool json_lines) {
+  content = without_byte_order_mark(content);
   std::vector<FilePrompt> prompts;
   for (std::int64_t number = 1; !content.empty(); ++number) {
     const std::size_t end = std::min(content.find('\n'), content.size());

@@ -25,8 +25,9 @@ bool begins_with_json_prompt(std::string_view content);
 /// `json_lines` one JSON object a line,
 ///   {"prompt": "...", "id": ...}
 /// whose `id`, a text or a number, may be missing; blank lines and other members are passed over.
-/// A line as such may not be empty: it may have been meant as a new document or as nothing.
-/// Throws InputFileError with name, line and what is wrong there, and where there are no prompts.
+/// A byte order mark at the front is no text. A line as such may not be empty: it may have been meant
+/// as a new document or as nothing. Throws InputFileError with name, line and what is wrong
+/// there, and where there are no prompts.
 std::vector<FilePrompt> parse_prompts(std::string_view content, const std::string& name,
                                       bool json_lines);
 

@@ -165,6 +165,15 @@ TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
         << name;
   }
 
+  const std::string endless = std::string("cat /dev/zero | ") + POLYMOE_PROGRAM +
+                              " generate --checkpoint " + model() + " --tokenizer " +
+                              tokenizer_file + " --prompts -";
+  const ProcessResult refused = run_process({"sh", "-c", endless});
+  EXPECT_EQ(refused.exit_code, 65);
+  EXPECT_NE(refused.standard_error.find("standard input: has more than 67108864 bytes"),
+            std::string::npos)
+      << refused.standard_error;
+
   refuses(generation(path("absent.txt")), 65, {"absent.txt"});
   refuses(generation(file("empty.txt", "")), 65, {"empty.txt", "has no prompts"});
   refuses(generation(file("bad.jsonl", objects + "{\"prompt\": 3}\n")), 65,
@@ -190,6 +199,9 @@ TEST_F(EvaluationCommands, FindOutBeforeTheWorkThatAnOutputCannotBeWritten) {
     refuses(arguments, 74, {path("nowhere/out")});
     EXPECT_EQ(run(arguments).standard_output, "");
   }
+  std::vector<std::string> both = evaluation(tasks);
+  both.insert(both.end(), {"--json", path("out"), "--items", path("out")});
+  refuses(both, 64, {"--items " + path("out"), "--json"});
   // What nobody can read is not generated to its end.
   std::string lines;
   for (int i = 0; i < 200; ++i) lines += "A word\n";

@@ -19,6 +19,12 @@ TEST(PromptFile, HasAPromptALine) {
   EXPECT_TRUE(prompts[2].id.is_null());
 }
 
+TEST(PromptFile, TakesAByteOrderMarkForNoText) {
+  EXPECT_EQ(parse_prompts("\xEF\xBB\xBFone", "p.txt", false)[0].text, "one");
+  EXPECT_EQ(parse_prompts("\xEF\xBB\xBF{\"prompt\": \"one\"}", "p", true)[0].text, "one");
+  EXPECT_TRUE(begins_with_json_prompt("\xEF\xBB\xBF{\"prompt\": \"one\"}"));
+}
+
 TEST(PromptFile, OrAnObjectALine) {
   const auto prompts = parse_prompts(
       "{\"prompt\": \"a\\nb\", \"id\": \"x\", \"more\": [1]}\n \n{\"id\": 7, \"prompt\": \"\"}\n",
