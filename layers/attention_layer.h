@@ -72,8 +72,8 @@ class AttentionLayer {
   void decode(const Tensor& x, std::span<const KeyValueRows> sequences, Tensor y,
               ExecutionContext& context) const;
 
-  /// The same for one row, with what surrounds it in a block: y = x + attention(norm(x)). Submits the
-  /// same work whatever the length: what a device has to know of it is cache.position.
+  /// The same for one row, with what surrounds it in a block: y = x + attention(norm(x)). Submits
+  /// the same work whatever the length: what a device has to know of it is cache.position.
   ///
   /// x, y [1, hidden]
   void step(const Tensor& x, const RmsNorm& norm, const KeyValueRows& cache, Tensor y,

@@ -39,8 +39,8 @@ class FeedForward {
   /// x, y [1, hidden]; y may not alias x
   virtual void step(const Tensor& x, const RmsNorm& norm, Saved& saved, Tensor y,
                     ExecutionContext& context) = 0;
-  /// Whether a step submits the same work each time and waits for nothing, so that it can be recorded
-  /// (runtime/recorded_work.h).
+  /// Whether a step submits the same work each time and waits for nothing, so that it can be
+  /// recorded (runtime/recorded_work.h).
   virtual bool step_is_recordable() const = 0;
 
   /// What a forward pass shows to who looks inside a model.

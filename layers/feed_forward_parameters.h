@@ -12,9 +12,9 @@ namespace polymoe {
 /// The parameters of one feed-forward, or of several of one width side by side, as the kernels take
 /// them: a leading dimension of experts, and of sets of coefficients.
 ///
-/// up [factor * width, hidden] or [experts, ...] (of swiglu: gate rows, then up rows); down [hidden,
-/// width] likewise; coefficients [n] or [experts, n], null where the activation has none. The store
-/// that declared them owns them.
+/// up [factor * width, hidden] or [experts, ...] (of swiglu: gate rows, then up rows); down
+/// [hidden, width] likewise; coefficients [n] or [experts, n], null where the activation has none.
+/// The store that declared them owns them.
 class FeedForwardParameters {
  public:
   FeedForwardParameters(const Parameter& up, const Parameter& down, const Parameter* coefficients);

@@ -13,8 +13,8 @@
 
 namespace polymoe {
 
-/// Whether steps of one token, the same work each time, are recorded on a GPU and submitted as a whole
-/// (runtime/recorded_work.h), or kernel by kernel. The bits are the same.
+/// Whether steps of one token, the same work each time, are recorded on a GPU and submitted as a
+/// whole (runtime/recorded_work.h), or kernel by kernel. The bits are the same.
 enum class StepSubmission : std::uint8_t { recorded, by_kernel };
 
 /// Keys and values of the positions seen so far, for generation.

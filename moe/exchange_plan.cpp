@@ -100,7 +100,8 @@ std::int64_t ExchangePlanner::signature(std::int64_t top_k) const {
   return (layer_ << 40) | (experts_ << 16) | top_k;
 }
 
-/// announced [2 + experts of a rank]: the peer's signature, its rows, and its slots for each expert.
+/// announced [2 + experts of a rank]: the peer's signature, its rows, and its slots for each
+/// expert.
 void ExchangePlanner::check_announced(const Way& way, int peer,
                                       std::span<const std::int64_t> announced,
                                       std::int64_t top_k) const {

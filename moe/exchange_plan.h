@@ -39,10 +39,11 @@ struct ExchangeHop {
 /// What goes where for one micro-batch. Kept for backward.
 ///
 /// A token's row goes to a rank once, however many of its experts live there: in one hop, or, where
-/// the group is spread over nodes of several ranks, in two. Then it goes to a node once, to the rank
-/// there that has this rank's place among its node's, and from it to the node's ranks. The sources of
-/// this rank's experts are its own tokens, in their order, then the rows that arrived, by hop, by rank
-/// and in the order of that rank's sources. An expert's rows are in the order of their sources.
+/// the group is spread over nodes of several ranks, in two. Then it goes to a node once, to the
+/// rank there that has this rank's place among its node's, and from it to the node's ranks. The
+/// sources of this rank's experts are its own tokens, in their order, then the rows that arrived,
+/// by hop, by rank and in the order of that rank's sources. An expert's rows are in the order of
+/// their sources.
 ///
 /// Rows come as the router sends them, and nothing bounds how many a rank's experts have but the
 /// number of sources. Where they are more than the budget, they are worked off in rounds of
@@ -92,8 +93,9 @@ class ExchangePlanner {
   /// Counts, sizes and what leaves. All tensors of the plan are there afterwards, or have their
   /// place, and outlive the call in the arena. On the meta device every token goes to every rank
   /// and a rank's experts have a full budget: no routing takes more. Collective; waits for the
-  /// device, and where there are two hops for the experts' names to pass the first. Throws CommunicationError, before any row is posted, where a rank announces the rows of
-  /// another layer or model, or more or fewer than its experts' slots allow.
+  /// device, and where there are two hops for the experts' names to pass the first. Throws
+  /// CommunicationError, before any row is posted, where a rank announces the rows of another layer
+  /// or model, or more or fewer than its experts' slots allow.
   void begin(const Tensor& expert_ids, const Tensor& weights, const ExpertCapacity& capacity,
              ExchangePlan& plan, ExecutionContext& context) const;
 

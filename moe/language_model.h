@@ -96,8 +96,8 @@ class LanguageModel {
   /// router that drops tokens by sequence (moe.capacity_factor > 0): throws InvalidArgument.
   Tensor shared_token_losses(const SharedTokenBatch& batch, ExecutionContext& context);
 
-  /// The losses of token_losses, and shows each layer's inside to `look` while it is there: first the embedding, then
-  /// every block.
+  /// The losses of token_losses, and shows each layer's inside to `look` while it is there: first
+  /// the embedding, then every block.
   Tensor observe(const TokenBatch& batch, const std::function<void(const LayerObservation&)>& look,
                  ExecutionContext& context);
 
@@ -116,9 +116,9 @@ class LanguageModel {
   /// what `cache` holds; there until the arena's scope ends or the cache takes further tokens.
   /// Collective over `expert`.
   ///
-  /// On a GPU the cache's second single token has its step recorded, where a step waits for nothing:
-  /// from then on a token is one submission. Otherwise, with experts of other ranks or that drop
-  /// tokens, each is submitted kernel by kernel.
+  /// On a GPU the cache's second single token has its step recorded, where a step waits for
+  /// nothing: from then on a token is one submission. Otherwise, with experts of other ranks or
+  /// that drop tokens, each is submitted kernel by kernel.
   Tensor next_token_logits(const Tensor& tokens, DecodingCache& cache, ExecutionContext& context);
 
   /// The same of several sequences in one pass, [sequences.size(), vocab]: `tokens` has those of

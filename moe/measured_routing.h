@@ -18,9 +18,9 @@ enum class Routing : std::uint8_t {
 /// The experts of each token of a sequence: [length * top_k], different ones within a token.
 ///
 /// A pure function of (layer, position in the sequence), so that a token has the same experts under
-/// any layout. `balanced` lays each block of `experts` tokens out on one random order of the experts:
-/// token t of the block has those at top_k random places, moved on by t, so that every expert is
-/// chosen top_k times. `skewed` draws without replacement.
+/// any layout. `balanced` lays each block of `experts` tokens out on one random order of the
+/// experts: token t of the block has those at top_k random places, moved on by t, so that every
+/// expert is chosen top_k times. `skewed` draws without replacement.
 std::vector<std::int32_t> measured_choices(Routing routing, const std::string& layer,
                                            std::int64_t length, std::int64_t experts,
                                            std::int64_t top_k);

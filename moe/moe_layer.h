@@ -58,15 +58,15 @@ class MoeLayer final : public FeedForward {
                 ExecutionContext& context) override;
 
   /// Losses of the backward passes since the last call: what this rank's rows add, coefficients and
-  /// the mean over the model's MoE layers included. Summed over ranks and micro-batches they are the
-  /// step's.
+  /// the mean over the model's MoE layers included. Summed over ranks and micro-batches they are
+  /// the step's.
   RouterLosses take_losses(Stream& stream);
   /// Slots per expert routed by this rank since the last take_counts: [experts], and the dropped
   /// ones last.
   std::vector<std::int64_t> take_counts(Stream& stream);
 
-  /// Rounds beyond the first that this rank's rows took in backward passes since the last call: more
-  /// rows than moe.row_budget came.
+  /// Rounds beyond the first that this rank's rows took in backward passes since the last call:
+  /// more rows than moe.row_budget came.
   std::int64_t take_extra_rounds();
 
   /// Since the last call.

@@ -25,9 +25,10 @@ namespace polymoe {
 /// With coefficient b of the balance loss and c of the z loss, both divided by the number of the
 /// model's MoE layers, a micro-batch adds to the step's loss
 ///   b * w * sum over segments of experts * sum_e f_e P_e  +  c / (global rows) * sum of lse^2
-/// without rows that hold no token, where segment and its weight w depend on the scope: a sequence, 1 / global sequences; the rank's
-/// micro-batch, 1 / global micro-batches; the micro-batches of all ranks, ranks / global
-/// micro-batches (each rank then adds its share of P). f is taken as constant in the gradient.
+/// without rows that hold no token, where segment and its weight w depend on the scope: a sequence,
+/// 1 / global sequences; the rank's micro-batch, 1 / global micro-batches; the micro-batches of all
+/// ranks, ranks / global micro-batches (each rank then adds its share of P). f is taken as constant
+/// in the gradient.
 class Router {
  public:
   /// What backward needs from forward.

@@ -61,8 +61,8 @@ class TokenExchange {
   Pending start_dispatch(const ExchangePlan& plan, const Tensor& x, const Tensor& arrived,
                          ExecutionContext& context);
   void wait(Pending& arriving, ExecutionContext& context);
-  /// Into rows [rows of the round, width], grouped by expert: those of own tokens, x [tokens, width],
-  /// and those of what arrived.
+  /// Into rows [rows of the round, width], grouped by expert: those of own tokens, x [tokens,
+  /// width], and those of what arrived.
   void scatter_own(const ExchangePlan& plan, const ExpertRound& round, const Tensor& x, Tensor rows,
                    ExecutionContext& context);
   void scatter_arrived(const ExchangePlan& plan, const ExpertRound& round, const Tensor& arrived,
@@ -80,7 +80,8 @@ class TokenExchange {
                Home& home, ExecutionContext& context);
   /// Sends what sum_arrived added up, after all rounds, by the last hop.
   void send_home(const ExchangePlan& plan, Home& home, ExecutionContext& context);
-  /// The way home by the first of two hops, and y[t] (+)= token t's results: y [tokens, width]. Dropped slots add nothing; per slot they are 0.
+  /// The way home by the first of two hops, and y[t] (+)= token t's results: y [tokens, width].
+  /// Dropped slots add nothing; per slot they are 0.
   void finish_home(const ExchangePlan& plan, Home& home, Write write, Tensor y,
                    ExecutionContext& context);
 

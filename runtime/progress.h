@@ -79,7 +79,8 @@ struct CountedWork {
 };
 
 /// Progress of work that can be counted: "tokenizing  45 %  1.2 of 2.7 GB  35 MB/s  0:42 left".
-/// Silent while it takes less than a second (silent_seconds); a terminal's line is gone when it ends.
+/// Silent while it takes less than a second (silent_seconds); a terminal's line is gone when it
+/// ends.
 class Progress {
  public:
   Progress(const ProgressOutput& output, CountedWork work);

@@ -7,9 +7,9 @@
 
 namespace polymoe {
 
-/// Work of a GPU's stream that was recorded once and is submitted again as a whole, at the price of one
-/// submission (a CUDA graph). It reads and writes the memory that it was recorded with, which has to
-/// stay where it is for as long as this lives.
+/// Work of a GPU's stream that was recorded once and is submitted again as a whole, at the price of
+/// one submission (a CUDA graph). It reads and writes the memory that it was recorded with, which
+/// has to stay where it is for as long as this lives.
 class RecordedWork {
  public:
   /// Records what `submit` submits to the stream; none of it is done. It may neither wait for the

@@ -16,8 +16,8 @@
 
 namespace polymoe::cuda {
 
-/// How PolyNorm's backward pass runs: how rows come to shared memory, two or three at a time, and the
-/// rows of a block, such that the blocks fill the device once.
+/// How PolyNorm's backward pass runs: how rows come to shared memory, two or three at a time, and
+/// the rows of a block, such that the blocks fill the device once.
 struct PolyNormBackwardPlan {
   enum class Copies : std::uint8_t {
     none,       // rows are read where they lie

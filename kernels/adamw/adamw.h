@@ -34,10 +34,10 @@ using OptimizerState = std::array<Tensor, optimizer_state_kinds.size()>;
 ///
 /// parameter, gradient, m, v: equal element counts; f32, or f64 on the CPU, one dtype. An f32
 /// parameter may be held as bf16 beside `low`, u16, its 16 lower bits (kernels/split_float): read
-/// and written together, to the bits of one held as f32. low: undefined = there is none. Beside an f32
-/// parameter the state may be bf16, and on CUDA the gradient; it is rounded to nearest even, and
-/// this step's update uses the values before that. Asynchronous on `stream`.
-/// Throws InvalidArgument on a mismatch.
+/// and written together, to the bits of one held as f32. low: undefined = there is none. Beside an
+/// f32 parameter the state may be bf16, and on CUDA the gradient; it is rounded to nearest even,
+/// and this step's update uses the values before that. Asynchronous on `stream`. Throws
+/// InvalidArgument on a mismatch.
 /// Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
 void adamw(const AdamWStep& step, const Tensor& gradient, Tensor parameter, OptimizerState state,
            Tensor low, Stream& stream);

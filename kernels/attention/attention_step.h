@@ -32,18 +32,18 @@ struct AttentionStepCache {
   Tensor tickets;       // [heads] i32: zeros, before as afterwards
 };
 
-/// Attention of one token to those before it and itself, from its projections on: q and k are normed
-/// where they have scales, and rotated by the token's position; k and v are written to the cache at
-/// that position; out = softmax(q keys^T / sqrt(head_dim)) values per head.
+/// Attention of one token to those before it and itself, from its projections on: q and k are
+/// normed where they have scales, and rotated by the token's position; k and v are written to the
+/// cache at that position; out = softmax(q keys^T / sqrt(head_dim)) values per head.
 ///
 /// out [1, heads * head_dim]
 ///
-/// The position is read where it lies, on the device: a recorded step (runtime/recorded_work.h) works
-/// at every position. All of one dtype: f32 or f64 on the CPU, f32 or bf16 on CUDA, where sums are f32,
-/// head_dim is at most 256, and the keys are shared out in spans of 256, whose results are added in
-/// their order: the bits do not depend on the capacity. Asynchronous on `stream`. The spans' results
-/// lie in `scratch`.
-/// Throws InvalidArgument on a shape, dtype or device mismatch.
+/// The position is read where it lies, on the device: a recorded step (runtime/recorded_work.h)
+/// works at every position. All of one dtype: f32 or f64 on the CPU, f32 or bf16 on CUDA, where
+/// sums are f32, head_dim is at most 256, and the keys are shared out in spans of 256, whose
+/// results are added in their order: the bits do not depend on the capacity. Asynchronous on
+/// `stream`. The spans' results lie in `scratch`. Throws InvalidArgument on a shape, dtype or
+/// device mismatch.
 void attention_step(const AttentionStepShape& shape, const AttentionStepInputs& inputs,
                     const AttentionStepCache& cache, Tensor out, Arena& scratch, Stream& stream);
 

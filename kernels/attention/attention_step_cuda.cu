@@ -136,7 +136,8 @@ __device__ float dot_over_warp(const float (&a)[held], const float (&b)[held]) {
   return sum_over_warp(dot);
 }
 
-/// Asks for the keys and values of tokens [begin, end), which were written in steps before this one.
+/// Asks for the keys and values of tokens [begin, end), which were written in steps before this
+/// one.
 template <class T>
 __device__ void prefetch_rows(const Step<T>& s, int kv_head, int begin, int end) {
   constexpr int line = 128 / sizeof(T);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loads and stores of bf16 rows as vectors of f32, and of 16 bits each. Included once per instruction set by Highway's
-// foreach_target.h, hence the unusual guard.
+// Loads and stores of bf16 rows as vectors of f32, and of 16 bits each. Included once per
+// instruction set by Highway's foreach_target.h, hence the unusual guard.
 #if defined(POLYMOE_KERNELS_CPU_BF16_VECTORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef POLYMOE_KERNELS_CPU_BF16_VECTORS_INL_H_
 #undef POLYMOE_KERNELS_CPU_BF16_VECTORS_INL_H_

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walks rows whose length need not be a multiple of the vector's: loads, stores, sums. Included once
-// per instruction set by Highway's foreach_target.h, hence the unusual guard.
+// Walks rows whose length need not be a multiple of the vector's: loads, stores, sums. Included
+// once per instruction set by Highway's foreach_target.h, hence the unusual guard.
 #if defined(POLYMOE_KERNELS_CPU_VECTORS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef POLYMOE_KERNELS_CPU_VECTORS_INL_H_
 #undef POLYMOE_KERNELS_CPU_VECTORS_INL_H_

@@ -22,8 +22,8 @@ __device__ inline void let_next_begin() {
 }
 
 /// Until the stream's kernels before this one have ended and what they wrote can be seen. Before it
-/// nothing may be written, and nothing read but what they do not write. Nothing in a kernel that was
-/// not launched early. Every block calls it.
+/// nothing may be written, and nothing read but what they do not write. Nothing in a kernel that
+/// was not launched early. Every block calls it.
 __device__ inline void wait_for_previous() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -35,8 +35,8 @@ __device__ inline void prefetch(const void* memory) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(memory));
 }
 
-/// All of a processor's fast memory as shared memory, not as cache: kernels that ask for different parts
-/// do not run beside each other on a processor, and so cannot begin early.
+/// All of a processor's fast memory as shared memory, not as cache: kernels that ask for different
+/// parts do not run beside each other on a processor, and so cannot begin early.
 template <auto kernel>
 void prefer_shared_memory() {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -68,7 +68,8 @@ void launch_early(dim3 grid, unsigned threads, std::size_t shared_bytes, cudaStr
         "cudaLaunchKernelEx");
 }
 
-/// The same where there are so few blocks that beginning takes much of the time; else as any kernel.
+/// The same where there are so few blocks that beginning takes much of the time; else as any
+/// kernel.
 template <auto kernel, class... Arguments>
 void launch_early_if_few(unsigned blocks, unsigned threads, std::size_t shared_bytes,
                          cudaStream_t stream, Arguments&&... arguments) {

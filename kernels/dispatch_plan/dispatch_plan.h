@@ -64,9 +64,9 @@ void gather_rows(const Tensor& x, const Tensor& indices, std::int64_t divisor, T
 void gather_rows(const Tensor& x, const Tensor& more, const Tensor& indices, std::int64_t divisor,
                  Tensor out, Stream& stream);
 
-/// out[slot_rows[t, j]] = x[t], dropped slots (-1) left out: dispatch forward, and combine backward.
-/// Each row of x is read once, where gather_rows by row slots reads it for each of its slots. Rows of
-/// `out` that no slot names keep what they have.
+/// out[slot_rows[t, j]] = x[t], dropped slots (-1) left out: dispatch forward, and combine
+/// backward. Each row of x is read once, where gather_rows by row slots reads it for each of its
+/// slots. Rows of `out` that no slot names keep what they have.
 ///
 /// x [tokens, width]; slot_rows [tokens, top_k] i32, no row twice; out [rows, width]; f32, f64 or
 /// bf16

@@ -24,7 +24,7 @@ struct ExpertRanks {
 ///
 /// expert_ids     [tokens, top_k] i32
 /// slot_rows      [tokens, top_k] i32  of dispatch_plan: negative where the slot is dropped
-/// kept_ids       [tokens, top_k] i32  the expert, counted from first_expert; -1 of dropped slots and
+/// kept_ids [tokens, top_k] i32 the expert, counted from first_expert; -1 of dropped slots and
 ///                                     of experts that the group does not have; may alias slot_rows
 /// leaving_ranks  [tokens, top_k] i32  the rank the slot sends the token to; -1 where it does not
 ///
@@ -32,9 +32,9 @@ struct ExpertRanks {
 void find_leaving_ranks(const ExpertRanks& ranks, const Tensor& expert_ids, const Tensor& slot_rows,
                         Tensor kept_ids, Tensor leaving_ranks, Stream& stream);
 
-/// Where a token finds what its experts made of it, in a buffer of a row per token, the sum over its
-/// experts on this rank, and behind them a row per row that left, the sum over the token's experts
-/// there; or in one of top_k values per row in place of a sum, one for each slot.
+/// Where a token finds what its experts made of it, in a buffer of a row per token, the sum over
+/// its experts on this rank, and behind them a row per row that left, the sum over the token's
+/// experts there; or in one of top_k values per row in place of a sum, one for each slot.
 ///
 /// kept_ids      [tokens, top_k] i32  of find_leaving_ranks
 /// leaving_rows  [tokens, top_k] i32  the slot's row among those that leave, -1 of other slots

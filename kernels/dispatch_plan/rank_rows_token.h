@@ -40,8 +40,8 @@ struct TokenSlots {
     }
   }
 
-  /// `own_row` is the token's, behind the `tokens` of which the rows that left are counted. From the
-  /// last slot to the first: a slot reads what is written for later ones only before.
+  /// `own_row` is the token's, behind the `tokens` of which the rows that left are counted. From
+  /// the last slot to the first: a slot reads what is written for later ones only before.
   POLYMOE_ON_BOTH void find_home_rows(std::int32_t own_row, std::int32_t tokens,
                                       const std::int32_t* kept_ids,
                                       const std::int32_t* leaving_rows, std::int32_t* home_rows,

@@ -23,8 +23,8 @@ void embedding_forward(const Tensor& tokens, const Tensor& table, Tensor y, Stre
 /// Deterministic, each backend in its fixed order. The CPU adds a token's rows one by one, in
 /// ascending order. CUDA sorts all rows by token, stably, and cuts them into windows of 64; a
 /// token's rows within a window are summed in ascending order, then its windows' sums, all in f32,
-/// and the whole is added once. Throws InvalidArgument on a mismatch, or naming position and id of a token
-/// out of range (CPU; on CUDA such tokens are passed over).
+/// and the whole is added once. Throws InvalidArgument on a mismatch, or naming position and id of
+/// a token out of range (CPU; on CUDA such tokens are passed over).
 void embedding_backward(const Tensor& tokens, const Tensor& d_y, Tensor d_table, Arena& scratch,
                         Stream& stream);
 

@@ -22,9 +22,9 @@ struct FeedForwardWeights {
 /// Rows contiguous per expert: expert e owns [offsets[e], offsets[e + 1]); any may be empty.
 using ExpertOffsets = std::vector<std::int64_t>;
 
-/// Rows of other ranks, which are on their way when a call begins: of each expert the last ones. What
-/// can be done without them is done before they are waited for, and what they are waited for elsewhere
-/// before the rest.
+/// Rows of other ranks, which are on their way when a call begins: of each expert the last ones.
+/// What can be done without them is done before they are waited for, and what they are waited for
+/// elsewhere before the rest.
 struct LateRows {
   std::vector<std::int64_t> early;  // rows of each expert that are there, in front of the late ones
   std::function<void()> arrive;     // brings the late rows of x, or of d_y; called once

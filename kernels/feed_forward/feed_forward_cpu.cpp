@@ -238,8 +238,8 @@ void feed_forward_forward(CpuBackend, const Activation& activation,
                           const ExpertOffsets& offsets, const Tensor& row_weights, Tensor pre,
                           Tensor y, const FeedForwardScratch& scratch, Stream&,
                           const LateRows* late) {
-  // A tile's products and activation are one pass, and an expert's weights are packed for all of its
-  // rows: they wait for the last.
+  // A tile's products and activation are one pass, and an expert's weights are packed for all of
+  // its rows: they wait for the last.
   if (late != nullptr) late->arrive();
   if (x.dtype() == DType::f32) {
     forward<float>(activation, weights, x, offsets, row_weights, pre, y, scratch.activated);

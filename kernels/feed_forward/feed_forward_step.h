@@ -15,7 +15,8 @@ namespace polymoe {
 
 /// One token's feed-forward with what surrounds it in a block, without a backward pass:
 ///   y = residual + down activation(up row).
-/// On CUDA two kernels, each of which forms what it reads itself: the norm of the row, the activation.
+/// On CUDA two kernels, each of which forms what it reads itself: the norm of the row, the
+/// activation.
 ///
 /// input       the row, see row_products()
 /// weights     as in feed_forward_forward(), of one expert
@@ -38,8 +39,8 @@ struct ExpertChoice {
 /// The same of the experts that the router chooses for the token:
 ///   y = residual + sum over j of down_e (w_j activation(up_e row)),
 /// e and w_j being the ids and weights of router_forward(choice.logits). Each chosen weight is read
-/// once, and which are chosen need not be known to the host: nothing waits. On CUDA two kernels again,
-/// the first of which makes the choice; the sum over the experts is rounded once.
+/// once, and which are chosen need not be known to the host: nothing waits. On CUDA two kernels
+/// again, the first of which makes the choice; the sum over the experts is rounded once.
 void chosen_experts_step(const Activation& activation, const FeedForwardWeights& weights,
                          const RowInput& input, const ExpertChoice& choice, const Tensor& residual,
                          Tensor y, Arena& scratch, Stream& stream);

@@ -17,8 +17,8 @@ struct FeedForwardStep {
   Tensor y;
 };
 
-/// Scratch of one call, allocated before dispatch so that the memory plan counts it. `slots` is 1, or
-/// the choice's top_k.
+/// Scratch of one call, allocated before dispatch so that the memory plan counts it. `slots` is 1,
+/// or the choice's top_k.
 struct FeedForwardStepScratch {
   NormedRow normed;
   RouterShape shape;    // of a choice

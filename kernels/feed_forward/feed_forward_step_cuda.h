@@ -21,13 +21,13 @@ struct ChosenUp {
   Tensor weights;  // [top_k] f32, written
   Tensor pre;      // [top_k, outputs]
 };
-/// Whether multiply_by_chosen() can form the norm itself; else input.x has to be the normed row, without
-/// a scale.
+/// Whether multiply_by_chosen() can form the norm itself; else input.x has to be the normed row,
+/// without a scale.
 bool norms_in_product(const ChosenUp& call);
 void multiply_by_chosen(const ChosenUp& call, Stream& stream);
 
-/// The second: y = residual + sum over j of down_e (row_weights[j] activation(pre[j])), e = ids[j], or
-/// the only one without ids; rounded once.
+/// The second: y = residual + sum over j of down_e (row_weights[j] activation(pre[j])), e = ids[j],
+/// or the only one without ids; rounded once.
 struct ActivatedDown {
   const Activation& activation;
   Tensor coefficients;  // [1 or experts, coefficient_count]

@@ -14,7 +14,8 @@
 
 namespace polymoe::cuda {
 
-/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, which read them as they form.
+/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, which read them
+/// as they form.
 template <class Rows>
 struct SlotRows {
   Rows rows;                   // of slot 0

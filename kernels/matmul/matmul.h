@@ -15,14 +15,14 @@ enum class Transpose : bool { no, yes };
 /// f32. An extent of zero is allowed: with k = 0, overwrite gives zeros.
 ///
 /// Asynchronous on `stream`; the CPU backend returns when done, and on CUDA the first product of a
-/// shape does (cuBLASLt's candidates are timed, see time_products_late). Called inside an OpenMP parallel region, the CPU
-/// backend uses the calling thread alone.
-/// Throws InvalidArgument on a shape, dtype or device mismatch.
+/// shape does (cuBLASLt's candidates are timed, see time_products_late). Called inside an OpenMP
+/// parallel region, the CPU backend uses the calling thread alone. Throws InvalidArgument on a
+/// shape, dtype or device mismatch.
 void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
             Write write, Tensor c, Stream& stream);
 
-/// For work that may be over within seconds: on CUDA candidates are timed only where it lasts longer,
-/// and at first all products take cuBLASLt's first proposal. What is computed is the same.
+/// For work that may be over within seconds: on CUDA candidates are timed only where it lasts
+/// longer, and at first all products take cuBLASLt's first proposal. What is computed is the same.
 void time_products_late(Stream& stream);
 
 }  // namespace polymoe

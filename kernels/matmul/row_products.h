@@ -30,9 +30,9 @@ struct RowProduct {
 ///
 /// dtypes as in matmul() (kernels/matmul/matmul.h); y overwritten, aliases nothing else
 ///
-/// Asynchronous on `stream`; on CUDA nothing is chosen or allocated at a first call, and without norm
-/// and residual the bits are those of matmul(). A normed row may lie in `scratch`.
-/// Throws InvalidArgument on a mismatch.
+/// Asynchronous on `stream`; on CUDA nothing is chosen or allocated at a first call, and without
+/// norm and residual the bits are those of matmul(). A normed row may lie in `scratch`. Throws
+/// InvalidArgument on a mismatch.
 void row_products(const RowInput& input, std::span<const RowProduct> products, Arena& scratch,
                   Stream& stream);
 

@@ -11,8 +11,8 @@
 namespace polymoe::cuda {
 
 /// y = residual + row weight^T of one row, x [k] or its norm, for up to four weights [outputs, k].
-/// input is f32 or bf16; output f32, or bf16 with bf16 inputs. Sums are f32, in one order whatever lies
-/// beside a product.
+/// input is f32 or bf16; output f32, or bf16 with bf16 inputs. Sums are f32, in one order whatever
+/// lies beside a product.
 struct RowProducts {
   static constexpr int most = 4;
   struct Part {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Products of one row, bound by reading the weights: as many blocks as the device runs at once, whose
-// warps take whole results, and whose lanes have weights under way to shared memory all the time. What
-// the row is made of - itself, its norm, an activation of it - each block forms on its own, while the
-// first weights come: they are asked for before the kernel that makes the row has ended.
+// Products of one row, bound by reading the weights: as many blocks as the device runs at once,
+// whose warps take whole results, and whose lanes have weights under way to shared memory all the
+// time. What the row is made of - itself, its norm, an activation of it - each block forms on its
+// own, while the first weights come: they are asked for before the kernel that makes the row has
+// ended.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -25,8 +26,8 @@ struct RowStream {
   static constexpr int threads = 256, warps = threads / warp_size;
   /// Vectors of a lane in a request: 4 KiB a warp.
   static constexpr int lane_vectors = 8, request_vectors = lane_vectors * warp_size;
-  /// Requests of a warp under way, 96 KiB a block: an H200's memory needs as much, and the next kernel's
-  /// block finds room beside it.
+  /// Requests of a warp under way, 96 KiB a block: an H200's memory needs as much, and the next
+  /// kernel's block finds room beside it.
   static constexpr int requests = 3;
   static constexpr std::size_t ring_vectors = std::size_t{warps} * requests * request_vectors;
 
@@ -56,7 +57,8 @@ class WeightStream {
         piece_(pieces_of(rows.vectors)) {
     const int warp = static_cast<int>(threadIdx.x) / warp_size;
     ring_ = ring + warp * RowStream::requests * RowStream::request_vectors + lane_;
-    // Neighbours in memory lie with different processors, whose shares then differ by a row at most.
+    // Neighbours in memory lie with different processors, whose shares then differ by a row at
+    // most.
     asked_ = at_ = {warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x), 0, 0};
   }
 
@@ -67,7 +69,8 @@ class WeightStream {
   __device__ bool ended() const { return at_.result >= rows_.results; }
   __device__ const WeightPlace& at() const { return at_; }
 
-  /// Adds the products of the piece and its part of `row` to `sums`; whether it was a result's last.
+  /// Adds the products of the piece and its part of `row` to `sums`; whether it was a result's
+  /// last.
   template <class T, int n>
   __device__ bool multiply(const uint4* row, float (&sums)[n]) {
     using V = Vector<T>;
@@ -131,9 +134,9 @@ class WeightStream {
   int asked_slot_ = 0, at_slot_ = 0;
 };
 
-/// Each of the block's results: the sum over its row of weights times `row`, in shared memory, added
-/// to rows.before(result), is handed to rows.keep(result, sum) by one lane. By all threads, of which
-/// each has begun `stream`.
+/// Each of the block's results: the sum over its row of weights times `row`, in shared memory,
+/// added to rows.before(result), is handed to rows.keep(result, sum) by one lane. By all threads,
+/// of which each has begun `stream`.
 template <class T, class Rows>
 __device__ void multiply_rows(const Rows& rows, WeightStream<Rows>& stream, const uint4* row) {
   while (!stream.ended()) {

@@ -29,8 +29,8 @@ struct Backward {
   std::uint32_t zero;  // of unpack_again()
 };
 
-// What a thread holds of a block's rows, `at_once` at a time so that enough loads are under way: its
-// units of x and d_y, d_y rotated back in f32, and of all rows the sums of its columns for the
+// What a thread holds of a block's rows, `at_once` at a time so that enough loads are under way:
+// its units of x and d_y, d_y rotated back in f32, and of all rows the sums of its columns for the
 // weight's gradient.
 template <class T, int held_units, int at_once>
 struct HeldRows {

@@ -11,13 +11,13 @@
 namespace polymoe {
 
 /// How alike the experts of one layer answer: the mean over tokens of the cosine between what each
-/// two of them make of a token, whichever experts the router chose. A token of which an expert makes
-/// nothing (zeros) counts as a cosine of 0.
+/// two of them make of a token, whichever experts the router chose. A token of which an expert
+/// makes nothing (zeros) counts as a cosine of 0.
 class ExpertOutputs {
  public:
   /// Applies all experts of the layer to a sample of the rows: `most_rows` evenly spaced ones, or
-  /// fewer where the results of that many, f32 on the host, would exceed `most_bytes`; one at least.
-  /// The layer's experts must all be on this rank.
+  /// fewer where the results of that many, f32 on the host, would exceed `most_bytes`; one at
+  /// least. The layer's experts must all be on this rank.
   ///
   /// x [rows, hidden]  what the layer read
   void add(const MoeLayer& layer, std::int64_t experts, const Tensor& x, ExecutionContext& context);

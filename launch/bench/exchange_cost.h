@@ -28,8 +28,8 @@ struct ExchangeCost {
   double hidden() const;
 };
 
-/// `traffic` of this rank's layers in `steps` steps, of which each waited `seconds_waited`. All zero
-/// where nothing is exchanged. Collective over the mesh.
+/// `traffic` of this rank's layers in `steps` steps, of which each waited `seconds_waited`. All
+/// zero where nothing is exchanged. Collective over the mesh.
 ExchangeCost exchange_cost(const std::vector<ExchangeTraffic>& traffic, int steps,
                            double seconds_waited, const Config& config, const ProcessMesh& mesh,
                            ExecutionContext& context);

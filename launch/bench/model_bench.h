@@ -36,8 +36,9 @@ class ModelBench {
   /// Runs two steps, after which the step's memory is known: before anything else takes memory.
   void measure_memory(ExecutionContext& context);
 
-  /// After measure_memory. Floor: the operations of forward and backward pass, without recomputation; weights read by
-  /// forward, backward and update, gradients written and read, moments read and written.
+  /// After measure_memory. Floor: the operations of forward and backward pass, without
+  /// recomputation; weights read by forward, backward and update, gradients written and read,
+  /// moments read and written.
   BenchResult time_steps(ExecutionContext& context);
   /// What is known of the steps timed last.
   const StepDetails& details() const { return details_; }

@@ -48,8 +48,8 @@ CheckpointReader open_checkpoint(const std::filesystem::path& path, std::vector<
 void check_same_model(const Config& config, const CheckpointInfo& info,
                       const std::filesystem::path& checkpoint);
 
-/// "key = here (checkpoint: there)" for each setting outside [run], [checkpoint] and [parallel] that
-/// differs from what the checkpoint was trained with.
+/// "key = here (checkpoint: there)" for each setting outside [run], [checkpoint] and [parallel]
+/// that differs from what the checkpoint was trained with.
 std::vector<std::string> changed_settings(const Config& config, const CheckpointInfo& info,
                                           const std::filesystem::path& checkpoint);
 

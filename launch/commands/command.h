@@ -53,7 +53,8 @@ struct Command {
   std::string arguments;         // without names, as the help shows them: "DIR"; or empty
   std::size_t positional = 0;    // how many of them there are; all must be given
   bool more_positional = false;  // any number of them after these
-  /// Options that stand for the positional arguments, in their order; none = they have no other name.
+  /// Options that stand for the positional arguments, in their order; none = they have no other
+  /// name.
   std::vector<std::string> also_named = {};
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well

@@ -162,7 +162,8 @@ Config parse_config(const std::string& text, const std::string& origin,
                     const std::vector<std::string>& overrides);
 
 /// Every key as INI text; parse_config gives a configuration that was read back. Reading resolves
-/// the automatic and the gated widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text holds them.
+/// the automatic and the gated widths (model.kv_heads, model.ffn, moe.expert_ffn), so the text
+/// holds them.
 std::string to_ini(const Config& config);
 
 /// What keys, their ranges and each other refuse in a model that was not read from a configuration:

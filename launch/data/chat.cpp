@@ -106,7 +106,8 @@ std::optional<ChatTemplate> parse_chat_template(const std::string& name) {
 }
 
 ChatTemplate find_chat_template(const std::string& tokenizer) {
-  // PREFIX.tokenizer.json has PREFIX.tokenizer_config.json, DIR/tokenizer.* DIR/tokenizer_config.json.
+  // PREFIX.tokenizer.json has PREFIX.tokenizer_config.json, DIR/tokenizer.*
+  // DIR/tokenizer_config.json.
   std::string beside = tokenizer;
   if (beside.ends_with("tokenizer.json")) beside.replace(beside.size() - 5, 5, "_config.json");
   for (const fs::path& path :

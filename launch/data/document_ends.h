@@ -14,8 +14,8 @@ namespace polymoe {
 /// Where the documents of a token file end: its index says so, or an id that ends them.
 class DocumentEnds {
  public:
-  /// `name` as the configuration has it. Without an index the id is data.end_of_text, or that of the
-  /// description beside the file. Throws InputFileError where there is none of them.
+  /// `name` as the configuration has it. Without an index the id is data.end_of_text, or that of
+  /// the description beside the file. Throws InputFileError where there is none of them.
   DocumentEnds(const TokenFile& file, const std::string& name, const DataConfig& config);
 
   /// Splits windows of `length` rows, `rows` in all, that have been read from `file` at token

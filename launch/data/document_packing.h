@@ -17,9 +17,9 @@ namespace polymoe {
 ///
 /// A document of n tokens takes n - 1 rows, as its last token predicts nothing. One longer than a
 /// window is cut: all but its rest fill windows of their own. Within a block of
-/// the index (see WindowCounts), from the longest to the shortest, each goes where it leaves the least
-/// room. So a window is found by its block alone and the counts of those before; memory is 16 bytes a
-/// block.
+/// the index (see WindowCounts), from the longest to the shortest, each goes where it leaves the
+/// least room. So a window is found by its block alone and the counts of those before; memory is 16
+/// bytes a block.
 class DocumentPacking {
  public:
   /// Rows of a window: row r of `rows` has token begin + r and predicts the next one.
@@ -37,8 +37,8 @@ class DocumentPacking {
   const WindowCounts& counts() const { return counts_; }
   /// Whether the counts were read from no file.
   bool counted() const { return source_.empty(); }
-  /// The documents of a window, in the order of their rows. Thread-safe. Throws InputFileError where
-  /// a block packs otherwise than it was counted.
+  /// The documents of a window, in the order of their rows. Thread-safe. Throws InputFileError
+  /// where a block packs otherwise than it was counted.
   std::vector<Piece> window(const TokenFile& file, std::int64_t number) const;
 
  private:

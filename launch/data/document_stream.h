@@ -25,8 +25,8 @@ struct DocumentPart {
 };
 
 /// The documents of text files, read front to back once: a file each, split at separator lines, a
-/// line of JSON each, or of Parquet a row each. Empty documents are left out, and so is a byte order
-/// mark. Memory is that of a part, whatever the sizes; a line of JSON and a row are one part.
+/// line of JSON each, or of Parquet a row each. Empty documents are left out, and so is a byte
+/// order mark. Memory is that of a part, whatever the sizes; a line of JSON and a row are one part.
 class DocumentStream {
  public:
   struct Settings {

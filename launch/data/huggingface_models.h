@@ -35,8 +35,8 @@ class PieceModel {
 };
 
 /// The "model" of a tokenizer file: BPE or Unigram. `byte_level`: words come as bytes, and the
-/// vocabulary spells them. Throws InvalidArgument on a kind or setting that is not supported, and on
-/// a file that contradicts itself.
+/// vocabulary spells them. Throws InvalidArgument on a kind or setting that is not supported, and
+/// on a file that contradicts itself.
 std::unique_ptr<PieceModel> make_piece_model(const Json& model, bool byte_level);
 
 }  // namespace polymoe

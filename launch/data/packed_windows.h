@@ -7,8 +7,8 @@
 
 namespace polymoe {
 
-/// A set of numbers in [0, size) that knows the next one: words of bits, and over them words that say
-/// which are not zero.
+/// A set of numbers in [0, size) that knows the next one: words of bits, and over them words that
+/// say which are not zero.
 class NumberSet {
  public:
   explicit NumberSet(std::int64_t size);
@@ -21,8 +21,8 @@ class NumberSet {
   std::vector<std::vector<std::uint64_t>> levels_;  // the numbers' own first
 };
 
-/// How many windows a block of documents packs into (see DocumentPacking), without packing it: which
-/// window has how much room does not matter to that, only how many have it.
+/// How many windows a block of documents packs into (see DocumentPacking), without packing it:
+/// which window has how much room does not matter to that, only how many have it.
 class PackedWindows {
  public:
   explicit PackedWindows(std::int64_t context);

@@ -18,8 +18,8 @@ namespace polymoe {
 /// Memory is that of a page and a row. What it throws is Parquet's.
 class ParquetColumn {
  public:
-  /// `column` is the number of a leaf of byte arrays with at most one list above it; `file` outlives
-  /// this.
+  /// `column` is the number of a leaf of byte arrays with at most one list above it; `file`
+  /// outlives this.
   ParquetColumn(parquet::ParquetFileReader& file, int column);
 
   /// The next row's text, or the texts of its list; nothing in the place of one that is null. False

@@ -7,8 +7,8 @@
 
 namespace polymoe {
 
-/// The texts of a Parquet file by rows, from its first row to its last. Memory is that of a page and a
-/// few rows, whatever the sizes.
+/// The texts of a Parquet file by rows, from its first row to its last. Memory is that of a page
+/// and a few rows, whatever the sizes.
 class ParquetTexts {
  public:
   virtual ~ParquetTexts() = default;
@@ -27,10 +27,10 @@ bool reads_parquet();
 /// column of texts, naming those that there are, and in a build that does not read Parquet.
 std::unique_ptr<ParquetTexts> open_parquet(const std::string& path, const std::string& column);
 
-/// The conversations of a file as lines of JSON: {"messages": [{"role", "content"}, ...]} of a column
-/// messages of lists of structs, whose other fields are left out, else {"prompt", "completion"} of two
-/// columns of texts. Throws InputFileError likewise; next() also where a text is null or no UTF-8,
-/// naming row and column.
+/// The conversations of a file as lines of JSON: {"messages": [{"role", "content"}, ...]} of a
+/// column messages of lists of structs, whose other fields are left out, else {"prompt",
+/// "completion"} of two columns of texts. Throws InputFileError likewise; next() also where a text
+/// is null or no UTF-8, naming row and column.
 std::unique_ptr<ParquetTexts> open_parquet_conversations(const std::string& path);
 
 }  // namespace polymoe

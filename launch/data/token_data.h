@@ -33,8 +33,9 @@ struct DataPosition {
 /// stopped.
 ///
 /// A file is cut into windows of context + 1 tokens, stride context, or its documents are packed
-/// into windows (data.packing). The files take turns as the mixture says, and each file's windows come in a seeded order, every one of them once before any
-/// comes again; the order of the next pass is another one.
+/// into windows (data.packing). The files take turns as the mixture says, and each file's windows
+/// come in a seeded order, every one of them once before any comes again; the order of the next
+/// pass is another one.
 class TokenData {
  public:
   struct Settings {

@@ -28,8 +28,8 @@ class Tokenizer {
   virtual std::int32_t end_of_document() const = 0;
   /// Appends the ids of `text`. Thread-safe.
   virtual void encode(std::string_view text, std::vector<std::int32_t>& ids) const = 0;
-  /// Likewise of text that goes on where the one of `ids` ended: tokenizers that put a blank before a
-  /// text put none here.
+  /// Likewise of text that goes on where the one of `ids` ended: tokenizers that put a blank before
+  /// a text put none here.
   virtual void encode_on(std::string_view text, std::vector<std::int32_t>& ids) const {
     encode(text, ids);
   }

@@ -16,8 +16,9 @@ bool is_huggingface_tokenizer(const std::string& path);
 /// PREFIX.tokenizer.json, whether it exists or not; empty for a file of any other name.
 std::string huggingface_config_beside(const std::string& path);
 
-/// Content of such a configuration, which exists; with the template of conversations that lies beside
-/// it as chat_template.jinja, which as with transformers goes before one of its own. Throws InputFileError.
+/// Content of such a configuration, which exists; with the template of conversations that lies
+/// beside it as chat_template.jinja, which as with transformers goes before one of its own. Throws
+/// InputFileError.
 std::string read_huggingface_config(const std::filesystem::path& config);
 
 /// A tokenizer.json of Hugging Face: byte-pair merges (byte-level as GPT-2, GPT-NeoX, OLMo, Llama 3

@@ -39,7 +39,8 @@ struct TokensDescription {
 void describe_tokens(const TokensDescription& description, const std::filesystem::path& prefix);
 
 /// The tokenizer that made a token file, as TokenFile::open takes it: from the description beside
-/// it, else of the tokenizer that lies there; nothing where there is neither. Throws InputFileError.
+/// it, else of the tokenizer that lies there; nothing where there is neither. Throws
+/// InputFileError.
 std::optional<TokenizerIdentity> tokenizer_of_tokens(const std::filesystem::path& file);
 /// The id that ends documents there; nothing without a description.
 std::optional<std::int64_t> end_of_document_of_tokens(const std::filesystem::path& file);

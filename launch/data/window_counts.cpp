@@ -30,8 +30,9 @@ constexpr std::string_view magic = "PMWINDOW";
 constexpr std::int64_t version = 1, most_header_bytes = 1 << 20, hash_bytes = 32;
 constexpr std::int64_t counted_again = 8;  // blocks
 
-/// By the file's place, not by its content: what is known of that at a start is a sample, which files
-/// that differ may share. Whether the content is still the same one the counts themselves say.
+/// By the file's place, not by its content: what is known of that at a start is a sample, which
+/// files that differ may share. Whether the content is still the same one the counts themselves
+/// say.
 fs::path path_in(const fs::path& directory, const TokenFile& file, std::int64_t context) {
   std::error_code ignored;
   fs::path place = fs::canonical(file.path(), ignored);

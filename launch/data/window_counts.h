@@ -19,8 +19,8 @@ constexpr std::int64_t packing_block_documents = 4096;
 /// The document bounds of a block. Throws InputFileError.
 std::vector<std::int64_t> bounds_of_packing_block(const TokenFile& file, std::int64_t block);
 
-/// How many windows of `context` rows each block of a file packs into: all that a start needs of the
-/// index, in eight bytes a block.
+/// How many windows of `context` rows each block of a file packs into: all that a start needs of
+/// the index, in eight bytes a block.
 struct WindowCounts {
   std::int64_t context = 0;
   std::int64_t rows = 0;              // of all windows, that hold tokens
@@ -36,8 +36,8 @@ std::int64_t packing_blocks(const TokenFile& file);
 struct BlockRange {
   std::int64_t first = 0, last = 0;
 };
-/// The counts for each of `contexts`, of all blocks or of those in the range. Reads their index once,
-/// at some 20 million documents a second, thread and context. Throws InputFileError.
+/// The counts for each of `contexts`, of all blocks or of those in the range. Reads their index
+/// once, at some 20 million documents a second, thread and context. Throws InputFileError.
 std::vector<WindowCounts> count_windows(const TokenFile& file,
                                         std::span<const std::int64_t> contexts);
 std::vector<WindowCounts> count_windows(const TokenFile& file,
@@ -93,7 +93,8 @@ struct FoundWindowCounts {
   std::filesystem::path from;  // empty: they were counted now
   std::string warning;         // of kept ones that are of no use
 };
-/// The kept counts, else those that `count` returns, with a warning that says so where there was one.
+/// The kept counts, else those that `count` returns, with a warning that says so where there was
+/// one.
 FoundWindowCounts kept_or_counted(KeptWindowCounts kept,
                                   const std::function<WindowCounts()>& count);
 /// The kept counts of `file`, else new ones. Throws InputFileError where the index cannot be read.

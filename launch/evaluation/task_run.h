@@ -21,10 +21,10 @@ struct TaskAnswers {
 /// A task's items as tokens: prepared once, by all threads, answered as often as is wanted.
 ///
 /// Context and continuation are encoded together and split where the context alone ends; blanks at
-/// the end of a context go to the continuation. An empty context is the end of a document. A context
-/// that is longer than the window loses its front; a continuation that is longer is predicted in
-/// parts of half a window. An answer is generated greedily until one of its ends, the end of a
-/// document, max_tokens or the end of the window.
+/// the end of a context go to the continuation. An empty context is the end of a document. A
+/// context that is longer than the window loses its front; a continuation that is longer is
+/// predicted in parts of half a window. An answer is generated greedily until one of its ends, the
+/// end of a document, max_tokens or the end of the window.
 class PreparedTask {
  public:
   /// For a model whose context is `window` tokens. `tokenizer` must outlive this.

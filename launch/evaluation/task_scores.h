@@ -67,8 +67,9 @@ struct TaskScores {
 
 TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers);
 
-/// The mean of each score over the tasks that have it: name and value. Tasks are independent, so its
-/// error is sqrt(sum of their squared errors) / their number: that of these tasks, not of others.
+/// The mean of each score over the tasks that have it: name and value. Tasks are independent, so
+/// its error is sqrt(sum of their squared errors) / their number: that of these tasks, not of
+/// others.
 std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskScores>& scores);
 
 /// {"tasks": [...], "macro": {...}}; a task's "work" where it is known.

@@ -50,7 +50,8 @@ bool has_infiniband() {
   return !error && devices != fs::directory_iterator();
 }
 
-/// Free bytes of the memory that processes of a node exchange through; negative where there is none.
+/// Free bytes of the memory that processes of a node exchange through; negative where there is
+/// none.
 double shared_memory_bytes() {
   struct statvfs status {};
   if (statvfs("/dev/shm", &status) != 0) return -1.0;

@@ -39,8 +39,8 @@ std::string rank_table(const std::vector<ExplainedRank>& ranks, double now);
 /// the one on this node counts. Ordered by rank.
 std::vector<ExplainedRank> read_ranks(const std::filesystem::path& run_directory);
 
-/// Of the directories of ledgers whose ranks are all gone keeps so many, the newest, and removes the
-/// others.
+/// Of the directories of ledgers whose ranks are all gone keeps so many, the newest, and removes
+/// the others.
 void remove_old_ledgers(const std::vector<std::filesystem::path>& directories, std::size_t kept);
 
 /// How a process of this machine does.

@@ -14,9 +14,10 @@
 
 namespace polymoe {
 
-/// Watches a rank's ledger from a thread of its own for as long as it lives, from the run's start on: says early which rank
-/// is waited for, or that this one, for which nobody waits yet, is long at one thing; and whenever
-/// SIGUSR2 asks. Of several ranks that wait the lowest says it, and starts the alarm's command.
+/// Watches a rank's ledger from a thread of its own for as long as it lives, from the run's start
+/// on: says early which rank is waited for, or that this one, for which nobody waits yet, is long
+/// at one thing; and whenever SIGUSR2 asks. Of several ranks that wait the lowest says it, and
+/// starts the alarm's command.
 class RunMonitor {
  public:
   struct Options {
@@ -53,13 +54,15 @@ class RunMonitor {
   std::thread thread_;
 };
 
-/// Starts `command` by the shell, with `what` in POLYMOE_ALARM and the run directory in POLYMOE_RUN,
-/// and does not wait for it. Returns the reason where it cannot be started, or an empty text.
+/// Starts `command` by the shell, with `what` in POLYMOE_ALARM and the run directory in
+/// POLYMOE_RUN, and does not wait for it. Returns the reason where it cannot be started, or an
+/// empty text.
 std::string start_alarm(const std::string& command, const std::string& what,
                         const std::filesystem::path& run_directory);
 
 /// What a rank says when its peers did not answer in time; empty where a lower rank of this node
-/// waits as well and says it. Copies the ledger to RUN/ledger, for ranks of other nodes and `explain`.
+/// waits as well and says it. Copies the ledger to RUN/ledger, for ranks of other nodes and
+/// `explain`.
 std::string last_explanation(const Ledger& ledger, const std::filesystem::path& run_directory);
 
 }  // namespace polymoe

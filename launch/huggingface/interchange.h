@@ -44,10 +44,9 @@ InterchangeReport export_huggingface(const HuggingFaceExport& options);
 
 /// Makes a run directory of a model that transformers saved (OLMoE or Llama; F32, F16 or BF16; in
 /// one file or several) or that export_huggingface wrote: checkpoints/step-00000000 with the
-/// parameters and no optimizer state, config.ini, tokenizer.json or tokenizer.model. One piece of a tensor is in
-/// memory at a time. `to` appears when it is complete.
-/// Throws InputFileError naming what is missing, left over or of another shape; OutputFileError;
-/// InvalidArgument.
+/// parameters and no optimizer state, config.ini, tokenizer.json or tokenizer.model. One piece of a
+/// tensor is in memory at a time. `to` appears when it is complete. Throws InputFileError naming
+/// what is missing, left over or of another shape; OutputFileError; InvalidArgument.
 InterchangeReport import_huggingface(const HuggingFaceImport& options);
 
 /// A file that an export carries beside the weights.

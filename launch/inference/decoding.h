@@ -30,8 +30,9 @@ struct DecodingWork {
 
 /// How many sequences of up to `capacity` tokens a rank continues together: answering.batch, or
 /// else usual_batch, or fewer where their keys and values would take more than a quarter of what a
-/// GPU has free, or of a rank's share of the host's memory. The same on every rank. Collective over the mesh. Throws InvalidArgument
-/// where the keys and values of answering.batch sequences do not fit.
+/// GPU has free, or of a rank's share of the host's memory. The same on every rank. Collective over
+/// the mesh. Throws InvalidArgument where the keys and values of answering.batch sequences do not
+/// fit.
 std::int64_t sequences_at_once(const AnsweringModel& answering, std::int64_t capacity);
 
 /// Draws tokens for all requests, many at a time: the ranks share out the requests, and a pass of

@@ -35,8 +35,8 @@ struct LayoutSearch {
 const std::vector<std::string>& layout_keys();
 
 /// Every layout whose plan fits, the fastest first. Micro-batches are all that make even
-/// shares, or else the automatic one. Throws InvalidArgument with the violations where no layout is valid at all, and
-/// with the least that one needs where none fits.
+/// shares, or else the automatic one. Throws InvalidArgument with the violations where no layout is
+/// valid at all, and with the least that one needs where none fits.
 std::vector<RankedLayout> search_layouts(const StepModel& model, const LayoutSearch& search);
 
 /// A line for each of the first `most` layouts, and what stars mean.

@@ -40,9 +40,8 @@ struct EstimatedLayout {
 ///   pass reads and writes the gradients again.
 class StepModel {
  public:
-  /// `measured` has at least one step, all on CPUs or all on GPUs. `link` where it is known replaces
-  /// the measured one where ranks are on several nodes.
-  /// Throws InvalidArgument otherwise.
+  /// `measured` has at least one step, all on CPUs or all on GPUs. `link` where it is known
+  /// replaces the measured one where ranks are on several nodes. Throws InvalidArgument otherwise.
   StepModel(std::vector<MeasuredStep> measured, const LinkRates& link_between_nodes);
 
   bool on_gpu() const { return measured_.front().on_gpu; }

@@ -9,12 +9,13 @@
 
 namespace polymoe {
 
-/// Seconds that a call of MPI which knows no time-out, as they begin and end a run, may wait for the
-/// other ranks: POLYMOE_MPI_TIMEOUT of the environment, or 600. Throws InvalidArgument.
+/// Seconds that a call of MPI which knows no time-out, as they begin and end a run, may wait for
+/// the other ranks: POLYMOE_MPI_TIMEOUT of the environment, or 600. Throws InvalidArgument.
 double mpi_timeout();
 
-/// Looks on while this process is in such a call. Where it lasts, that is told on stderr after a tenth of the time, and when the time is
-/// up the process ends with 75. Time in which the process stood still does not count.
+/// Looks on while this process is in such a call. Where it lasts, that is told on stderr after a
+/// tenth of the time, and when the time is up the process ends with 75. Time in which the process
+/// stood still does not count.
 class CallWatch {
  public:
   /// `gives_up` is called when the time is up, to say what else is known.

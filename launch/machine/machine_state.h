@@ -8,8 +8,8 @@
 
 namespace polymoe {
 
-/// How the device of a rank does: its GPU, by NVML, or its processor. A number is 0 and a text empty
-/// where the system does not say.
+/// How the device of a rank does: its GPU, by NVML, or its processor. A number is 0 and a text
+/// empty where the system does not say.
 struct MachineState {
   std::string host;
   double clock_mhz = 0.0;    // of the GPU, or the mean of the cores that this process may use

@@ -37,7 +37,8 @@ void start_signal_thread();
 
 /// From here on SIGUSR1, SIGHUP, SIGINT and SIGTERM ask the work to end by itself, which it notices
 /// by stop_request(). A second SIGINT or SIGTERM, later than duplicates that launchers send, ends
-/// the process at once. `speaks_of_preemption`, `speaks_of_others`: says on stderr that it was heard.
+/// the process at once. `speaks_of_preemption`, `speaks_of_others`: says on stderr that it was
+/// heard.
 void let_signals_stop_the_work(bool speaks_of_preemption, bool speaks_of_others);
 
 /// From here on a signal ends the process at once, by that signal, as does one that has come.

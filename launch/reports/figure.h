@@ -53,8 +53,8 @@ struct HeatMap {
   std::vector<std::string> row_names = {}, column_names = {};
   std::vector<double> column_places = {};
   std::optional<double> low = {}, high = {};
-  /// Values lie on both sides of a middle, `center`: two colours that meet there. `low`, where it is
-  /// given, lies below it.
+  /// Values lie on both sides of a middle, `center`: two colours that meet there. `low`, where it
+  /// is given, lies below it.
   std::optional<double> center = {};
 };
 

@@ -70,8 +70,8 @@ class Search {
     return log_loss(terms_of(law_.fit.form, run, law_.fit.centre), theta, nullptr);
   }
 
-  /// With the number of experts fixed, every form is a sum of exponentials of ln N, along an isoflop
-  /// as well: it is convex and has one minimum.
+  /// With the number of experts fixed, every form is a sum of exponentials of ln N, along an
+  /// isoflop as well: it is convex and has one minimum.
   ScalingRun best_size(const std::vector<double>& theta, double experts) const {
     constexpr double near = 1e-4;
     double low = lowest(), high = highest(experts);

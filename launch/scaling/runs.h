@@ -28,10 +28,10 @@ struct RunTable {
   std::string text;
 };
 
-/// Finished runs that did not diverge; by validation loss where every one of them has it. Only those of one
-/// `activation` unless it is empty. Throws InputFileError on a missing column, a line of another
-/// length, a number that is none or not positive; InvalidArgument where tables mix activations and
-/// none was chosen.
+/// Finished runs that did not diverge; by validation loss where every one of them has it. Only
+/// those of one `activation` unless it is empty. Throws InputFileError on a missing column, a line
+/// of another length, a number that is none or not positive; InvalidArgument where tables mix
+/// activations and none was chosen.
 std::vector<ScalingRun> read_scaling_runs(const std::vector<RunTable>& tables, ParameterCount count,
                                           const std::string& activation);
 

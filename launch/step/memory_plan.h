@@ -51,8 +51,8 @@ struct PlannedLayout {
 /// Throws InvalidArgument listing the layout's violations.
 MemoryPlan plan_memory(const Config& config, const PlannedLayout& layout);
 
-/// Capacity of a GPU's arena: the plan's activations. Throws InvalidArgument with the plan's numbers
-/// and the keys that lower them when the plan does not fit `free` bytes.
+/// Capacity of a GPU's arena: the plan's activations. Throws InvalidArgument with the plan's
+/// numbers and the keys that lower them when the plan does not fit `free` bytes.
 std::size_t gpu_arena_bytes(const MemoryPlan& plan, std::size_t free);
 
 /// Bytes of a rank that only evaluates or generates.

@@ -9,9 +9,9 @@
 namespace polymoe {
 
 /// With train.micro_batch = 0, sets train.micro_batch_limit: the most sequences with which a rank's
-/// plan fits `memory` bytes, but no more than keep the device busy (4096 tokens of a CPU, 65536 of a
-/// GPU); 1 where not even that fits. Does nothing where a micro-batch is given.
-/// Throws InvalidArgument listing the layout's violations.
+/// plan fits `memory` bytes, but no more than keep the device busy (4096 tokens of a CPU, 65536 of
+/// a GPU); 1 where not even that fits. Does nothing where a micro-batch is given. Throws
+/// InvalidArgument listing the layout's violations.
 void choose_micro_batch(Config& config, const PlannedLayout& layout, std::size_t memory);
 
 /// What a rank may take of its memory: its part of the GPU, or of the host's memory among the ranks

@@ -19,8 +19,8 @@ struct PassLimits {
 /// them is shared.
 bool drops_tokens(const ModelConfig& config);
 
-/// Of a model in training: on a CPU whatever the number of ranks, so that they give the same bits; on
-/// a GPU as many as memory was planned for.
+/// Of a model in training: on a CPU whatever the number of ranks, so that they give the same bits;
+/// on a GPU as many as memory was planned for.
 PassLimits training_pass_limits(const Config& config, int ranks, Device device);
 
 /// Of a model alone on a GPU: `tokens`, or a window.

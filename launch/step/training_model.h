@@ -21,8 +21,8 @@ namespace polymoe {
 /// run, and what a plan is read off.
 class TrainingModel {
  public:
-  /// Parameters are allocated, of compute_dtype(), and stay zero. Throws InvalidArgument listing the
-  /// layout's violations.
+  /// Parameters are allocated, of compute_dtype(), and stay zero. Throws InvalidArgument listing
+  /// the layout's violations.
   TrainingModel(const Config& config, const ProcessMesh& mesh, Device device);
 
   /// Forward and backward of this rank's micro-batches and the reduction of the gradients, which

@@ -30,8 +30,9 @@ struct PairedDifference {
   Estimate difference;
   /// Compute of the baseline for this group's loss, over this group's own; above 1 is better.
   /// Between the lengths (branches) of the baseline's cells of the same size where its losses
-  /// enclose this one, `by_curve` false; otherwise by the smoothed training curves: of the two, the worse one's whole run over the part of the better
-  /// one's that reached its final loss. Nothing where neither can be told.
+  /// enclose this one, `by_curve` false; otherwise by the smoothed training curves: of the two, the
+  /// worse one's whole run over the part of the better one's that reached its final loss. Nothing
+  /// where neither can be told.
   std::optional<double> multiplier;
   bool by_curve = false;
 };

@@ -26,8 +26,8 @@ struct RunIntroduction {
   std::string tokenizer = {};     // empty = none is known
 };
 
-/// A block of "name  value" lines: model, device, ranks, batch, length, memory, tokenizer, directory.
-/// The data has a table of its own; see TrainingData::table.
+/// A block of "name value" lines: model, device, ranks, batch, length, memory, tokenizer,
+/// directory. The data has a table of its own; see TrainingData::table.
 std::vector<std::string> introduction(const RunIntroduction& run);
 
 /// What the end of a run tells beside what ended it.

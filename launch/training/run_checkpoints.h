@@ -54,9 +54,9 @@ class RunCheckpoints {
   /// Where the run starts.
   const RunPosition& start() const { return start_; }
 
-  /// A step was done: the newest checkpoint is sound where the steps behind it are. The newest sound
-  /// one stays beside those that checkpoint.keep tells, so that a run which diverges has one from
-  /// before. Not collective.
+  /// A step was done: the newest checkpoint is sound where the steps behind it are. The newest
+  /// sound one stays beside those that checkpoint.keep tells, so that a run which diverges has one
+  /// from before. Not collective.
   void step_done(std::int64_t step);
   /// Begins a checkpoint unless that step has one. Waits for the one before, as finish() does.
   void save(const RunPosition& position);

@@ -31,7 +31,8 @@ class RunOutputs {
   RunOutputs(const Config& config, Communicator& world);
 
   /// Writes config.ini, environment.json with that content, and the tokenizer; metrics.jsonl,
-  /// experts.jsonl and tensorboard/ go on behind step `steps_done`. Collective; throws OutputFileError alike.
+  /// experts.jsonl and tensorboard/ go on behind step `steps_done`. Collective; throws
+  /// OutputFileError alike.
   void open(const std::string& environment, std::int64_t steps_done, Communicator& world);
 
   /// Nothing was refused: from here on the directory stays.
@@ -52,10 +53,10 @@ class RunOutputs {
   void validated(std::int64_t step, double loss);
   /// Takes down a scoring after `step`: a line a task.
   void scored(std::int64_t step, const std::string& lines);
-  /// A row of metrics.jsonl and the scalars of TensorBoard, and each moe.report_every steps a row of
-  /// experts.jsonl. Where they cannot be written and
-  /// checkpoint.on_error = continue, the log says so and they are tried again a minute later; rows
-  /// between are lost. With `stop` failed() is true from here on. Never throws OutputFileError.
+  /// A row of metrics.jsonl and the scalars of TensorBoard, and each moe.report_every steps a row
+  /// of experts.jsonl. Where they cannot be written and checkpoint.on_error = continue, the log
+  /// says so and they are tried again a minute later; rows between are lost. With `stop` failed()
+  /// is true from here on. Never throws OutputFileError.
   void report(const StepMetrics& metrics);
   bool failed() const { return failure_ != nullptr; }
   /// What report() met; null for nothing.

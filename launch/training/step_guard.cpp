@@ -9,7 +9,8 @@ namespace {
 
 constexpr std::int64_t memory_steps = 20;  // of the mean loss
 constexpr double sound_nats = 0.2;         // above its lowest
-// A deviation is taken for at least this share of the mean: norms that hardly differ make no spikes.
+// A deviation is taken for at least this share of the mean: norms that hardly differ make no
+// spikes.
 constexpr double least_deviation = 0.02;
 
 }  // namespace

@@ -25,8 +25,8 @@ namespace polymoe {
 /// be written is told and ends nothing.
 class StepTrace {
  public:
-  /// `ledger` is of this rank, told of its operations in host memory; null = they are left out. Both
-  /// outlive this.
+  /// `ledger` is of this rank, told of its operations in host memory; null = they are left out.
+  /// Both outlive this.
   StepTrace(const Config& config, const ProcessMesh& mesh, Stream& stream, Ledger* ledger);
   ~StepTrace();
   StepTrace(const StepTrace&) = delete;

@@ -25,9 +25,9 @@ class TaskScoring {
     std::string table;                                   // for people, a line a task
   };
 
-  /// Reads the tasks and encodes their items, once for all scorings. They speak by eval.tokenizer or what the run in run.dir remembers by now.
-  /// What fails on one rank is thrown on every rank; collective over `world`. Throws
-  /// InputFileError, InvalidArgument.
+  /// Reads the tasks and encodes their items, once for all scorings. They speak by eval.tokenizer
+  /// or what the run in run.dir remembers by now. What fails on one rank is thrown on every rank;
+  /// collective over `world`. Throws InputFileError, InvalidArgument.
   TaskScoring(const Config& config, Communicator& world);
 
   /// Whether they are due after `step` of `last_step`.

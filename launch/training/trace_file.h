@@ -40,10 +40,10 @@ struct RankTrace {
   static RankTrace from_text(const std::string& text);
 };
 
-/// The text of a file for chrome://tracing and ui.perfetto.dev (JSON, Trace Event Format): a process
-/// per rank with a track for its steps and host, one for its stream, and one for each group; flow
-/// events link an operation of one rank with the same one of the others, from the first that began
-/// it to the last.
+/// The text of a file for chrome://tracing and ui.perfetto.dev (JSON, Trace Event Format): a
+/// process per rank with a track for its steps and host, one for its stream, and one for each
+/// group; flow events link an operation of one rank with the same one of the others, from the first
+/// that began it to the last.
 std::string chrome_trace(const std::vector<RankTrace>& ranks);
 
 }  // namespace polymoe

@@ -43,8 +43,8 @@ struct TrainerOptions {
   std::function<void(Phase)> phase_begins = {};
   /// Told where in the model it turns to. May be empty.
   std::function<void(const ModelPlace&)> place_begins = {};
-  /// Told what it does between steps, "validating", "scoring" or "saving", and with an empty text that it goes
-  /// back to steps. May be empty.
+  /// Told what it does between steps, "validating", "scoring" or "saving", and with an empty text
+  /// that it goes back to steps. May be empty.
   std::function<void(std::string_view)> work_begins = {};
   ProgressOutput progress = {};   // of rank 0
   SaveObserver* saves = nullptr;  // told of this rank's checkpoints; null = none
@@ -74,9 +74,9 @@ class Trainer {
 
   /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
   /// last step is committed on return. Collective, once.
-  /// A step whose loss or gradient norm is not finite is not applied, and none is saved until one is
-  /// again; throws NotFiniteError, on every rank, after train.max_skipped of them in a row. Throws
-  /// OutputFileError, on every rank, when a checkpoint could not be written and
+  /// A step whose loss or gradient norm is not finite is not applied, and none is saved until one
+  /// is again; throws NotFiniteError, on every rank, after train.max_skipped of them in a row.
+  /// Throws OutputFileError, on every rank, when a checkpoint could not be written and
   /// checkpoint.on_error = stop, or it was the last one; Error where replicas differ.
   RunEnd run();
 

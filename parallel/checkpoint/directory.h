@@ -23,13 +23,14 @@ std::optional<CheckpointReader> open_newest_checkpoint(const std::filesystem::pa
                                                        std::vector<std::string>& passed_over,
                                                        Communicator& ranks);
 
-/// Steps of the committed checkpoints under `root`, valid or not, ascending: of the directories that
-/// checkpoint_name() names. A copy under another name is none of the run's. Throws InputFileError.
+/// Steps of the committed checkpoints under `root`, valid or not, ascending: of the directories
+/// that checkpoint_name() names. A copy under another name is none of the run's. Throws
+/// InputFileError.
 std::vector<std::int64_t> committed_steps(const std::filesystem::path& root);
 
 /// Removes what is older than the newest `keep` committed checkpoints (0 keeps all), but the one of
-/// step `beside`, and abandoned `.partial` directories. One rank calls it, while none writes. Throws
-/// OutputFileError.
+/// step `beside`, and abandoned `.partial` directories. One rank calls it, while none writes.
+/// Throws OutputFileError.
 void prune_checkpoints(const std::filesystem::path& root, std::int64_t keep,
                        SaveObserver* observer = nullptr, std::int64_t beside = -1);
 

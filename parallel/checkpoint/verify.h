@@ -19,8 +19,8 @@ struct CheckpointVerdict {
 
 /// Checks everything that can be checked without another copy: the manifest and its cover of each
 /// tensor, size and hash of every file, and in the files that pass, that each piece is there, of
-/// its dtype and size, and finite. Reads a bounded part at a time, told on `progress` in bytes. Never
-/// throws for what it finds.
+/// its dtype and size, and finite. Reads a bounded part at a time, told on `progress` in bytes.
+/// Never throws for what it finds.
 CheckpointVerdict verify_checkpoint(const std::filesystem::path& directory,
                                     const ProgressOutput& progress = {});
 

@@ -38,9 +38,9 @@ class Pending {
 /// that of the ranks in host memory: the same inputs give the same bits on every run of one layout.
 ///
 /// start_X posts the operation behind the work on `stream` and returns; it progresses in the
-/// background. X alone is the same and waits. Operations of one communicator happen in the order they were posted.
-/// Errors: InvalidArgument on mismatched sizes that one rank can see, CommunicationError when a
-/// peer is lost or the timeout passes.
+/// background. X alone is the same and waits. Operations of one communicator happen in the order
+/// they were posted. Errors: InvalidArgument on mismatched sizes that one rank can see,
+/// CommunicationError when a peer is lost or the timeout passes.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -51,8 +51,8 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  /// Posts a collective operation behind the work on `stream`. Every operation below comes here. With
-  /// `blocking` it may be done on return.
+  /// Posts a collective operation behind the work on `stream`. Every operation below comes here.
+  /// With `blocking` it may be done on return.
   virtual Pending start(const Collective& operation, Stream& stream) = 0;
 
   /// values = reduction of all ranks' values, in place, on every rank. f32, f64, bf16, i64;

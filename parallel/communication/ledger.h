@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a rank is doing, written down where others can read it while it does it, and after its death.
+// What a rank is doing, written down where others can read it while it does it, and after its
+// death.
 #pragma once
 
 #include <atomic>
@@ -95,8 +96,8 @@ class Ledger {
   Ledger(const Ledger&) = delete;
   Ledger& operator=(const Ledger&) = delete;
 
-  /// From here on in that file too, what was written so far included; one that is there is replaced.
-  /// While nobody else writes. Throws OutputFileError.
+  /// From here on in that file too, what was written so far included; one that is there is
+  /// replaced. While nobody else writes. Throws OutputFileError.
   void keep_in(const std::filesystem::path& file);
   /// Whether the file that it is kept in still has its name: nobody removed or replaced it.
   bool file_in_place() const;
@@ -137,7 +138,8 @@ class Ledger {
   Recorder recorder_;
 };
 
-/// Whether a process that lives keeps its ledger in that file. False where it was kept without a lock.
+/// Whether a process that lives keeps its ledger in that file. False where it was kept without a
+/// lock.
 bool ledger_is_held(const std::filesystem::path& file);
 
 /// The ledgers of a run on this node: a directory of memory that survives a process, but not the

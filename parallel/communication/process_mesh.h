@@ -39,9 +39,9 @@ class ProcessMesh {
     return node_ranks > 1 && node_ranks < expert_parallel;
   }
 
-  /// `node_ranks`: ranks of an expert group that share a node; 1, or all of them: no groups by node.
-  /// Collective over `world`. Throws InvalidArgument unless expert_parallel divides its size, and
-  /// node_ranks that.
+  /// `node_ranks`: ranks of an expert group that share a node; 1, or all of them: no groups by
+  /// node. Collective over `world`. Throws InvalidArgument unless expert_parallel divides its size,
+  /// and node_ranks that.
   ProcessMesh(std::unique_ptr<Communicator> world, int expert_parallel, int node_ranks = 1);
 
   Communicator& world() const { return *world_; }

@@ -30,8 +30,8 @@ std::vector<TensorPiece> value_pieces(const ParameterStore& store);
 
 /// AdamW whose state exists once per group that reduces a parameter (ZeRO stage 1): each rank
 /// updates the slices it owns, then all gather the new values. The state is two moments and, where
-/// the values are bf16, the 16 lower bits of their f32 masters: a bf16 value and these bits together
-/// are the master (kernels/split_float), and the value is the master rounded.
+/// the values are bf16, the 16 lower bits of their f32 masters: a bf16 value and these bits
+/// together are the master (kernels/split_float), and the value is the master rounded.
 class ShardedOptimizer {
  public:
   /// After the store's allocate(). State starts at zero; with f64 parameters the moments are f64.

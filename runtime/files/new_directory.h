@@ -9,8 +9,8 @@ namespace polymoe {
 /// which the destructor removes.
 class NewDirectory {
  public:
-  /// Throws InvalidArgument naming the `argument` that gave the path, when `path` exists and is not an empty directory,
-  /// OutputFileError when it cannot be made.
+  /// Throws InvalidArgument naming the `argument` that gave the path, when `path` exists and is not
+  /// an empty directory, OutputFileError when it cannot be made.
   NewDirectory(const std::filesystem::path& path, const char* argument);
   ~NewDirectory();
   NewDirectory(const NewDirectory&) = delete;

@@ -16,8 +16,9 @@ namespace polymoe {
 ///   megatron  PREFIX.bin with PREFIX.idx (Megatron-LM's IndexedDataset, integer dtypes)
 ///   llm.c     NAME.bin that starts with llm.c's magic, u16 or u32
 ///   raw       NAME.npy without a NumPy header, as OLMo and Dolma write it: u16 or u32
-/// A loss mask may lie beside any of them. Nothing is read but what is asked for: opening costs the same whatever the size, and a file that
-/// became shorter meanwhile is an error that names it. Move-only. All reads are thread-safe.
+/// A loss mask may lie beside any of them. Nothing is read but what is asked for: opening costs the
+/// same whatever the size, and a file that became shorter meanwhile is an error that names it.
+/// Move-only. All reads are thread-safe.
 class TokenFile {
  public:
   enum class Form : std::uint8_t { megatron, llm_c, raw };

@@ -92,8 +92,8 @@ TEST_P(DocumentKernels, AttentionOfADocumentIsThatOfASequenceOfItsOwn) {
         return test::relative_error(a->rows(document.first, end), b->rows(document.first, end));
       };
       SCOPED_TRACE(document.first);
-      // Not the bits: a gradient of queries is a sum by as many tasks as the call's shape has, and a
-      // sequence of one is a decoding step.
+      // Not the bits: a gradient of queries is a sum by as many tasks as the call's shape has, and
+      // a sequence of one is a decoding step.
       const double rounding = GetParam() == DType::f64 ? 1e-14 : 1e-6;
       EXPECT_LE(same(together.out, alone.out), rounding);
       EXPECT_LE(same(together.d_v, alone.d_v), rounding);

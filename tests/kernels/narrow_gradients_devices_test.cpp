@@ -116,8 +116,8 @@ TEST_P(NarrowGradients, OfAnEmbedding) {
   }
 }
 
-// cuBLASLt may round a product before it adds it: on a grid of 2^-8 a second rounding moves every fourth
-// sum or so by a step.
+// cuBLASLt may round a product before it adds it: on a grid of 2^-8 a second rounding moves every
+// fourth sum or so by a step.
 TEST_P(NarrowGradients, OfALinearLayer) {
   const Shape shape{192, 320};
   const OwnedTensor d_y = here({1000, shape[0]}, "d_y"), x = here({1000, shape[1]}, "x");

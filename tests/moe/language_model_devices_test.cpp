@@ -290,8 +290,8 @@ TEST_P(WholeModelDevices, SequencesInOnePassHaveTheLogitsThatTheyHaveAlone) {
   }
 }
 
-/// Three sequences that begin alike, and one of nothing: each row once has the losses of the rows of
-/// whole sequences.
+/// Three sequences that begin alike, and one of nothing: each row once has the losses of the rows
+/// of whole sequences.
 TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {
   constexpr std::int32_t length = 128, known = 64, sequences = 3, own = length - known;
   ModelConfig config = reference_config("moe");

@@ -61,7 +61,8 @@ LayerCase rich() {
 
 LayerLayout one_rank() { return {.ranks = 1, .expert_parallel = 1, .sequences = {{sequences}}}; }
 
-/// Layouts of 2, 4 and 8 ranks, some in nodes of several; with 4, one of them has no sequence, with 8 three.
+/// Layouts of 2, 4 and 8 ranks, some in nodes of several; with 4, one of them has no sequence, with
+/// 8 three.
 std::vector<LayerLayout> all_layouts() {
   return {{2, 1, {{3, 2}}},
           {2, 2, {{3, 2}}},
@@ -149,8 +150,8 @@ TEST(MoeLayerLayouts, GiveTheSameNumbersWhenOneExpertTakesEverything) {
   expect_layout_independent(layer, "one expert");
 }
 
-// Sources are worked off in rounds: what comes home has the same bits, and the weights' gradients are
-// added up in parts.
+// Sources are worked off in rounds: what comes home has the same bits, and the weights' gradients
+// are added up in parts.
 TEST(MoeLayerLayouts, GiveTheSameBitsWhenRowsComeInRounds) {
   LayerCase layer = rich();
   layer.bias = {0.0F, 0.0F, 9.0F, 9.0F, 0.0F, 9.0F, 0.0F, 0.0F};

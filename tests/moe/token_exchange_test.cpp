@@ -169,7 +169,8 @@ struct Rank {
     }
     return rows;
   }
-  // Rows by hop: own tokens for each other node, then what is known for each other rank of the node.
+  // Rows by hop: own tokens for each other node, then what is known for each other rank of the
+  // node.
   std::vector<std::int64_t> expected_leaving() const {
     std::int64_t across = 0, within = 0;
     for (std::int64_t t = first; t < first + tokens; ++t) {

@@ -37,9 +37,10 @@ struct Product {
 /// The algorithm for a shape is chosen once, by timing the heuristic's candidates on the first
 /// product of that shape. Only candidates that give the same bits as the heuristic's first may win:
 /// what is computed never depends on what was measured. Products in f32, and small ones, take the
-/// heuristic's first; so does a product of a group while timing has taken more than its share of the
-/// run, for unevenly routed rows bring many sizes at once, and its shape is chosen for another time.
-/// Where time_late() was asked for every product does, and the share is nothing in the first seconds.
+/// heuristic's first; so does a product of a group while timing has taken more than its share of
+/// the run, for unevenly routed rows bring many sizes at once, and its shape is chosen for another
+/// time. Where time_late() was asked for every product does, and the share is nothing in the first
+/// seconds.
 class Blas final : public StreamResources {
  public:
   static constexpr int lanes = 4;

@@ -55,8 +55,8 @@ struct Signature<R(Parameters...)> {
 }  // namespace
 }  // namespace polymoe::cuda
 
-// Defines `name`, of `count` parameters, as the library's header declares it; it hands its arguments
-// on to the library's.
+// Defines `name`, of `count` parameters, as the library's header declares it; it hands its
+// arguments on to the library's.
 #define POLYMOE_PARAMETER(unused, i, name) \
   polymoe::cuda::Signature<decltype(name)>::Parameter<i> argument##i
 #define POLYMOE_FORWARD(library, name, count)                                     \

@@ -26,8 +26,8 @@ class MpiEnvironment {
   /// "Open MPI v4.1.4, ...", one line.
   static std::string library_version();
 
-  /// A communicator of all ranks. Collective; several may exist. `ledger`, where operations of it and
-  /// of what is split from it are written down, outlives them. An operation whose peers do not
+  /// A communicator of all ranks. Collective; several may exist. `ledger`, where operations of it
+  /// and of what is split from it are written down, outlives them. An operation whose peers do not
   /// answer for timeout_seconds throws CommunicationError.
   std::unique_ptr<Communicator> make_world(double timeout_seconds, Ledger* ledger = nullptr) const;
   std::unique_ptr<Communicator> make_world() const;

@@ -18,8 +18,8 @@ std::string version();
 
 /// A NcclCommunicator (nccl_communicator.h) of the ranks of `host`, which it owns. Collective;
 /// every rank has a GPU of its own. `ledger`, where its operations are written down, outlives it;
-/// null = nowhere. Throws CommunicationError when it cannot be formed within the timeout, DeviceError
-/// in a build without NCCL.
+/// null = nowhere. Throws CommunicationError when it cannot be formed within the timeout,
+/// DeviceError in a build without NCCL.
 std::unique_ptr<Communicator> make_communicator(std::unique_ptr<Communicator> host, Device device,
                                                 const std::string& group, double timeout_seconds,
                                                 Ledger* ledger);

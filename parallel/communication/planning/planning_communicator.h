@@ -34,9 +34,9 @@ class PlanningCommunicator final : public Communicator {
   std::size_t splits_ = 0;
 };
 
-/// The world of rank `rank` of `ranks` for one ProcessMesh with that expert-parallel size and as many
-/// ranks of an expert group in a node.
-/// Throws InvalidArgument unless 0 <= rank < ranks and expert_parallel divides ranks.
+/// The world of rank `rank` of `ranks` for one ProcessMesh with that expert-parallel size and as
+/// many ranks of an expert group in a node. Throws InvalidArgument unless 0 <= rank < ranks and
+/// expert_parallel divides ranks.
 std::unique_ptr<Communicator> make_planning_world(int rank, int ranks, int expert_parallel,
                                                   int node_ranks = 1);
 

@@ -8,8 +8,8 @@
 
 namespace polymoe::benchmarks {
 
-/// The exit code of a benchmark: 0 after `body`; 1, with the reason on stderr, where there is no GPU
-/// or `body` throws.
+/// The exit code of a benchmark: 0 after `body`; 1, with the reason on stderr, where there is no
+/// GPU or `body` throws.
 int run_on_gpu(const std::function<void()>& body);
 
 /// Median of the seconds between events around `work`, submitted to `stream` 40 times after a

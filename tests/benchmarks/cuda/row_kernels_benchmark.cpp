@@ -42,8 +42,8 @@ std::string title(const std::string& operation, const Shape& shape, DType dtype)
   return std::string(operation) + " " + to_string(shape) + " " + name_of(dtype);
 }
 
-// As the feed-forward runs it: rows have weights, whose gradients are wanted, and the activated rows
-// come with the gradients.
+// As the feed-forward runs it: rows have weights, whose gradients are wanted, and the activated
+// rows come with the gradients.
 void activation(Bench& bench, const Shape& shape, DType dtype, const Activation& chosen) {
   const Shape pre{shape[0], pre_activation_factor(chosen.kind) * shape[1]};
   const OwnedTensor x = normal_values(pre, dtype, 1.0, bench.stream),

@@ -127,8 +127,8 @@ class AttentionStepDevices : public test::OnDevice {
 INSTANTIATE_TEST_SUITE_P(Devices, AttentionStepDevices, ::testing::ValuesIn(test::placements()),
                          test::name_of_placement);
 
-// Positions on both sides of a span of 256 keys, and of several; heads that fill a kernel's and some
-// that do not.
+// Positions on both sides of a span of 256 keys, and of several; heads that fill a kernel's and
+// some that do not.
 const Case cases[] = {{2, 2, 64, 0, false},    {4, 2, 8, 3, true},       {4, 1, 128, 80, true},
                       {16, 16, 128, 80, true}, {2, 1, 64, 255, false},   {2, 1, 64, 256, true},
                       {3, 3, 80, 600, true},   {2, 2, 128, 1023, false}, {2, 2, 256, 300, true}};

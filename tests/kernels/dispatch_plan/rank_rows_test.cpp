@@ -51,7 +51,8 @@ TEST(RankRows, ADroppedSlotSendsNothing) {
 
 TEST(RankRows, AGroupThatHasSomeOfTheExpertsCountsItsOwn) {
   Stream stream(Device::cpu());
-  // Experts 4 to 7 on two ranks, of which this is the second. Dropped slots may be named by the ids.
+  // Experts 4 to 7 on two ranks, of which this is the second. Dropped slots may be named by the
+  // ids.
   const ExpertRanks node{.experts_per_rank = 2, .own = 1, .first_expert = 4, .ranks = 2};
   const OwnedTensor ids = tensor_of({2, 4}, DType::i32, {1, 5, 8, 4, 6, -1, 4, 3});
   const OwnedTensor kept = poisoned_tensor({2, 4}, DType::i32);

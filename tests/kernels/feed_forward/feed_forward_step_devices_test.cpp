@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every device's feed-forward of one token against its parts, one after the other, on the CPU in f64.
+// Every device's feed-forward of one token against its parts, one after the other, on the CPU in
+// f64.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -150,8 +151,8 @@ TEST_P(FeedForwardStepDevices, IsTheSumOfItsPartsWithEveryActivation) {
 }
 
 TEST_P(FeedForwardStepDevices, IsTheSumOfItsPartsAtEverySize) {
-  // Rows that are not made of vectors of 16 bytes; ones of whole and of part requests; activated rows
-  // that are longer than the shared memory of a GPU's processor.
+  // Rows that are not made of vectors of 16 bytes; ones of whole and of part requests; activated
+  // rows that are longer than the shared memory of a GPU's processor.
   const std::vector<Case> cases = {
       {.hidden = 33, .ffn = 21},
       {.hidden = 33, .ffn = 21, .chooses = false},

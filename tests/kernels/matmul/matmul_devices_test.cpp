@@ -123,8 +123,8 @@ TEST_P(MatmulDevices, ProductsOfOneRowAreEachThatRowsProduct) {
   }
 }
 
-/// A row of few vectors, one of whole requests, ones that end amid them, and one that is too long for
-/// the shared memory of a GPU's processor.
+/// A row of few vectors, one of whole requests, ones that end amid them, and one that is too long
+/// for the shared memory of a GPU's processor.
 TEST_P(MatmulDevices, ProductsOfANormedRowAreAddedToTheResidual) {
   constexpr double epsilon = 1e-3;
   for (const std::int64_t k : {5, 64, 2048, 2568, 40000}) {

@@ -46,8 +46,8 @@ INSTANTIATE_TEST_SUITE_P(Families, TokenizerFamilyTest,
                                          "mistral", "unknown", "unigram", "unigram_bytes"),
                          [](const auto& family) { return std::string(family.param); });
 
-/// The lines of tests/reference/tokenizer_lines.py, 10,000 of them, and hashes of what the tokenizers
-/// package made of every 250.
+/// The lines of tests/reference/tokenizer_lines.py, 10,000 of them, and hashes of what the
+/// tokenizers package made of every 250.
 class TokenizerLinesTest : public testing::TestWithParam<const char*> {
  protected:
   static constexpr std::size_t lines = 10000, block = 250;

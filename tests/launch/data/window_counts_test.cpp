@@ -30,7 +30,8 @@ constexpr std::array<std::int64_t, 2> contexts = {16, 64};
 
 class WindowCountsTest : public ::testing::Test {
  protected:
-  /// More than two blocks of documents; the length of one in the middle of the first may be another.
+  /// More than two blocks of documents; the length of one in the middle of the first may be
+  /// another.
   TokenFile tokens(const std::string& name, std::int64_t of_one = 9) {
     MegatronWriter writer(path(name), 1000, false);
     for (std::int64_t i = 0; i < 2 * packing_block_documents + 100; ++i) {

@@ -165,8 +165,8 @@ TEST_F(LayoutsTest, WhatTravelsIsCounted) {
   EXPECT_GT(model.estimate(together).reduction, model.estimate(apart).reduction);
 }
 
-// Two H200s, 28 November 2026, balanced routing (docs/performance.md): 58,588 tokens/s on one, 110,666
-// data parallel, 107,188 with experts shared out.
+// Two H200s, 28 November 2026, balanced routing (docs/performance.md): 58,588 tokens/s on one,
+// 110,666 data parallel, 107,188 with experts shared out.
 TEST_F(LayoutsTest, TwoGpusAreWithinTenPercentOfWhatWasMeasured) {
   const Bench one{.config = moe_7b(1),
                   .device = "NVIDIA H200",

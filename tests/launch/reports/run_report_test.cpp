@@ -84,7 +84,8 @@ TEST_F(RunReportTest, ShowsRunsOnOnePage) {
                     R"({"step":20,"tokens":2000,"layers":[0,3],"expert_tokens":[[4,4],[7,1]]})"
                     "\n");
   const RunReport report = report_runs({a, b});
-  // Six of loss, one of a task, three of optimization, three of speed, two of routing each, one per layer of a.
+  // Six of loss, one of a task, three of optimization, three of speed, two of routing each, one per
+  // layer of a.
   EXPECT_EQ(report.figures, 19);
   ASSERT_EQ(report.notes.size(), 1U);
   EXPECT_NE(report.notes[0].find("unfinished"), std::string::npos);

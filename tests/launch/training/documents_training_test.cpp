@@ -29,7 +29,8 @@ class DocumentsTraining : public testing::Test {
     write("tokens", 400, 1);
     write("valid", 12, 2);
   }
-  /// Documents of 12 to 19 tokens, too long to fill windows; each token follows from the one before.
+  /// Documents of 12 to 19 tokens, too long to fill windows; each token follows from the one
+  /// before.
   void write(const std::string& name, std::int64_t documents, std::uint64_t seed) {
     const RandomStream random(seed, "documents");
     MegatronWriter writer(directory_.path() / name, 64);

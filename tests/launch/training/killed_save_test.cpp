@@ -33,8 +33,8 @@ void PrintTo(const Case& tested, std::ostream* out) {
   *out << tested.point << "_rank_" << tested.rank;
 }
 
-/// Seven steps on two ranks, a checkpoint at each second one and the last; the newest stays, and until
-/// the end the one before.
+/// Seven steps on two ranks, a checkpoint at each second one and the last; the newest stays, and
+/// until the end the one before.
 class KilledSave : public testing::TestWithParam<Case> {
  protected:
   static void SetUpTestSuite() {

@@ -9,7 +9,8 @@ namespace polymoe {
 namespace {
 
 TEST(WaitingTest, WhatTheFullestRankTakesIsRoutingTax) {
-  // Half of the work is the experts'; rank 1 has 1.5 times the mean rank's rows, so it takes 1.25 s.
+  // Half of the work is the experts'; rank 1 has 1.5 times the mean rank's rows, so it takes 1.25
+  // s.
   const WaitingReport report = explain_waiting({{.computing = 0.75, .waiting = 0.6, .rows = 50.0},
                                                 {.computing = 1.25, .waiting = 0.1, .rows = 150.0}},
                                                0.5, 1.5);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A store of bf16 values beside f32 gradients and the lower bits of f32 masters: what it holds at any
-// time is the rounded copy of what a store of f32 values holds, and the masters are those values.
+// A store of bf16 values beside f32 gradients and the lower bits of f32 masters: what it holds at
+// any time is the rounded copy of what a store of f32 values holds, and the masters are those
+// values.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -76,8 +76,8 @@ void check_reduce_scatter(const CollectiveBed& bed) {
   check_reduce_scatter_of<double>(bed);
 }
 
-/// Sums and maxima of bf16 are those of the values in f32, rounded once where their order is that of
-/// the ranks, and wherever there are two terms.
+/// Sums and maxima of bf16 are those of the values in f32, rounded once where their order is that
+/// of the ranks, and wherever there are two terms.
 void check_bf16(const CollectiveBed& bed) {
   Communicator& world = bed.world;
   Stream stream(bed.device);
