@@ -5,9 +5,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/analysis/expert_similarity.h"
+#include "launch/analysis/token_analysis.h"
+#include "launch/analysis/weight_analysis.h"
 #include "launch/config/values.h"
+#include "launch/data/tokenizer.h"
+#include "launch/reports/figure.h"
+#include "launch/reports/page.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

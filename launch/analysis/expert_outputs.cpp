@@ -2,10 +2,20 @@
 #include "launch/analysis/expert_outputs.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
 
 #include "kernels/embedding/embedding.h"
+#include "launch/analysis/expert_similarity.h"
 #include "launch/analysis/host_rows.h"
+#include "moe/moe_layer.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 

@@ -5,14 +5,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
+#include "kernels/activation/activation.h"
 #include "launch/analysis/expert_outputs.h"
 #include "launch/analysis/host_rows.h"
+#include "launch/data/token_rows.h"
 #include "launch/step/token_batch.h"
+#include "layers/batch.h"
+#include "layers/feed_forward.h"
+#include "moe/language_model.h"
+#include "moe/model_config.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
 #include "runtime/error.h"
+#include "runtime/files/token_file.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

@@ -5,13 +5,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
+#include <span>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
+#include "kernels/activation/activation.h"
+#include "launch/analysis/expert_similarity.h"
 #include "launch/analysis/spectra.h"
 #include "launch/config/values.h"
+#include "moe/model_config.h"
+#include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
+#include "parallel/checkpoint/reader.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

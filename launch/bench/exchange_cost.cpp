@@ -2,10 +2,22 @@
 #include "launch/bench/exchange_cost.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "kernels/check.h"
+#include "launch/config/config.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/machine_rates.h"
+#include "moe/exchange_traffic.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "kernels/activation/activation.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
 #include "kernels/dispatch_plan/dispatch_plan.h"
 #include "kernels/feed_forward/feed_forward.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/router/router.h"
 #include "launch/bench/kernel_case_builder.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

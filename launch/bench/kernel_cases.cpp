@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "launch/bench/kernel_cases.h"
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "kernels/adamw/adamw.h"
 #include "kernels/attention/attention.h"
+#include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/output_loss/output_loss.h"
 #include "kernels/random_normal/random_normal.h"
 #include "kernels/reduction/reduction.h"
@@ -13,11 +22,16 @@
 #include "kernels/rotary/norm_rotary.h"
 #include "kernels/rotary/rotary.h"
 #include "launch/bench/kernel_case_builder.h"
+#include "launch/bench/timing.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/memory_plan.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/dtype.h"
 #include "runtime/random.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

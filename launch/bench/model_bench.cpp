@@ -4,15 +4,37 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <span>
 #include <vector>
 
+#include "kernels/activation/activation.h"
+#include "launch/bench/exchange_cost.h"
+#include "launch/bench/timing.h"
+#include "launch/config/config.h"
+#include "launch/config/step_shares.h"
+#include "launch/data/token_rows.h"
+#include "launch/step/memory_plan.h"
+#include "moe/decoding_cache.h"
+#include "moe/language_model.h"
+#include "moe/measured_routing.h"
+#include "moe/model_config.h"
 #include "moe/model_size.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/buffer.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/random.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

@@ -4,11 +4,22 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <numeric>
+#include <string>
+#include <utility>
 
+#include "launch/bench/exchange_cost.h"
+#include "launch/bench/model_bench.h"
+#include "launch/bench/timing.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/machine/version.h"
+#include "launch/step/memory_plan.h"
+#include "runtime/dtype.h"
+#include "runtime/files/json.h"
 #include "runtime/system.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

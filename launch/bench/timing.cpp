@@ -3,9 +3,16 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <functional>
 #include <vector>
 
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

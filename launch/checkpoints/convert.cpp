@@ -4,21 +4,29 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <set>
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/config/config.h"
 #include "launch/config/values.h"
+#include "moe/model_config.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/writer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

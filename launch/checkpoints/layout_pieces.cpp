@@ -2,10 +2,17 @@
 #include "launch/checkpoints/layout_pieces.h"
 
 #include <utility>
+#include <vector>
 
 #include "moe/language_model.h"
+#include "moe/model_config.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/planning/planning_communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 #include "parallel/parameters/sharded_optimizer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 
 namespace polymoe {
 namespace {

@@ -3,14 +3,22 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "parallel/checkpoint/directory.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 #include "runtime/violations.h"

@@ -1,20 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <iostream>
+#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "kernels/activation/activation.h"
 #include "launch/analysis/analysis_report.h"
+#include "launch/analysis/token_analysis.h"
+#include "launch/analysis/weight_analysis.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/data/tokenizer.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
+#include "launch/reports/drawing.h"
+#include "launch/reports/page.h"
+#include "parallel/checkpoint/reader.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/files/token_file.h"
 #include "runtime/progress.h"
 
 namespace polymoe {

@@ -3,15 +3,22 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch/bench/kernel_cases.h"
+#include "launch/bench/model_bench.h"
 #include "launch/bench/report.h"
+#include "launch/bench/timing.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/exit_code.h"
@@ -19,9 +26,16 @@
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/arena_size.h"
+#include "launch/step/memory_plan.h"
 #include "launch/step/micro_batch.h"
+#include "moe/measured_routing.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
 #include "runtime/files/named_output.h"

@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -11,8 +12,10 @@
 
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"

@@ -1,21 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
 #include <map>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/ini.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/difference.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/reader.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -2,12 +2,16 @@
 #include <fmt/core.h>
 
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"
+#include "runtime/files/safetensors.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"
 

@@ -2,8 +2,11 @@
 #include <fmt/core.h>
 
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/machine/exit_code.h"

@@ -2,21 +2,29 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
 #include <map>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/checkpoints/resume.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/ini.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/statistics.h"
+#include "runtime/dtype.h"
 #include "runtime/files/json.h"
 #include "runtime/log.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

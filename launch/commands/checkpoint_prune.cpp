@@ -5,8 +5,12 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
 #include "launch/training/run_directory.h"

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
+#include <filesystem>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/explaining/explanation.h"
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"

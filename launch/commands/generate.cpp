@@ -3,14 +3,20 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/text_inputs.h"
@@ -19,7 +25,10 @@
 #include "launch/inference/prompt_file.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
+#include "moe/model_config.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/compressed_text.h"
 #include "runtime/files/json.h"

@@ -2,11 +2,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <iostream>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "kernels/activation/activation.h"
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/commands/plan_layouts.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
@@ -15,6 +23,7 @@
 #include "launch/step/micro_batch.h"
 #include "moe/model_size.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 #include "runtime/system.h"

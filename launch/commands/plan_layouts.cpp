@@ -5,12 +5,23 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <iostream>
+#include <optional>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "launch/layouts/layout_search.h"
+#include "launch/layouts/measured_step.h"
+#include "launch/layouts/step_model.h"
 #include "launch/machine/exit_code.h"
+#include "launch/machine/machine_rates.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/program.h"
+#include <signal.h>
 
 #include <algorithm>
 #include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -23,9 +25,12 @@
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
 #include "launch/machine/version.h"
+#include "launch/training/run_observer.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "parallel/communication/mpi/environment.h"
+#include "runtime/error.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"
 #include "runtime/random.h"

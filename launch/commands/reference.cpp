@@ -2,7 +2,13 @@
 #include "launch/commands/reference.h"
 
 #include <fmt/core.h>
+#include <filesystem>
+#include <string>
+#include <vector>
 
+#include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "launch/machine/version.h"
 #include "runtime/files/file.h"

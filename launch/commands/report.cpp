@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "launch/commands/command_line.h"
 #include "launch/reports/run_report.h"
 
 #include <fmt/core.h>
 
+#include <filesystem>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/machine/exit_code.h"

@@ -2,14 +2,23 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
+#include "launch/scaling/fit.h"
+#include "launch/scaling/form.h"
 #include "launch/scaling/law.h"
 #include "launch/scaling/law_report.h"
+#include "launch/scaling/runs.h"
+#include "launch/studies/cell_result.h"
+#include "launch/studies/study.h"
 #include "launch/studies/study_report.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

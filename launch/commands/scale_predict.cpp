@@ -2,16 +2,23 @@
 #include <fmt/core.h>
 
 #include <iostream>
+#include <optional>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
+#include "launch/scaling/fit.h"
+#include "launch/scaling/form.h"
 #include "launch/scaling/law.h"
 #include "launch/scaling/law_report.h"
 #include "launch/scaling/optimum.h"
+#include "launch/scaling/runs.h"
 #include "launch/step/memory_plan.h"
 #include "launch/studies/study_costs.h"
+#include "moe/model_config.h"
 #include "moe/model_size.h"
 #include "runtime/error.h"
 

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/machine/exit_code.h"
+#include "launch/studies/study.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/violations.h"
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/config/ini.h"
 
+#include <cstddef>
 #include <sstream>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "launch/config/values.h"
 #include "runtime/violations.h"

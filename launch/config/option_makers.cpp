@@ -3,11 +3,17 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/config/option.h"
 #include "launch/config/schedule.h"
+#include "launch/config/values.h"
 
 namespace polymoe::option_makers {
 namespace {

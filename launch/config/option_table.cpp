@@ -6,8 +6,16 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/activation/activation.h"
+#include "kernels/dispatch_plan/dispatch_plan.h"
+#include "kernels/router/router.h"
+#include "launch/config/config.h"
+#include "launch/config/option.h"
 #include "launch/config/option_makers.h"
 #include "launch/config/step_range.h"
+#include "moe/language_model.h"
+#include "moe/model_config.h"
+#include "runtime/dtype.h"
 
 namespace polymoe {
 namespace {

@@ -3,8 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numbers>
+#include <optional>
+#include <string>
+#include <string_view>
 
+#include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "runtime/error.h"
 

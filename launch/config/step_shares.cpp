@@ -2,7 +2,9 @@
 #include "launch/config/step_shares.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "launch/config/config.h"
 #include "runtime/rounding.h"
 
 namespace polymoe {

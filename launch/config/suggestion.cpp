@@ -2,9 +2,13 @@
 #include "launch/config/suggestion.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "launch/config/values.h"
 

@@ -4,12 +4,19 @@
 #include <fmt/core.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <map>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "launch/data/window_counts.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/packed.h"
 #include "runtime/error.h"
 #include "runtime/files/token_file.h"

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/document_ends.h"
+#include <cstdint>
+#include <string>
 
+#include "launch/config/config.h"
+#include "launch/data/token_rows.h"
 #include "launch/data/tokenizer_identity.h"
 #include "runtime/error.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 

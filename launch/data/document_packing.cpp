@@ -4,10 +4,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "launch/data/window_counts.h"
 #include "runtime/error.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 

@@ -2,10 +2,17 @@
 #include "launch/data/document_stream.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include "launch/data/parquet_texts.h"
 #include "launch/data/text_inputs.h"
 #include "runtime/error.h"
+#include "runtime/files/byte_source.h"
 
 namespace polymoe {
 namespace {

@@ -5,13 +5,17 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <string>
 #include <system_error>
 #include <vector>
 
 #include "launch/config/values.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 namespace {

@@ -2,7 +2,14 @@
 #include "launch/data/huggingface_added_tokens.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_text.h"
 
 namespace polymoe {

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/data/huggingface_models.h"
 #include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

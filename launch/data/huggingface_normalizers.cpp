@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_pattern.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -2,8 +2,10 @@
 #include "launch/data/huggingface_text_frame.h"
 
 #include <fmt/format.h>
+#include <cstdint>
 
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

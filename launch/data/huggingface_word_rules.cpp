@@ -2,12 +2,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "launch/data/huggingface_text_rules.h"
 #include "launch/data/unicode_pattern.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

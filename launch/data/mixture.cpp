@@ -2,9 +2,16 @@
 #include "launch/data/mixture.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
 #include <numeric>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/data/sample_order.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/names_apart.h"
 
+#include <cstddef>
+#include <filesystem>
 #include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace polymoe {
 

@@ -2,7 +2,11 @@
 #include "launch/data/packed_windows.h"
 
 #include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "runtime/rounding.h"
 

@@ -4,8 +4,12 @@
 #include <glob.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <string>
 #include <system_error>
+#include <vector>
 
 #include "launch/data/parquet_texts.h"
 #include "runtime/error.h"

@@ -5,10 +5,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "kernels/documents.h"
+#include "launch/config/config.h"
+#include "launch/data/document_packing.h"
+#include "launch/data/mixture.h"
+#include "launch/data/sample_order.h"
+#include "launch/data/token_rows.h"
+#include "launch/data/window_counts.h"
 #include "runtime/error.h"
+#include "runtime/files/token_file.h"
 #include "runtime/random.h"
 #include "runtime/rounding.h"
 

@@ -4,12 +4,20 @@
 #include <fmt/core.h>
 #include <omp.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
+#include "launch/data/document_stream.h"
+#include "launch/data/part_encoder.h"
+#include "launch/data/tokenizer.h"
+#include "launch/data/tokenizer_identity.h"
 #include "launch/data/window_counts.h"
 #include "runtime/files/token_file.h"
 

@@ -2,6 +2,13 @@
 #include "launch/data/tokenizer.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "launch/data/tokenizer_huggingface.h"
 #include "launch/data/tokenizer_sentencepiece.h"

@@ -4,14 +4,23 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <ios>
+#include <memory>
+#include <span>
+#include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "launch/data/huggingface_added_tokens.h"
 #include "launch/data/huggingface_models.h"
 #include "launch/data/huggingface_text_frame.h"
 #include "launch/data/huggingface_text_rules.h"
+#include "launch/data/tokenizer.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

@@ -2,11 +2,16 @@
 #include "launch/data/tokenizer_identity.h"
 
 #include <fmt/core.h>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
 
 #include "launch/data/run_tokenizer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -6,9 +6,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "launch/data/document_stream.h"
+#include "launch/data/tokenizer.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 

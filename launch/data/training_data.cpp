@@ -4,18 +4,31 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <filesystem>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/config/option_table.h"
 #include "launch/config/values.h"
 #include "launch/data/counts_of_ranks.h"
+#include "launch/data/data_state.h"
+#include "launch/data/file_identity.h"
+#include "launch/data/mixture.h"
 #include "launch/data/names_apart.h"
+#include "launch/data/token_data.h"
+#include "launch/data/tokenizer_identity.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/packed.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
+#include "runtime/files/token_file.h"
 
 namespace polymoe {
 namespace {

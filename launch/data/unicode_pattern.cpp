@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/data/unicode_pattern.h"
+#include <cstddef>
+#include <functional>
+#include <string>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>

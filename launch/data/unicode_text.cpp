@@ -6,6 +6,10 @@
 #include <unicode/uchar.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "runtime/error.h"
 

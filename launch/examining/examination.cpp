@@ -5,6 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

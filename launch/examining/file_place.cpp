@@ -9,14 +9,21 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include "launch/examining/examination.h"
 #include "launch/examining/place.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -5,7 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
+#include "launch/examining/layout_steps.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 
 namespace polymoe {

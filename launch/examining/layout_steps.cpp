@@ -6,27 +6,46 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <sstream>
+#include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/config/schedule.h"
+#include "launch/config/step_shares.h"
 #include "launch/data/read_ahead.h"
+#include "launch/data/token_rows.h"
 #include "launch/data/training_data.h"
 #include "launch/machine/expert_nodes.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/training_model.h"
 #include "parallel/checkpoint/stored_values.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/device_world.h"
 #include "parallel/communication/local/local_communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "parallel/parameters/sharded_optimizer.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
 #include "runtime/random.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

@@ -6,13 +6,26 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <string>
+#include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/random_normal/random_normal.h"
+#include "launch/examining/examination.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/gpu.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

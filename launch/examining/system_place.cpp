@@ -8,12 +8,16 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <string>
+#include <system_error>
 
+#include "launch/examining/examination.h"
 #include "launch/examining/place.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/mpi/environment.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/system.h"
 
 namespace polymoe {

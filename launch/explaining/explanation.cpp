@@ -4,7 +4,12 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <optional>
+#include <string>
+#include <vector>
+#include "parallel/communication/ledger.h"
 
 namespace polymoe {
 namespace {

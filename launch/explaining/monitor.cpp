@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/explaining/monitor.h"
 
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,14 +12,20 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <exception>
+#include <filesystem>
+#include <mutex>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
 
 #include "launch/explaining/explanation.h"
 #include "launch/machine/signals.h"
+#include "parallel/communication/ledger.h"
 #include "runtime/error.h"
+#include "runtime/log.h"
 
 namespace polymoe {
 namespace {

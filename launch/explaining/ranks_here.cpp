@@ -2,13 +2,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <map>
 #include <span>
+#include <string>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 #include "launch/explaining/explanation.h"
+#include "parallel/communication/ledger.h"
 #include "runtime/error.h"
 #include "runtime/system.h"
 

@@ -3,10 +3,20 @@
 
 #include <fmt/format.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "kernels/activation/activation.h"
+#include "kernels/router/router.h"
 #include "launch/config/config.h"
+#include "moe/model_config.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 #include "runtime/violations.h"
 
 namespace polymoe {

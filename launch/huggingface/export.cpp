@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
@@ -10,11 +16,17 @@
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
+#include "moe/model_config.h"
 #include "parallel/checkpoint/reader.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/json.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/files/safetensors.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

@@ -2,8 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
@@ -14,12 +18,20 @@
 #include "launch/huggingface/config.h"
 #include "launch/huggingface/interchange.h"
 #include "launch/huggingface/tensors.h"
+#include "moe/model_config.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/checkpoint/writer.h"
+#include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/json.h"
 #include "runtime/files/new_directory.h"
+#include "runtime/files/safetensors.h"
+#include "runtime/progress.h"
+#include "runtime/tensor.h"
 #include "runtime/violations.h"
 
 namespace polymoe {

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/huggingface/tensors.h"
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+#include "kernels/activation/activation.h"
+#include "moe/model_config.h"
 #include "parallel/checkpoint/names.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

@@ -5,17 +5,30 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <exception>
+#include <functional>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "kernels/cpu/parallel_for.h"
+#include "launch/inference/answering_model.h"
+#include "launch/inference/sampler.h"
 #include "launch/step/memory_plan.h"
+#include "launch/step/pass_limits.h"
 #include "moe/decoding_cache.h"
+#include "moe/language_model.h"
 #include "parallel/communication/agreement.h"
+#include "runtime/arena.h"
 #include "runtime/copy.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 #include "runtime/system.h"

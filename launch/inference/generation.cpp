@@ -4,10 +4,18 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
+#include "launch/data/tokenizer.h"
+#include "launch/inference/answering_model.h"
 #include "launch/inference/decoding.h"
+#include "launch/inference/saved_model.h"
 #include "runtime/error.h"
 
 namespace polymoe {

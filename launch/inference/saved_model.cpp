@@ -4,15 +4,26 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/matmul/matmul.h"
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
+#include "launch/config/config.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/node_threads.h"
+#include "launch/step/arena_size.h"
+#include "launch/step/memory_plan.h"
+#include "parallel/checkpoint/reader.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/device.h"
 #include "runtime/log.h"
 
 namespace polymoe {

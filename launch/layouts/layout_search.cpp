@@ -4,11 +4,24 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/config/values.h"
+#include "launch/layouts/measured_step.h"
+#include "launch/layouts/step_model.h"
+#include "launch/step/memory_plan.h"
+#include "moe/language_model.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

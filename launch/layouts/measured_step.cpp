@@ -3,12 +3,18 @@
 
 #include <fmt/core.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <numeric>
+#include <string>
 
+#include "launch/config/config.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"
 #include "runtime/rounding.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

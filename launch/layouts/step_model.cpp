@@ -5,13 +5,25 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "kernels/activation/activation.h"
 #include "kernels/check.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
+#include "launch/layouts/measured_step.h"
 #include "launch/machine/device_choice.h"
+#include "launch/machine/machine_rates.h"
+#include "launch/step/memory_plan.h"
+#include "moe/language_model.h"
+#include "moe/model_config.h"
 #include "moe/model_size.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

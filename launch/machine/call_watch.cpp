@@ -7,7 +7,11 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <functional>
+#include <mutex>
+#include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "launch/machine/exit_code.h"

@@ -5,7 +5,10 @@
 
 #include <string>
 
+#include "launch/config/config.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -4,10 +4,14 @@
 #include <fmt/chrono.h>
 
 #include <ctime>
+#include <string>
+#include <utility>
 
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/machine/version.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/files/json.h"
 #include "runtime/system.h"
 

@@ -2,9 +2,14 @@
 #include "launch/machine/expert_nodes.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <vector>
 
+#include "launch/config/config.h"
 #include "launch/machine/node_threads.h"
+#include "parallel/communication/communicator.h"
 
 namespace polymoe {
 

@@ -4,6 +4,10 @@
 #include <fmt/core.h>
 
 #include <charconv>
+#include <cstdlib>
+#include <functional>
+#include <optional>
+#include <string>
 
 namespace polymoe {
 

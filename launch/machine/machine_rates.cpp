@@ -3,14 +3,22 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstring>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/random_normal/random_normal.h"
 #include "kernels/reduction/reduction.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/arena.h"
 #include "runtime/buffer.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 
 namespace polymoe {
 namespace {

@@ -5,10 +5,16 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
+#include <cstdlib>
 #include <fstream>
+#include <string>
 #include <vector>
 
 #include "runtime/cuda/gpu_health.h"
+#include "runtime/device.h"
+#include "runtime/files/json.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -6,12 +6,20 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <fstream>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "parallel/communication/communicator.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/random.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -2,6 +2,9 @@
 #include "launch/machine/version.h"
 
 #include <revision.h>  // written at build time by launch/revision.cmake
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "kernels/cpu/instruction_set.h"
 #include "runtime/cuda/cuda_device.h"

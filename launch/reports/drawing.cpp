@@ -6,7 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
 
+#include "launch/reports/figure.h"
 #include "launch/reports/gnuplot.h"
 #include "launch/reports/svg_element.h"
 #include "runtime/error.h"

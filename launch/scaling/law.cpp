@@ -5,10 +5,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/scaling/fit.h"
+#include "launch/scaling/form.h"
+#include "launch/scaling/runs.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -6,10 +6,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/reports/figure.h"
 #include "launch/reports/page.h"
+#include "launch/scaling/fit.h"
+#include "launch/scaling/form.h"
+#include "launch/scaling/law.h"
 #include "launch/scaling/optimum.h"
+#include "launch/scaling/runs.h"
 
 namespace polymoe {
 namespace {

@@ -5,7 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
+#include "launch/scaling/fit.h"
+#include "launch/scaling/form.h"
+#include "launch/scaling/law.h"
 #include "runtime/error.h"
 
 namespace polymoe {

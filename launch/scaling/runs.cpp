@@ -4,11 +4,17 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
+#include "launch/scaling/form.h"
 #include "runtime/error.h"
 
 namespace polymoe {

@@ -2,9 +2,17 @@
 #include "launch/step/arena_size.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
+#include "launch/config/config.h"
+#include "launch/step/memory_plan.h"
+#include "launch/step/pass_limits.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/system.h"
 
 namespace polymoe {

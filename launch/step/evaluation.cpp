@@ -5,12 +5,29 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "kernels/reduction/reduction.h"
+#include "launch/data/document_ends.h"
+#include "launch/data/token_rows.h"
 #include "launch/step/token_batch.h"
+#include "layers/batch.h"
+#include "moe/language_model.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/arena.h"
 #include "runtime/buffer.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/files/token_file.h"
+#include "runtime/progress.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

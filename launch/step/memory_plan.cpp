@@ -3,17 +3,30 @@
 
 #include <fmt/core.h>
 #include <omp.h>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "launch/checkpoints/layout_pieces.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/machine/device_choice.h"
+#include "launch/step/pass_limits.h"
 #include "launch/step/token_batch.h"
 #include "launch/step/training_model.h"
+#include "moe/decoding_cache.h"
 #include "moe/language_model.h"
 #include "moe/model_size.h"
 #include "parallel/checkpoint/saver.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/collectives.h"
 #include "parallel/communication/planning/planning_communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
 #include "runtime/rounding.h"

@@ -4,9 +4,14 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
+#include "launch/step/memory_plan.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 #include "runtime/system.h"

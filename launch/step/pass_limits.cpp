@@ -2,8 +2,12 @@
 #include "launch/step/pass_limits.h"
 
 #include <algorithm>
+#include <cstdint>
 
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
+#include "moe/model_config.h"
+#include "runtime/device.h"
 
 namespace polymoe {
 namespace {

@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/step/token_batch.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
+#include "launch/data/token_rows.h"
+#include "layers/batch.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 

@@ -2,9 +2,23 @@
 #include "launch/step/training_model.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <optional>
 
+#include "launch/config/config.h"
+#include "launch/config/step_shares.h"
+#include "launch/data/token_rows.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/token_batch.h"
+#include "layers/batch.h"
+#include "moe/language_model.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
+#include "runtime/device.h"
+#include "runtime/timeline.h"
 #include "runtime/violations.h"
 
 namespace polymoe {

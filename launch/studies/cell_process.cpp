@@ -12,6 +12,11 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <ios>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
 #include "runtime/error.h"

@@ -3,11 +3,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/machine/exit_code.h"
+#include "launch/studies/cell_state.h"
+#include "launch/studies/study.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 

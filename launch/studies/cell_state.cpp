@@ -3,9 +3,14 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
+#include <string>
+#include <system_error>
 
 #include "launch/config/values.h"
+#include "launch/studies/study.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/files/json.h"

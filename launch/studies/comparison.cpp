@@ -5,10 +5,18 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
+#include "launch/studies/cell_result.h"
+#include "launch/studies/statistics.h"
+#include "launch/studies/study.h"
 #include "moe/model_size.h"
 
 namespace polymoe {

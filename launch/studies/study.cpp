@@ -5,10 +5,20 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
+#include <string>
+#include <system_error>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/config/ini.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"

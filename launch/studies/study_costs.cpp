@@ -4,11 +4,19 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <map>
+#include <optional>
+#include <string>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
 #include "launch/step/memory_plan.h"
+#include "launch/studies/study.h"
 #include "moe/model_size.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

@@ -2,11 +2,22 @@
 #include "launch/studies/study_file.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/config/ini.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/values.h"
+#include "launch/studies/study.h"
 
 namespace polymoe {
 namespace {

@@ -5,13 +5,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/config/option_table.h"
 #include "launch/config/values.h"
+#include "launch/reports/figure.h"
 #include "launch/reports/page.h"
+#include "launch/studies/cell_result.h"
+#include "launch/studies/cell_state.h"
+#include "launch/studies/comparison.h"
+#include "launch/studies/statistics.h"
+#include "launch/studies/study.h"
 #include "launch/studies/study_costs.h"
+#include "moe/model_config.h"
 #include "moe/model_size.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

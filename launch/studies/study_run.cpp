@@ -6,20 +6,26 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
+#include <filesystem>
 #include <list>
 #include <map>
 #include <optional>
 #include <ostream>
 #include <set>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/signals.h"
 #include "launch/studies/cell_process.h"
 #include "launch/studies/cell_state.h"
 #include "launch/studies/claim.h"
+#include "launch/studies/study.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"

@@ -5,10 +5,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
 
+#include "kernels/activation/activation.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
+#include "launch/step/memory_plan.h"
+#include "moe/model_config.h"
 #include "parallel/communication/process_mesh.h"
+#include "runtime/device.h"
 #include "runtime/progress.h"
 
 namespace polymoe {

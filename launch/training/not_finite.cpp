@@ -5,13 +5,30 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "kernels/reduction/reduction.h"
+#include "launch/data/token_rows.h"
 #include "launch/step/token_batch.h"
+#include "launch/step/training_model.h"
+#include "layers/batch.h"
+#include "moe/language_model.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
+#include "runtime/arena.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

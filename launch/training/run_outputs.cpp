@@ -6,11 +6,23 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
 #include <filesystem>
+#include <memory>
+#include <string>
 
+#include "launch/config/config.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/training/run_directory.h"
+#include "launch/training/step_metrics.h"
+#include "parallel/checkpoint/saver.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

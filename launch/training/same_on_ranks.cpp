@@ -4,16 +4,21 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <sstream>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/data/file_identity.h"
 #include "launch/machine/version.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "parallel/communication/mpi/environment.h"
 #include "parallel/communication/packed.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/token_file.h"
 

@@ -3,6 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include "launch/config/config.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

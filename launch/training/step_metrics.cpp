@@ -4,6 +4,14 @@
 #include <fmt/core.h>
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+#include "moe/routing_statistics.h"
+#include "runtime/files/json.h"
+#include "runtime/files/tensorboard_writer.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

@@ -3,17 +3,29 @@
 
 #include <fmt/core.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <string>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/config/step_range.h"
 #include "launch/training/run_directory.h"
+#include "launch/training/trace_file.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/ledger.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/cuda/cuda_device.h"
 #include "runtime/cuda/profiler_ranges.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
 #include "runtime/log.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 

@@ -2,9 +2,20 @@
 #include "launch/training/task_scoring.h"
 
 #include <fmt/core.h>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/evaluation/task_file.h"
+#include "launch/evaluation/task_run.h"
+#include "launch/evaluation/task_scores.h"
+#include "launch/inference/answering_model.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/error.h"
 
 namespace polymoe {
