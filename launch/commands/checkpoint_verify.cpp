@@ -3,8 +3,12 @@
 
 #include <filesystem>
 #include <iostream>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/machine/exit_code.h"
 #include "parallel/checkpoint/verify.h"

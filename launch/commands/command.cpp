@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
 #include "launch/machine/device_choice.h"
 #include "parallel/communication/device_world.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 
 namespace polymoe {

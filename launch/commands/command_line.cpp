@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <cstddef>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "launch/config/suggestion.h"
 #include "launch/config/values.h"

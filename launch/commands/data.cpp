@@ -2,11 +2,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
 #include <numeric>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
 #include "launch/data/tokenizer.h"

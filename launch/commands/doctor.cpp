@@ -4,9 +4,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdint>
 #include <iostream>
+#include <system_error>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/examining/examination.h"
 #include "launch/examining/place.h"
 #include "launch/examining/speed.h"
@@ -14,10 +19,15 @@
 #include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/execution.h"
+#include "runtime/files/json.h"
 #include "runtime/files/named_output.h"
 #include "runtime/random.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
 
 namespace polymoe {

@@ -2,22 +2,32 @@
 #include <fmt/core.h>
 
 #include <chrono>
+#include <cstdint>
 #include <iostream>
 #include <limits>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
 #include "launch/data/document_ends.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/data/tokenizer.h"
 #include "launch/data/tokenizer_identity.h"
+#include "launch/evaluation/task_file.h"
 #include "launch/evaluation/task_run.h"
+#include "launch/evaluation/task_scores.h"
+#include "launch/inference/answering_model.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
 #include "launch/step/evaluation.h"
 #include "parallel/communication/agreement.h"
+#include "runtime/device.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"
 #include "runtime/files/named_output.h"

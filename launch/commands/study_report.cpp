@@ -3,9 +3,15 @@
 
 #include <filesystem>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/machine/exit_code.h"
+#include "launch/studies/cell_result.h"
+#include "launch/studies/comparison.h"
+#include "launch/studies/study.h"
 #include "runtime/files/file.h"
 
 namespace polymoe {

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/studies/study_run.h"
 
+#include <cstdint>
 #include <iostream>
+#include <string>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
+#include "launch/studies/study.h"
 #include "launch/studies/study_costs.h"
 #include "runtime/error.h"
 #include "runtime/violations.h"

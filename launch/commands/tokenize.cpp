@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <iostream>
 #include <limits>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
 #include "launch/config/values.h"
+#include "launch/data/chat.h"
 #include "launch/data/document_stream.h"
 #include "launch/data/held_out.h"
 #include "launch/data/part_encoder.h"

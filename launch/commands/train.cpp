@@ -5,11 +5,21 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/data/run_tokenizer.h"
+#include "launch/explaining/explanation.h"
 #include "launch/explaining/monitor.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/environment.h"
@@ -17,17 +27,23 @@
 #include "launch/machine/expert_nodes.h"
 #include "launch/machine/node_threads.h"
 #include "launch/machine/signals.h"
+#include "launch/step/memory_plan.h"
 #include "launch/step/micro_batch.h"
 #include "launch/training/introduction.h"
 #include "launch/training/run_directory.h"
 #include "launch/training/same_on_ranks.h"
 #include "launch/training/trainer.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/ledger.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"
 #include "runtime/system.h"
+#include "runtime/timeline.h"
 #include "runtime/violations.h"
 
 namespace polymoe {

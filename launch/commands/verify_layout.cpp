@@ -3,17 +3,29 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
+#include <cstdint>
 #include <iostream>
 #include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
 
 #include "launch/commands/command.h"
+#include "launch/commands/command_line.h"
+#include "launch/config/config.h"
 #include "launch/examining/layout_difference.h"
 #include "launch/examining/layout_steps.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/exit_code.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/memory_plan.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 #include "runtime/system.h"
 #include "runtime/violations.h"
 

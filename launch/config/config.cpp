@@ -5,19 +5,27 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <ios>
 #include <numeric>
 #include <set>
 #include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/config/ini.h"
+#include "launch/config/option.h"
 #include "launch/config/option_table.h"
 #include "launch/config/schedule.h"
 #include "launch/config/suggestion.h"
 #include "launch/config/values.h"
+#include "moe/model_config.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/rounding.h"
 #include "runtime/violations.h"

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a build without Arrow has.
+#include <memory>
+#include <string>
 #include "launch/data/parquet_texts.h"
 #include "runtime/error.h"
 

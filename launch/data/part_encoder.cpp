@@ -2,9 +2,18 @@
 #include "launch/data/part_encoder.h"
 
 #include <fmt/format.h>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include "launch/data/chat.h"
+#include "launch/data/document_stream.h"
+#include "launch/data/tokenizer.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -2,9 +2,15 @@
 #include "launch/data/read_ahead.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <mutex>
 #include <utility>
 
 #include "kernels/documents.h"
+#include "launch/data/token_data.h"
+#include "launch/data/token_rows.h"
 #include "runtime/error.h"
 
 namespace polymoe {

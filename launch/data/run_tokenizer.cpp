@@ -3,10 +3,17 @@
 
 #include <fmt/core.h>
 
+#include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <optional>
+#include <string>
 #include <system_error>
+#include <vector>
 
+#include "launch/config/config.h"
 #include "launch/config/values.h"
+#include "launch/data/tokenizer.h"
 #include "launch/data/tokenizer_huggingface.h"
 #include "launch/data/tokenizer_identity.h"
 #include "parallel/checkpoint/names.h"

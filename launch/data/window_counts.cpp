@@ -5,11 +5,17 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstring>
 #include <exception>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "launch/data/file_identity.h"
 #include "launch/data/packed_windows.h"
@@ -17,6 +23,7 @@
 #include "runtime/files/file.h"
 #include "runtime/files/hash.h"
 #include "runtime/files/json.h"
+#include "runtime/files/token_file.h"
 #include "runtime/rounding.h"
 
 namespace polymoe {

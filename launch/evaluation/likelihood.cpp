@@ -3,10 +3,26 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
 #include <span>
+#include <utility>
+#include <vector>
 
+#include "launch/data/token_rows.h"
+#include "launch/evaluation/scoring_pass.h"
+#include "launch/inference/answering_model.h"
+#include "launch/step/pass_limits.h"
 #include "launch/step/token_batch.h"
+#include "moe/language_model.h"
+#include "parallel/communication/collective.h"
+#include "runtime/context.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

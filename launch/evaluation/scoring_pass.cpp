@@ -2,9 +2,15 @@
 #include "launch/evaluation/scoring_pass.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <numeric>
+#include <span>
 #include <tuple>
+#include <utility>
+#include <vector>
+#include "launch/step/pass_limits.h"
 
 namespace polymoe {
 namespace {

@@ -5,12 +5,24 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <iterator>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "kernels/cpu/parallel_for.h"
+#include "launch/data/tokenizer.h"
+#include "launch/evaluation/likelihood.h"
+#include "launch/evaluation/scoring_pass.h"
+#include "launch/evaluation/task_file.h"
+#include "launch/evaluation/task_scores.h"
+#include "launch/inference/answering_model.h"
 #include "launch/inference/decoding.h"
 #include "runtime/error.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

@@ -5,11 +5,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <numbers>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
 #include "launch/data/unicode_text.h"
+#include "launch/evaluation/task_file.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -2,6 +2,11 @@
 #include "launch/reports/page.h"
 
 #include <fmt/core.h>
+#include <string>
+#include <utility>
+#include <vector>
+#include "launch/reports/drawing.h"
+#include "launch/reports/figure.h"
 
 namespace polymoe {
 namespace {

@@ -5,14 +5,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <map>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "launch/config/values.h"
+#include "launch/reports/figure.h"
 #include "launch/reports/page.h"
 #include "launch/reports/run_rows.h"
 #include "runtime/error.h"
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

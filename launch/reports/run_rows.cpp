@@ -5,12 +5,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/json.h"
 #include "runtime/rounding.h"
 
 namespace polymoe {

@@ -1,15 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/scaling/fit.h"
 
+#include <cstddef>
+#include <cstdint>
 #include <nlopt.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <tuple>
+#include <utility>
+#include <vector>
 
+#include "launch/scaling/form.h"
 #include "runtime/error.h"
 #include "runtime/random.h"
 

@@ -2,7 +2,11 @@
 #include "launch/scaling/form.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
+#include <string>
+#include <vector>
 
 namespace polymoe {
 

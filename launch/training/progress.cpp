@@ -5,7 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
 #include <vector>
+#include "launch/training/step_metrics.h"
+#include "moe/routing_statistics.h"
+#include "runtime/progress.h"
 
 namespace polymoe {
 namespace {

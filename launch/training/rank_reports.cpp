@@ -5,11 +5,30 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "launch/config/config.h"
+#include "launch/machine/machine_state.h"
 #include "launch/training/run_directory.h"
+#include "launch/training/step_metrics.h"
+#include "launch/training/waiting.h"
+#include "moe/exchange_traffic.h"
+#include "moe/language_model.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/process_mesh.h"
 #include "runtime/buffer.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
+#include "runtime/files/json.h"
+#include "runtime/log.h"
+#include "runtime/stream.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

@@ -6,16 +6,27 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "moe/language_model.h"
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
+#include "parallel/communication/process_mesh.h"
+#include "parallel/parameters/parameter_store.h"
 #include "runtime/buffer.h"
 #include "runtime/copy.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
 #include "runtime/files/hash.h"
+#include "runtime/stream.h"
+#include "runtime/tensor.h"
 
 namespace polymoe {
 namespace {

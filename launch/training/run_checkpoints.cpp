@@ -5,17 +5,32 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include "launch/checkpoints/layout_pieces.h"
+#include "launch/checkpoints/resume.h"
+#include "launch/config/config.h"
 #include "launch/step/memory_plan.h"
+#include "launch/step/training_model.h"
+#include "launch/training/run_directory.h"
 #include "parallel/checkpoint/manifest.h"
 #include "parallel/checkpoint/names.h"
 #include "parallel/checkpoint/reader.h"
 #include "parallel/checkpoint/save_observer.h"
+#include "parallel/checkpoint/saver.h"
 #include "parallel/checkpoint/tensor_piece.h"
+#include "parallel/communication/collective.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {

@@ -5,11 +5,16 @@
 
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "launch/config/config.h"
 #include "launch/step/evaluation.h"
+#include "launch/step/pass_limits.h"
+#include "launch/training/step_metrics.h"
 
 namespace polymoe {
 

@@ -2,9 +2,14 @@
 #include "launch/training/trace_file.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
+#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {

@@ -7,15 +7,38 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 
+#include "launch/config/config.h"
+#include "launch/config/step_shares.h"
+#include "launch/data/read_ahead.h"
+#include "launch/data/token_rows.h"
 #include "launch/machine/machine_rates.h"
+#include "launch/machine/signals.h"
 #include "launch/step/arena_size.h"
 #include "launch/training/not_finite.h"
 #include "launch/training/replica_check.h"
+#include "launch/training/run_checkpoints.h"
+#include "launch/training/run_directory.h"
+#include "launch/training/run_evaluation.h"
+#include "launch/training/step_guard.h"
+#include "launch/training/step_metrics.h"
+#include "moe/language_model.h"
 #include "moe/model_size.h"
+#include "moe/routing_statistics.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/collective.h"
+#include "parallel/communication/process_mesh.h"
+#include "runtime/arena.h"
+#include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/error.h"
+#include "runtime/timeline.h"
 
 namespace polymoe {
 namespace {

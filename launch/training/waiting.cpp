@@ -2,9 +2,15 @@
 #include "launch/training/waiting.h"
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <numeric>
+#include <vector>
 
+#include "kernels/activation/activation.h"
+#include "moe/model_config.h"
 #include "moe/model_size.h"
+#include "moe/routing_statistics.h"
 
 namespace polymoe {
 
