@@ -3,6 +3,8 @@
 
 #include <parquet/schema.h>
 
+#include <cstdint>
+#include <optional>
 #include <utility>
 
 namespace polymoe {
