@@ -6,7 +6,6 @@
 #include <span>
 #include <vector>
 
-#include "kernels/documents.h"
 #include "launch/data/token_rows.h"
 #include "layers/batch.h"
 #include "runtime/context.h"
@@ -46,11 +45,7 @@ TokenBatch make_batch(const BatchExtents& extents, const FillTokens& fill,
       };
       move(to.tokens, batch.tokens);
       move(to.targets, batch.targets);
-      if (extents.documents) {
-        move(to.document_starts, batch.document_starts);
-        batch.document_lengths = lengths_of_documents(
-            {to.document_starts, static_cast<std::size_t>(rows)}, extents.length);
-      }
+      if (extents.documents) move(to.document_starts, batch.document_starts);
       break;
     }
   }
