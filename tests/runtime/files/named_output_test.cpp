@@ -35,7 +35,7 @@ TEST(NamedOutput, ReplacesFiles) {
 
 TEST(NamedOutput, ReplacesFilesInSharedMemory) {
   const fs::path path = fmt::format("/dev/shm/polymoe-named-output-{}", ::getpid());
-  if (!fs::exists(path.parent_path())) GTEST_SKIP() << "no /dev/shm";
+  ASSERT_TRUE(fs::exists(path.parent_path())) << "ranks of a node need it too";
   write_named_output(path, "old content");
   write_named_output(path, "new");
   EXPECT_EQ(read_file(path, 100), "new");
