@@ -44,7 +44,8 @@ AttentionShape AttentionLayer::shape_of(const BatchLayout& layout) const {
           .heads = settings_.heads,
           .kv_heads = settings_.kv_heads,
           .head_dim = head_dim(),
-          .document_starts = layout.document_starts};
+          .document_starts = layout.document_starts,
+          .document_lengths = layout.document_lengths};
 }
 
 RotaryPositions AttentionLayer::positions_of(const BatchLayout& layout) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/documents.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -23,6 +24,7 @@ struct BatchLayout {
   std::int64_t length = 0;
   GlobalBatch global;
   Tensor document_starts = {};  // [rows] i32, see kernels/documents.h
+  DocumentLengths document_lengths = {};
   std::int64_t rows() const { return sequences * length; }
 };
 
@@ -36,6 +38,7 @@ struct TokenBatch {
   /// padding, which no loss and no statistic counts (kernels/documents.h). Undefined = one document
   /// a sequence.
   Tensor document_starts = {};
+  DocumentLengths document_lengths = {};
 };
 
 }  // namespace polymoe

@@ -200,8 +200,9 @@ LossTerms LanguageModel::forward_backward(const TokenBatch& batch, const GlobalB
                           " predicted tokens: at least 1 is needed to divide by");
   }
   const Arena::Scope scope(context.arena);
-  const Shared shared(*this, {batch.sequences, batch.length, global, batch.document_starts},
-                      recompute, context.arena);
+  const Shared shared(
+      *this, {batch.sequences, batch.length, global, batch.document_starts, batch.document_lengths},
+      recompute, context.arena);
   const ResidualStream stream = forward(batch, shared, context);
   const Timeline::Scope phase(context.timeline, Phase::backward);
   loss_and_gradients(stream, batch.targets, shared, context);

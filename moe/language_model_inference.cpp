@@ -70,7 +70,8 @@ Tensor LanguageModel::observe(const TokenBatch& batch,
       batch.sequences,
       batch.length,
       {.tokens = batch.sequences * batch.length, .sequences = batch.sequences, .micro_batches = 1},
-      batch.document_starts};
+      batch.document_starts,
+      batch.document_lengths};
   const Tensor losses = arena.allocate({layout.rows()}, accumulation_dtype(dtype));
 
   Timeline::Scope phase(context.timeline, Phase::forward);

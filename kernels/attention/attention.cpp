@@ -55,13 +55,18 @@ Shape row_shape(const AttentionShape& shape) {
   return {shape.batch, shape.heads, shape.query_length};
 }
 
-Tensor allocate_forward_scratch(const AttentionShape& shape, DType dtype, Device device,
-                                Arena& scratch) {
-  if (device.backend() != DeviceType::cuda) {
-    return cpu::allocate_attention_forward_tiles(shape, dtype, scratch);
-  }
-  if (!cuda::cudnn_serves(shape, dtype)) return {};
-  return scratch.allocate({cuda::forward_workspace_bytes(shape)}, DType::u8);
+Tensor bytes_of(std::int64_t count, Arena& scratch) { return scratch.allocate({count}, DType::u8); }
+
+detail::AttentionForwardScratch allocate_forward_scratch(const AttentionShape& shape, DType dtype,
+                                                         Device device, Arena& scratch) {
+  if (device.backend() != DeviceType::cuda)
+    return {cpu::allocate_attention_forward_tiles(shape, dtype, scratch), {}};
+  detail::AttentionForwardScratch parts;
+  const bool documents = cuda::cudnn_serves_long_documents(shape, dtype);
+  if (documents) parts.documents = bytes_of(cuda::long_document_plan_bytes(shape), scratch);
+  if (documents || cuda::cudnn_serves(shape, dtype))
+    parts.tiles = bytes_of(cuda::forward_workspace_bytes(shape), scratch);
+  return parts;
 }
 
 detail::AttentionBackwardScratch allocate_backward_scratch(const AttentionShape& shape, DType dtype,
@@ -71,9 +76,13 @@ detail::AttentionBackwardScratch allocate_backward_scratch(const AttentionShape&
   }
   detail::AttentionBackwardScratch parts;
   if (cuda::cudnn_serves(shape, dtype)) {
-    parts.tiles = scratch.allocate({cuda::backward_workspace_bytes(shape)}, DType::u8);
+    parts.tiles = bytes_of(cuda::backward_workspace_bytes(shape), scratch);
   } else {
     parts.output_dots = scratch.allocate(row_shape(shape), DType::f32);
+  }
+  if (cuda::cudnn_serves_long_documents(shape, dtype)) {
+    parts.documents = bytes_of(cuda::long_document_plan_bytes(shape), scratch);
+    parts.tiles = bytes_of(cuda::backward_workspace_bytes_of_documents(shape), scratch);
   }
   return parts;
 }
@@ -94,9 +103,10 @@ void attention_forward(const AttentionShape& shape, const Tensor& q, const Tenso
                  {"out", out, query_shape(shape), dtype},
                  {"log_sum_exp", log_sum_exp, row_shape(shape), accumulation_dtype(dtype)}});
   Arena::Scope scope(scratch);
-  const Tensor tiles = allocate_forward_scratch(shape, dtype, stream.device(), scratch);
+  const detail::AttentionForwardScratch parts =
+      allocate_forward_scratch(shape, dtype, stream.device(), scratch);
   dispatch(stream.device(), [&](auto backend) {
-    detail::attention_forward(backend, shape, q, k, v, out, log_sum_exp, tiles, stream);
+    detail::attention_forward(backend, shape, q, k, v, out, log_sum_exp, parts, stream);
   });
 }
 

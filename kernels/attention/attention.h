@@ -21,7 +21,8 @@ struct AttentionShape {
   std::int64_t heads = 0;       // a multiple of kv_heads: grouped queries
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
-  Tensor document_starts = {};  // [batch * query_length] i32, see kernels/documents.h
+  Tensor document_starts = {};            // [batch * query_length] i32, see kernels/documents.h
+  DocumentLengths document_lengths = {};  // of those
   bool unprepared = false;  // forward alone: nothing is prepared for the shape, which comes rarely
 };
 
@@ -34,10 +35,11 @@ struct AttentionShape {
 /// All of one dtype: f32, f64 on the CPU, bf16 on CUDA, where log_sum_exp is f32 beside it;
 /// head_dim at most 256 on CUDA. Asynchronous on `stream`; tiles and workspaces live in `scratch`.
 /// On CUDA, bf16 with a head_dim that is a multiple of 8 up to 128 and more than one query runs on
-/// cuDNN, which blocks at the first call of a shape, or where there are documents, or the shape is
-/// unprepared, on kernels of our own for tensor cores, which leave out tiles of keys that no query
-/// of a tile sees; all else on kernels in f32 arithmetic, which leave them out too. The CPU takes
-/// document by document, each as a sequence of its own. Rows without a document get zeros.
+/// cuDNN, which blocks at the first call of a shape; where the shape is unprepared, on kernels of
+/// our own for tensor cores, which leave out tiles of keys that no query of a tile sees; where
+/// there are documents, on both (attention_cuda_long_documents.h). All else runs on kernels in f32
+/// arithmetic, which leave tiles out too. The CPU takes document by document, each as a sequence of
+/// its own. Rows without a document get zeros.
 /// Throws InvalidArgument on a shape, dtype or device mismatch; on the CPU where document_starts do
 /// not ascend from the first row of a document to the next; DeviceError where cuDNN refuses.
 /// Source: Dao 2023, arXiv:2307.08691.

@@ -8,9 +8,15 @@ namespace polymoe::detail {
 
 /// Scratch of one backward call, allocated before dispatch so that the memory plan counts it.
 struct AttentionBackwardScratch {
-  Tensor tiles;         // CPU: [threads, elements]; CUDA: cuDNN's workspace, or undefined
-  Tensor output_dots;   // [batch, heads, query_length]  <d_out, out>; undefined for cuDNN
-  Tensor d_q_partials;  // CPU: [splits - 1, elements of d_q]
+  Tensor tiles;           // CPU: [threads, elements]; CUDA: cuDNN's workspace, or undefined
+  Tensor output_dots;     // [batch, heads, query_length]  <d_out, out>; undefined for cuDNN
+  Tensor d_q_partials;    // CPU: [splits - 1, elements of d_q]
+  Tensor documents = {};  // CUDA: the plan of long documents for cuDNN, or undefined
+};
+
+/// And of a forward call.
+struct AttentionForwardScratch {
+  Tensor tiles, documents;  // likewise
 };
 
 struct AttentionBackwardInputs {
@@ -21,16 +27,16 @@ struct AttentionGradients {
 };
 
 void attention_forward(CpuBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
-                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor tiles,
-                       Stream& stream);
+                       const Tensor& v, Tensor out, Tensor log_sum_exp,
+                       const AttentionForwardScratch& scratch, Stream& stream);
 
 void attention_backward(CpuBackend, const AttentionShape& shape,
                         const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,
                         const AttentionBackwardScratch& scratch, Stream& stream);
 
 void attention_forward(CudaBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
-                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor workspace,
-                       Stream& stream);
+                       const Tensor& v, Tensor out, Tensor log_sum_exp,
+                       const AttentionForwardScratch& scratch, Stream& stream);
 
 void attention_backward(CudaBackend, const AttentionShape& shape,
                         const AttentionBackwardInputs& inputs, const AttentionGradients& gradients,

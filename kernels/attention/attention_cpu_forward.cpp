@@ -210,12 +210,13 @@ Tensor allocate_attention_forward_tiles(const AttentionShape& shape, DType dtype
 namespace polymoe::detail {
 
 void attention_forward(CpuBackend, const AttentionShape& shape, const Tensor& q, const Tensor& k,
-                       const Tensor& v, Tensor out, Tensor log_sum_exp, Tensor tiles, Stream&) {
+                       const Tensor& v, Tensor out, Tensor log_sum_exp,
+                       const AttentionForwardScratch& scratch, Stream&) {
   if (out.elements() == 0) return;
   cpu::with_real(q.dtype(), [&]<class T>(T) {
     cpu::run<T>(shape,
                 {q.data<T>(), k.data<T>(), v.data<T>(), out.data<T>(), log_sum_exp.data<T>()},
-                tiles);
+                scratch.tiles);
   });
 }
 

@@ -7,6 +7,7 @@
 
 #include "kernels/attention/attention_cuda_tiles.cuh"
 #include "kernels/cuda/device/matrix_fragments.cuh"
+#include "kernels/cuda/device/sums.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "runtime/tensor.h"
 
@@ -142,6 +143,27 @@ struct PassingKeys {
   int kv_head;
   std::int64_t end;
 };
+
+/// What the documents of a tile's `rows` rows, from `first` on, ask for.
+struct TileDocuments {
+  /// By the whole block.
+  __device__ TileDocuments(const AttentionSizes& sizes, std::int64_t sequence, std::int64_t first,
+                           std::int64_t rows) {
+    if (sizes.document_starts == nullptr) return;
+    __shared__ int smallest[fragment_threads / warp_size];
+    const int row = static_cast<int>(threadIdx.x) % fragment_rows;
+    const int key =
+        row < rows ? static_cast<int>(sizes.first_key(sequence, first + row)) : of_other_kernels;
+    const int of_warp = __reduce_min_sync(~0u, key);
+    if (threadIdx.x % warp_size == 0) smallest[threadIdx.x / warp_size] = of_warp;
+    of_others = __syncthreads_and(key == of_other_kernels) != 0;
+    first_key = min(min(smallest[0], smallest[1]), min(smallest[2], smallest[3]));
+  }
+
+  bool of_others = false;  // other kernels compute all of the rows
+  int first_key = 0;       // that any of them sees; beyond all keys where none sees any
+};
+static_assert(fragment_threads == 4 * warp_size);
 
 /// Sum and largest value over the four lanes that hold a row, the same bits in all of them.
 __device__ inline float fragment_row_sum(float value) {

@@ -43,9 +43,11 @@ __global__ void __launch_bounds__(fragment_threads)
   __nv_bfloat16* const d_outs = keys + 4 * tile;
   QueryRows* const query_rows = reinterpret_cast<QueryRows*>(keys + 6 * tile);
   const auto [sequence, kv_head, begin, columns, key] = KeyTile<fragment_rows>(sizes, all_heads);
+  const TileDocuments documents(sizes, sequence, begin, columns);
+  if (documents.of_others) return;
   // The tiles of queries that see one of these keys: from this one to that of the last query whose
   // document begins before the last key.
-  std::int64_t end = begin;
+  std::int64_t end = documents.first_key < begin + fragment_rows ? begin + fragment_rows : begin;
   while (end < sizes.query_length && sizes.first_key(sequence, end) < begin + fragment_rows) {
     end += fragment_rows;
   }
@@ -127,6 +129,8 @@ __global__ void __launch_bounds__(fragment_threads)
   __nv_bfloat16* const queries = reinterpret_cast<__nv_bfloat16*>(shared);
   __nv_bfloat16* const d_outs = queries + tile;
   const auto [sequence, head, first, rows, at] = QueryTile<fragment_rows>(sizes, tiles, all_heads);
+  const TileDocuments documents(sizes, sequence, first, rows);
+  if (documents.of_others) return;
   const std::int64_t end = first + rows;
   const PassingKeys<dim> passing{queries + 2 * tile, t.k, t.v, sequence, head / sizes.group, end};
   float base[2], output_dot[2];
@@ -142,7 +146,7 @@ __global__ void __launch_bounds__(fragment_threads)
   }
   WarpRows<dim / 8> d_q;
   d_q.clear();
-  std::int64_t begin = sizes.first_key(sequence, first) / fragment_rows * fragment_rows;
+  std::int64_t begin = documents.first_key / fragment_rows * fragment_rows;
   if (begin < end) {
     copy_tile_later<dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);
     copy_tile_later<dim>(d_outs, t.d_out + at, sizes.query_stride, rows, sizes.head_dim);

@@ -27,6 +27,8 @@ __global__ void __launch_bounds__(fragment_threads)
   extern __shared__ float4 shared[];
   __nv_bfloat16* const queries = reinterpret_cast<__nv_bfloat16*>(shared);
   const auto [sequence, head, first, rows, at] = QueryTile<fragment_rows>(sizes, tiles, all_heads);
+  const TileDocuments documents(sizes, sequence, first, rows);
+  if (documents.of_others) return;
   // Query i sees the keys up to i + earlier.
   const std::int64_t earlier = sizes.key_length - sizes.query_length;
   const std::int64_t end = first + rows + earlier;
@@ -41,8 +43,8 @@ __global__ void __launch_bounds__(fragment_threads)
     query[half] = static_cast<int>(first) + Scores::row(half);
     first_key[half] = static_cast<int>(sizes.first_key(sequence, query[half]));
   }
-  // From the tile of the first key that the first of these queries sees.
-  std::int64_t begin = sizes.first_key(sequence, first) / fragment_rows * fragment_rows;
+  // From the tile of the first key that any of these queries sees.
+  std::int64_t begin = documents.first_key / fragment_rows * fragment_rows;
   const std::int64_t last_first_key = sizes.first_key(sequence, first + rows - 1);
   if (begin < end) {
     copy_tile_later<dim>(queries, t.q + at, sizes.query_stride, rows, sizes.head_dim);

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/attention_cuda_long_documents.h"
 
 /// Which kernels compute a call on a GPU, and what scratch they take: functions of shape and dtype
 /// alone, known without a GPU, so that a plan made on the meta device holds.
@@ -19,8 +20,8 @@ inline bool on_tensor_cores(const AttentionShape& shape, DType dtype) {
   return dtype == DType::bf16 && shape.head_dim % 8 == 0 && shape.head_dim <= 128;
 }
 /// Whether cuDNN computes a call. Single queries are not its: a decoding step has a new key_length
-/// each time, and every shape costs cuDNN a plan of its own. Nor are documents, whose number and
-/// lengths are other ones in every batch, nor shapes that come rarely.
+/// each time, and every shape costs cuDNN a plan of its own. Nor are shapes that come rarely, nor
+/// documents, but for long ones.
 inline bool cudnn_serves(const AttentionShape& shape, DType dtype) {
   return on_tensor_cores(shape, dtype) && shape.query_length > 1 &&
          !shape.document_starts.defined() && !shape.unprepared;
@@ -30,6 +31,13 @@ inline bool cudnn_serves(const AttentionShape& shape, DType dtype) {
 inline bool fragments_serve(const AttentionShape& shape, DType dtype) {
   return on_tensor_cores(shape, dtype) &&
          (shape.document_starts.defined() || (shape.unprepared && shape.query_length > 1));
+}
+
+/// Whether cuDNN computes the long documents of such a call, where the device lets it
+/// (attention_cuda_cudnn.h); the scratch is the same where it does not.
+inline bool cudnn_serves_long_documents(const AttentionShape& shape, DType dtype) {
+  return on_tensor_cores(shape, dtype) && shape.document_starts.defined() && !shape.unprepared &&
+         shape.query_length >= least_window_of_long_documents;
 }
 
 /// The part of a backward call that cuDNN is given at once.
@@ -73,6 +81,14 @@ inline std::int64_t backward_workspace_bytes(const AttentionShape& shape) {
       shape.heads == shape.kv_heads ? 0 : 2 * shape.key_length * shape.head_dim * 2;
   return workspace_counters + score_gradient_bytes(shape, slice) +
          heads * (shape.query_length * 4 + per_head);
+}
+
+/// The same where cuDNN computes long documents, for one of its calls at a time.
+inline std::int64_t backward_workspace_bytes_of_documents(const AttentionShape& shape) {
+  std::int64_t bytes = 0;
+  for (std::size_t c = 0; c < long_document_calls; ++c)
+    bytes = std::max(bytes, backward_workspace_bytes(shape_of_long_documents(shape, c)));
+  return bytes;
 }
 
 }  // namespace polymoe::cuda

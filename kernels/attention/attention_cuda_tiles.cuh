@@ -55,11 +55,15 @@ struct AttentionSizes {
   __device__ std::int64_t row(std::int64_t sequence, int head, std::int64_t i) const {
     return (sequence * heads + head) * query_length + i;
   }
-  /// The first key that query i sees; beyond all keys where it belongs to no document. Ascends
-  /// with i.
+  /// The first key that query i sees; beyond all keys where it belongs to no document, or to one
+  /// that other kernels compute. Ascends with i but for the latter.
   __device__ std::int64_t first_key(std::int64_t sequence, std::int64_t i) const {
     if (document_starts == nullptr || i >= query_length) return 0;
     return document_starts[sequence * query_length + i];
+  }
+  /// Whether other kernels compute the rows of query i.
+  __device__ bool is_of_others(std::int64_t sequence, std::int64_t i) const {
+    return first_key(sequence, i) == of_other_kernels;
   }
   /// Key j, at or behind its first one, counts for query i; neither may lie beyond its length.
   __device__ bool sees(std::int64_t i, std::int64_t j) const {

@@ -45,16 +45,16 @@ __global__ void __launch_bounds__(dot_warps* warp_size)
   for (std::int64_t n = std::int64_t{blockIdx.x} * dot_warps + threadIdx.x / warp_size; n < count;
        n += stride) {
     const std::int64_t at = n * sizes.head_dim;  // row n / heads, head n % heads
+    const std::int64_t sequence = n / sizes.heads / sizes.query_length;
+    const std::int64_t i = n / sizes.heads % sizes.query_length;
     float dot = 0.0f;
-    for (int c = lane; c < sizes.head_dim; c += warp_size) {
-      dot = fmaf(to_float(d_out[at + c]), to_float(out[at + c]), dot);
+    if (!sizes.is_of_others(sequence, i)) {
+      for (int c = lane; c < sizes.head_dim; c += warp_size) {
+        dot = fmaf(to_float(d_out[at + c]), to_float(out[at + c]), dot);
+      }
+      dot = sum_over_warp(dot);
     }
-    dot = sum_over_warp(dot);
-    const std::int64_t row = n / sizes.heads;
-    if (lane == 0) {
-      dots[sizes.row(row / sizes.query_length, static_cast<int>(n % sizes.heads),
-                     row % sizes.query_length)] = dot;
-    }
+    if (lane == 0) dots[sizes.row(sequence, static_cast<int>(n % sizes.heads), i)] = dot;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/documents.h"
 #include "launch/data/token_rows.h"
 #include "layers/batch.h"
 #include "runtime/context.h"
@@ -45,7 +46,11 @@ TokenBatch make_batch(const BatchExtents& extents, const FillTokens& fill,
       };
       move(to.tokens, batch.tokens);
       move(to.targets, batch.targets);
-      if (extents.documents) move(to.document_starts, batch.document_starts);
+      if (extents.documents) {
+        move(to.document_starts, batch.document_starts);
+        batch.document_lengths = lengths_of_documents(
+            {to.document_starts, static_cast<std::size_t>(rows)}, extents.length);
+      }
       break;
     }
   }

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -188,6 +190,19 @@ TEST(DocumentSlots, OfNoExpertAreDroppedAndTakeNoCapacity) {
   EXPECT_EQ(slot_rows({}), (Rows{-1, -1, 1, 0, 2, 3, -1, -1}));
   EXPECT_EQ(slot_rows({1, 4, DropPolicy::position}), (Rows{-1, -1, 1, 0, -1, 2, -1, -1}));
   EXPECT_EQ(slot_rows({1, 4, DropPolicy::probability}), (Rows{-1, -1, -1, 0, 1, 2, -1, -1}));
+}
+
+TEST(DocumentLengths, AreThoseOfTheShortestAndTheLongest) {
+  const auto of = [](const std::vector<std::int32_t>& starts, std::int64_t rows) {
+    const DocumentLengths lengths = lengths_of_documents(starts, rows);
+    return std::vector<std::int64_t>{lengths.shortest, lengths.longest};
+  };
+  using Bounds = std::vector<std::int64_t>;
+  EXPECT_EQ(of({0, 0, 2, 2, 2, 5}, 6), (Bounds{1, 3}));
+  EXPECT_EQ(of({0, 0, 2, 2}, 4), (Bounds{2, 2}));
+  EXPECT_EQ(of({0, 0, 0, 0, 0, 0}, 3), (Bounds{3, 3})) << "sequences end documents";
+  EXPECT_EQ(of({0, 0, 0, no_document, no_document, no_document}, 6), (Bounds{1, 3}));
+  EXPECT_EQ(of({}, 4), (Bounds{1, std::numeric_limits<std::int64_t>::max()}));
 }
 
 TEST(DocumentErrors, NameWhatDoesNotFit) {
