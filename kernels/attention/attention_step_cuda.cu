@@ -20,7 +20,7 @@ namespace polymoe::cuda {
 namespace {
 
 constexpr int warps = 16, threads = warps * warp_size;
-constexpr int keys_at_once = 4;  // of a warp
+constexpr int keys_at_once = 4;  // of a warp, whose keys are `warps` apart
 constexpr int span = static_cast<int>(detail::attention_step_span);
 
 template <class T>
@@ -151,9 +151,11 @@ __device__ void prefetch_rows(const Step<T>& s, int kv_head, int begin, int end)
 }
 
 // A block per head and span of keys, whose warps share out the keys; blocks of spans that begin
-// behind the token have nothing to do. The last of a head's blocks adds up what all of them made.
+// behind the token have nothing to do. Its registers are half a processor's, so that it can begin
+// beside a product. The last of a head's blocks adds up what all of them made.
 template <class T, int dim, bool whole>
-__global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T> s) {
+__global__ void __launch_bounds__(threads, dim > 128 ? 1 : 2)
+    attend(const __grid_constant__ Step<T> s) {
   constexpr int held = dim / warp_size;
   __shared__ float query[dim], key[dim], value[dim];  // of the token; the query scaled
   __shared__ float largest_of[warps], sum_of[warps], out_of[warps][dim];
@@ -173,17 +175,18 @@ __global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T
   // Before q, k and v are there: the keys and values of the tokens before this one, and the angles.
   // Threads of the first half form the queries, of the second what the token adds to the cache.
   prefetch_rows(s, kv_head, begin, end);
-  const int first_key = begin + warp * keys_at_once;
+  const int first_key = begin + warp;
   Pack<T, held> keys[keys_at_once], values[keys_at_once];
   const auto load = [&](int j) {
-    const std::int64_t first = j * stride + kv_head * s.head_dim;
+    const std::int64_t first = j * stride + kv_head * s.head_dim, step = warps * stride;
 #pragma unroll
     for (int u = 0; u < keys_at_once; ++u)
-      if (j + u < end) keys[u] = load_row<T, held, whole>(s.keys + first + u * stride, s.head_dim);
+      if (j + u * warps < end)
+        keys[u] = load_row<T, held, whole>(s.keys + first + u * step, s.head_dim);
 #pragma unroll
     for (int u = 0; u < keys_at_once; ++u)
-      if (j + u < end)
-        values[u] = load_row<T, held, whole>(s.values + first + u * stride, s.head_dim);
+      if (j + u * warps < end)
+        values[u] = load_row<T, held, whole>(s.values + first + u * step, s.head_dim);
   };
   load(first_key);
   const bool of_q = thread < threads / 2;
@@ -232,7 +235,7 @@ __global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T
   for (int c = 0; c < held; ++c) q[c] = query[lane * held + c];
   Seen<held> seen;
   for (int j = first_key; j < end; j += warps * keys_at_once) {
-    const int valid = min(end - j, keys_at_once);
+    const int valid = min((end - j + warps - 1) / warps, keys_at_once);
     if (j != first_key) load(j);
     float scores[keys_at_once], next_largest = seen.largest;
 #pragma unroll
@@ -273,14 +276,18 @@ __global__ void __launch_bounds__(threads) attend(const __grid_constant__ Step<T
 #pragma unroll
   for (int c = 0; c < held; ++c) out_of[warp][lane * held + c] = seen.out[c];
   __syncthreads();
-  // Some warp saw a key. One without has -infinity, 0 and zeros.
-  float largest = largest_of[0];
-  for (int w = 1; w < warps; ++w) largest = fmaxf(largest, largest_of[w]);
-  float sum = 0.0F, result = 0.0F;
-  for (int w = 0; w < warps; ++w) {
-    const float shrunk = expf(largest_of[w] - largest);
-    sum += sum_of[w] * shrunk;
-    if (thread < s.head_dim) result += out_of[w][thread] * shrunk;
+  // Some warp saw a key. One without has -infinity, 0 and zeros. A lane weighs what a warp saw, in
+  // as many warps as hold the head.
+  static_assert(warps <= warp_size);
+  float largest = -INFINITY, sum = 0.0F, result = 0.0F;
+  if (thread < dim) {
+    const bool weighs = lane < warps;
+    largest = max_over_warp(weighs ? largest_of[lane] : -INFINITY);
+    const float shrunk = weighs ? expf(largest_of[lane] - largest) : 0.0F;
+    sum = sum_over_warp(weighs ? sum_of[lane] * shrunk : 0.0F);
+#pragma unroll
+    for (int w = 0; w < warps; ++w)
+      result = fmaf(out_of[w][thread], __shfl_sync(whole_warp, shrunk, w), result);
   }
   T* const out = s.out + head * s.head_dim;
   const int spans = position / span + 1;

@@ -14,8 +14,8 @@
 
 namespace polymoe::cuda {
 
-/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, which read them
-/// as they form.
+/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, but that
+/// form(shared) begins when the calling thread's copies of fetch(shared) are there.
 template <class Rows>
 struct SlotRows {
   Rows rows;                   // of slot 0
@@ -32,6 +32,7 @@ struct SlotRows {
 /// Of an activation that acts on one element.
 template <class T, class Formula>
 struct ActivatedRow : SlotRows<ActivationRows<T>> {
+  __device__ void fetch(uint4*) const {}  // gated rows find no room there: form() reads them
   __device__ void form(uint4* row) const {
     using V = Vector<T>;
     constexpr int at_once = 2, factor = Formula::gated ? 2 : 1;
@@ -75,42 +76,39 @@ struct ActivatedRow : SlotRows<ActivationRows<T>> {
 /// Of polynorm and polyrelunorm: a slot is a warp's, or the block's where it is the only one.
 template <class T, int order>
 struct PolyNormedRow : SlotRows<PolyNormRows<T>> {
+  __device__ void fetch(uint4* row) const {
+    const uint4* const x = reinterpret_cast<const uint4*>(this->rows.x);
+    for_own_slots([&](int slot, int first, int step) {
+      for (int i = slot * this->vectors + first; i < (slot + 1) * this->vectors; i += step)
+        copy_async(row + i, x + i);
+    });
+    commit_copies();
+  }
+  /// A thread reads what it has copied itself.
   __device__ void form(uint4* row) const {
     using V = Vector<T>;
-    constexpr int at_once = 4;
     __shared__ typename BlockSum<order>::Storage storage;
-    const bool one = this->slots == 1;
-    const int thread = static_cast<int>(threadIdx.x);
-    const int step = one ? RowStream::threads : warp_size, first = thread % step;
     const DeviceMath::Count width(this->rows.width);
-    for (int slot = thread / step; slot < this->slots; slot += RowStream::threads / step) {
-      const uint4* x = reinterpret_cast<const uint4*>(this->rows.x) + slot * this->vectors;
+    for_own_slots([&](int slot, int first, int step) {
+      // Asked for before the sums, as they come from far.
+      float coefficients[order + 1];
+#pragma unroll
+      for (int i = 0; i <= order; ++i) coefficients[i] = this->coefficients_of(slot)[i];
+      const float weight = this->rows.weight_of(slot);
       uint4* const y = row + slot * this->vectors;
       float sums[order] = {};
-      for (int begin = first; begin < this->vectors; begin += at_once * step) {
-        uint4 held[at_once];
+      for (int i = first; i < this->vectors; i += step) {
+        float values[V::size];
+        V::unpack(y[i], values);
 #pragma unroll
-        for (int k = 0; k < at_once; ++k) {
-          const int i = begin + k * step;
-          held[k] = i < this->vectors ? x[i] : uint4{0, 0, 0, 0};  // adds nothing to the sums
-        }
-#pragma unroll
-        for (int k = 0; k < at_once; ++k) {
-          const int i = begin + k * step;
-          if (i < this->vectors) y[i] = held[k];
-          float values[V::size];
-          V::unpack(held[k], values);
-#pragma unroll
-          for (const float value : values)
-            add_even_powers<DeviceMath, order>(this->rows.inner(value), sums);
-        }
+        for (const float value : values)
+          add_even_powers<DeviceMath, order>(this->rows.inner(value), sums);
       }
-      if (one)
+      if (this->slots == 1)
         BlockSum<order>{storage}(sums);
       else
         sum_over_warp(sums);
-      const Value<order> value(this->coefficients_of(slot), sums, width, this->rows.epsilon,
-                               this->rows.weight_of(slot));
+      const Value<order> value(coefficients, sums, width, this->rows.epsilon, weight);
       for (int i = first; i < this->vectors; i += step) {
         float values[V::size];
         V::unpack(y[i], values);
@@ -118,8 +116,18 @@ struct PolyNormedRow : SlotRows<PolyNormRows<T>> {
         for (float& v : values) v = value.value_at(this->rows.inner(v));
         y[i] = V::pack(values);
       }
-    }
+    });
     __syncthreads();
+  }
+
+ private:
+  /// operation(slot, first, step): the calling thread takes every `step`-th vector of the slot.
+  template <class Operation>
+  __device__ void for_own_slots(const Operation& operation) const {
+    const int thread = static_cast<int>(threadIdx.x);
+    const int step = this->slots == 1 ? RowStream::threads : warp_size;
+    for (int slot = thread / step; slot < this->slots; slot += RowStream::threads / step)
+      operation(slot, thread % step, step);
   }
 };
 

@@ -16,17 +16,19 @@ struct SlotMatrices {
   const std::int32_t* chosen;  // [matrices]; null: the only one
   const T* residual;
   T* y;
-  int results, matrices, vectors, k;
+  int tiles, results, matrices, vectors, k;
 
-  __device__ const T* weights_of(int result, int slot) const {
+  __device__ WeightTile tile(int tile, int slot) const {
     const std::int64_t expert = chosen == nullptr ? 0 : chosen[slot];
-    return weights + (expert * results + result) * k;
+    const int first = tile * RowStream::tile_rows;
+    return {weights + (expert * results + first) * k, min(results - first, RowStream::tile_rows)};
   }
-  __device__ const uint4* row(int result, int slot) const {
-    return reinterpret_cast<const uint4*>(weights_of(result, slot));
+  __device__ float before(int tile, int row) const {
+    return to_float(residual[tile * RowStream::tile_rows + row]);
   }
-  __device__ float before(int result) const { return to_float(residual[result]); }
-  __device__ void keep(int result, float sum) const { y[result] = from_float<T>(sum); }
+  __device__ void keep(int tile, int row, float sum) const {
+    y[tile * RowStream::tile_rows + row] = from_float<T>(sum);
+  }
 };
 
 template <class T, class Source>
@@ -35,33 +37,42 @@ __global__ void __launch_bounds__(RowStream::threads)
   extern __shared__ uint4 shared[];
   let_next_begin();
   WeightStream<SlotMatrices<T>> stream(matrices, shared + source.shared_vectors());
-  const bool known = matrices.chosen == nullptr;
-  if (known) stream.begin();  // no kernel of a step writes weights
-  wait_for_previous();
-  if (!known) stream.begin();
+  if (matrices.chosen == nullptr) {
+    stream.begin();  // no kernel of a step writes weights
+    wait_for_previous();
+    source.fetch(shared);
+    wait_for_copies<0>();
+  } else {
+    wait_for_previous();
+    source.fetch(shared);
+    stream.begin();
+    wait_for_copies<RowStream::requests>();
+  }
   source.form(shared);
   multiply_rows<T>(matrices, stream, shared);
 }
 
-// Rows that are not made of vectors, or too long: a warp per result.
+// Rows that are not made of vectors, or too long: a tile per block.
 template <class T>
 __global__ void __launch_bounds__(RowStream::threads)
     any_sums(const __grid_constant__ SlotMatrices<T> matrices, const T* activated) {
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int result =
-      static_cast<int>(blockIdx.x) * RowStream::warps + static_cast<int>(threadIdx.x) / warp_size;
+  const int tile = static_cast<int>(blockIdx.x);
   wait_for_previous();
-  if (result >= matrices.results) return;
-  float sum = 0.0F;
-  for (int slot = 0; slot < matrices.matrices; ++slot) {
-    const T* weights = matrices.weights_of(result, slot);
-    const T* x = activated + std::int64_t{slot} * matrices.k;
-    for (int i = lane; i < matrices.k; i += warp_size)
-      sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
+  const int rows = matrices.tile(tile, 0).rows;
+  for (int r = static_cast<int>(threadIdx.x) / warp_size; r < rows; r += RowStream::warps) {
+    float sum = 0.0F;
+    for (int slot = 0; slot < matrices.matrices; ++slot) {
+      const T* weights =
+          static_cast<const T*>(matrices.tile(tile, slot).first) + std::int64_t{r} * matrices.k;
+      const T* x = activated + std::int64_t{slot} * matrices.k;
+      for (int i = lane; i < matrices.k; i += warp_size)
+        sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
+    }
+    sum = sum_over_warp(sum);
+    if (lane == 0) matrices.keep(tile, r, matrices.before(tile, r) + sum);
   }
-  sum = sum_over_warp(sum);
-  if (lane == 0) matrices.keep(result, matrices.before(result) + sum);
 }
 
 const std::int32_t* ids_of(const ActivatedDown& call) {
@@ -70,12 +81,13 @@ const std::int32_t* ids_of(const ActivatedDown& call) {
 
 template <class T>
 SlotMatrices<T> matrices_of(const ActivatedDown& call) {
-  const int k = static_cast<int>(call.down.dim(2));
+  const int k = static_cast<int>(call.down.dim(2)), results = static_cast<int>(call.down.dim(1));
   return {.weights = static_cast<const T*>(call.down.raw()),
           .chosen = ids_of(call),
           .residual = static_cast<const T*>(call.residual.raw()),
           .y = static_cast<T*>(call.y.raw()),
-          .results = static_cast<int>(call.down.dim(1)),
+          .tiles = RowStream::tiles_of(results),
+          .results = results,
           .matrices = static_cast<int>(call.pre.dim(0)),
           .vectors = k / Vector<T>::size,
           .k = k};
@@ -119,7 +131,7 @@ void add_activated_products(const ActivatedDown& call, Stream& stream) {
     const SlotMatrices<T> matrices = matrices_of<T>(call);
     with_activated<T>(call, [&]<class Source>(const Source& source) {
       launch_row_stream<&streamed_sums<T, Source>>(
-          matrices.results, static_cast<std::size_t>(source.shared_vectors()), stream, matrices,
+          matrices.tiles, static_cast<std::size_t>(source.shared_vectors()), stream, matrices,
           source);
     });
   });
@@ -128,9 +140,8 @@ void add_activated_products(const ActivatedDown& call, Stream& stream) {
 void add_products(const ActivatedDown& call, const Tensor& activated, Stream& stream) {
   with_real(call.pre.dtype(), [&]<class T>(T) {
     const SlotMatrices<T> matrices = matrices_of<T>(call);
-    launch_early<&any_sums<T>>(
-        static_cast<unsigned>(divide_up(std::max(matrices.results, 1), RowStream::warps)),
-        RowStream::threads, 0, native(stream), matrices, static_cast<const T*>(activated.raw()));
+    launch_early<&any_sums<T>>(dim3(static_cast<unsigned>(matrices.tiles)), RowStream::threads, 0,
+                               native(stream), matrices, static_cast<const T*>(activated.raw()));
   });
 }
 

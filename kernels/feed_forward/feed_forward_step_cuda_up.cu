@@ -22,46 +22,51 @@ struct Choice {
   int words() const { return 2 * rule.experts + rule.top_k; }
   int vectors() const { return divide_up(words(), 4); }
 
-  /// By one warp; the ids in shared memory.
-  __device__ const std::int32_t* make(unsigned* words) const {
-    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+  /// By one warp; the ids and scores in shared memory.
+  __device__ void make(unsigned* words) const {
     unsigned* const keys = words;
-    auto* const scores = reinterpret_cast<float*>(words + rule.experts);
-    std::int32_t* const chosen = ids_in(words);
-    score_row(rule, logits, scores);
-    choice_keys(rule, scores, bias, keys);
-    choose_experts(rule, keys, chosen);
-    if (blockIdx.x != 0) return chosen;
+    score_row(rule, logits, scores_in(words));
+    choice_keys(rule, scores_in(words), bias, keys);
+    choose_experts(rule, keys, ids_in(words));
+  }
+  /// Hands the choice to the kernels that follow: the first warp of the grid.
+  __device__ void keep(unsigned* words) const {
+    if (blockIdx.x != 0 || threadIdx.x >= warp_size) return;
+    const float* const scores = scores_in(words);
+    const std::int32_t* const chosen = ids_in(words);
     const float scale = weight_scale(rule, scores, chosen);
-    for (int j = lane; j < rule.top_k; j += warp_size) {
+    for (int j = static_cast<int>(threadIdx.x); j < rule.top_k; j += warp_size) {
       ids[j] = chosen[j];
       weights[j] = scores[chosen[j]] * scale;
     }
-    return chosen;
+  }
+  __device__ float* scores_in(unsigned* words) const {
+    return reinterpret_cast<float*>(words + rule.experts);
   }
   __device__ std::int32_t* ids_in(unsigned* words) const {
     return reinterpret_cast<std::int32_t*>(words + 2 * rule.experts);
   }
 };
 
-/// Result r is that of row r % outputs of the expert in slot r / outputs.
+/// The tiles of the slots' experts, one behind the other.
 template <class T>
 struct ChosenRows {
   static constexpr int matrices = 1;
   const T* weights;  // [experts, outputs, k]
-  T* pre;
-  int results, outputs, vectors, k;
+  T* pre;            // [slots, outputs]
+  int tiles, tiles_of_slot, outputs, vectors, k;
   const std::int32_t* chosen;
 
-  __device__ const T* weights_of(int result) const {
-    const std::int64_t expert = chosen[result / outputs];
-    return weights + (expert * outputs + result % outputs) * k;
+  __device__ int first_of(int tile) const { return tile % tiles_of_slot * RowStream::tile_rows; }
+  __device__ WeightTile tile(int tile, int) const {
+    const int first = first_of(tile);
+    const std::int64_t expert = chosen[tile / tiles_of_slot];
+    return {weights + (expert * outputs + first) * k, min(outputs - first, RowStream::tile_rows)};
   }
-  __device__ const uint4* row(int result, int) const {
-    return reinterpret_cast<const uint4*>(weights_of(result));
+  __device__ float before(int, int) const { return 0.0F; }
+  __device__ void keep(int tile, int row, float sum) const {
+    pre[tile / tiles_of_slot * outputs + first_of(tile) + row] = from_float<T>(sum);
   }
-  __device__ float before(int) const { return 0.0F; }
-  __device__ void keep(int result, float sum) const { pre[result] = from_float<T>(sum); }
 };
 
 template <class T, class Source>
@@ -81,11 +86,12 @@ __global__ void __launch_bounds__(RowStream::threads)
   rows.chosen = choice.ids_in(words);
   WeightStream<ChosenRows<T>> stream(rows, ring);
   stream.begin();
+  choice.keep(words);
   source.template form<RowStream::requests>(shared);
   multiply_rows<T>(rows, stream, shared);
 }
 
-// Rows that are not made of vectors, or too long: a warp per result.
+// Rows that are not made of vectors, or too long: a tile per block.
 template <class T>
 __global__ void __launch_bounds__(RowStream::threads)
     any_products_of_chosen(const __grid_constant__ ChosenRows<T> of_all, const T* x,
@@ -93,20 +99,22 @@ __global__ void __launch_bounds__(RowStream::threads)
   extern __shared__ unsigned words[];
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int result =
-      static_cast<int>(blockIdx.x) * RowStream::warps + static_cast<int>(threadIdx.x) / warp_size;
   wait_for_previous();
   if (threadIdx.x < warp_size) choice.make(words);
   __syncthreads();
+  choice.keep(words);
   ChosenRows<T> rows = of_all;
   rows.chosen = choice.ids_in(words);
-  if (result >= rows.results) return;
-  const T* weights = rows.weights_of(result);
-  float sum = 0.0F;
-  for (int i = lane; i < rows.k; i += warp_size)
-    sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
-  sum = sum_over_warp(sum);
-  if (lane == 0) rows.keep(result, sum);
+  const int tile = static_cast<int>(blockIdx.x);
+  const WeightTile weights = rows.tile(tile, 0);
+  for (int r = static_cast<int>(threadIdx.x) / warp_size; r < weights.rows; r += RowStream::warps) {
+    const T* const row = static_cast<const T*>(weights.first) + std::int64_t{r} * rows.k;
+    float sum = 0.0F;
+    for (int i = lane; i < rows.k; i += warp_size)
+      sum = fmaf(to_float(row[i]), to_float(x[i]), sum);
+    sum = sum_over_warp(sum);
+    if (lane == 0) rows.keep(tile, r, sum);
+  }
 }
 
 template <class T>
@@ -142,26 +150,28 @@ bool norms_in_product(const ChosenUp& call) {
 void multiply_by_chosen(const ChosenUp& call, Stream& stream) {
   const Choice choice = choice_of(call);
   with_real(call.pre.dtype(), [&]<class T>(T) {
-    const int k = static_cast<int>(call.up.dim(2));
+    const int k = static_cast<int>(call.up.dim(2)), outputs = static_cast<int>(call.up.dim(1));
+    const int tiles_of_slot = RowStream::tiles_of(outputs);
     const ChosenRows<T> rows{.weights = static_cast<const T*>(call.up.raw()),
                              .pre = static_cast<T*>(call.pre.raw()),
-                             .results = static_cast<int>(call.pre.elements()),
-                             .outputs = static_cast<int>(call.up.dim(1)),
+                             .tiles = tiles_of_slot * static_cast<int>(call.pre.dim(0)),
+                             .tiles_of_slot = tiles_of_slot,
+                             .outputs = outputs,
                              .vectors = k / Vector<T>::size,
                              .k = k,
                              .chosen = nullptr};
     const RowArguments<T> row = row_of<T>(call.input);
     if (!streams<T>(call)) {
       launch_early<&any_products_of_chosen<T>>(
-          static_cast<unsigned>(divide_up(std::max(rows.results, 1), RowStream::warps)),
-          RowStream::threads, static_cast<std::size_t>(choice.words()) * sizeof(unsigned),
-          native(stream), rows, row.x, choice);
+          dim3(static_cast<unsigned>(rows.tiles)), RowStream::threads,
+          static_cast<std::size_t>(choice.words()) * sizeof(unsigned), native(stream), rows, row.x,
+          choice);
       return;
     }
     row.with_source([&]<class Source>(const Source& source) {
       launch_row_stream<&streamed_products_of_chosen<T, Source>>(
-          rows.results, static_cast<std::size_t>(source.shared_vectors() + choice.vectors()),
-          stream, rows, source, choice);
+          rows.tiles, static_cast<std::size_t>(source.shared_vectors() + choice.vectors()), stream,
+          rows, source, choice);
     });
   });
 }

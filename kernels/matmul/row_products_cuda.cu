@@ -12,40 +12,42 @@
 namespace polymoe::cuda {
 namespace {
 
-/// The results of all parts, one behind the other.
+/// The tiles of all parts, one behind the other.
 template <class T, class Out>
 struct Parts {
   static constexpr int matrices = 1;
-  int results, vectors, k, parts;
+  int tiles, vectors, k, parts;
   const T* weights[RowProducts::most];
   Out* y[RowProducts::most];
   const Out* residual[RowProducts::most];  // or null
-  int end[RowProducts::most];
+  int outputs[RowProducts::most];
+  int end[RowProducts::most];  // its last tile's, one past
 
   struct Place {
-    int part, row;
+    int part, first;  // row of the tile's first result
   };
-  __device__ Place place(int result) const {
-    Place place{0, result};
+  __device__ Place place(int tile) const {
+    int part = 0, begin = 0;
 #pragma unroll
-    for (int p = 1; p < RowProducts::most; ++p)
-      if (p < parts && result >= end[p - 1]) place = {p, result - end[p - 1]};
-    return place;
+    for (int p = 1; p < RowProducts::most; ++p) {
+      if (p >= parts || tile < end[p - 1]) continue;
+      part = p;
+      begin = end[p - 1];
+    }
+    return {part, (tile - begin) * RowStream::tile_rows};
   }
-  __device__ const T* weights_of(int result) const {
-    const Place at = place(result);
-    return weights[at.part] + std::int64_t{at.row} * k;
+  __device__ WeightTile tile(int tile, int) const {
+    const Place at = place(tile);
+    return {weights[at.part] + std::int64_t{at.first} * k,
+            min(outputs[at.part] - at.first, RowStream::tile_rows)};
   }
-  __device__ const uint4* row(int result, int) const {
-    return reinterpret_cast<const uint4*>(weights_of(result));
+  __device__ float before(int tile, int row) const {
+    const Place at = place(tile);
+    return residual[at.part] == nullptr ? 0.0F : to_float(residual[at.part][at.first + row]);
   }
-  __device__ float before(int result) const {
-    const Place at = place(result);
-    return residual[at.part] == nullptr ? 0.0F : to_float(residual[at.part][at.row]);
-  }
-  __device__ void keep(int result, float sum) const {
-    const Place at = place(result);
-    y[at.part][at.row] = from_float<Out>(sum);
+  __device__ void keep(int tile, int row, float sum) const {
+    const Place at = place(tile);
+    y[at.part][at.first + row] = from_float<Out>(sum);
   }
 };
 
@@ -63,22 +65,24 @@ __global__ void __launch_bounds__(RowStream::threads)
   multiply_rows<T>(parts, stream, shared);
 }
 
-// Rows that are not made of vectors, or too long: a warp per result.
+// Rows that are not made of vectors, or too long: two results a warp, one after the other.
 template <class T, class Out>
 __global__ void __launch_bounds__(RowStream::threads)
     any_products(const __grid_constant__ Parts<T, Out> parts, const T* x) {
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const int result =
-      static_cast<int>(blockIdx.x) * RowStream::warps + static_cast<int>(threadIdx.x) / warp_size;
+  const int tile = static_cast<int>(blockIdx.x);
+  const WeightTile rows = parts.tile(tile, 0);
+  const T* const first = static_cast<const T*>(rows.first);
   wait_for_previous();
-  if (result >= parts.results) return;
-  const T* weights = parts.weights_of(result);
-  float sum = 0.0F;
-  for (int i = lane; i < parts.k; i += warp_size)
-    sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
-  sum = sum_over_warp(sum);
-  if (lane == 0) parts.keep(result, parts.before(result) + sum);
+  for (int r = static_cast<int>(threadIdx.x) / warp_size; r < rows.rows; r += RowStream::warps) {
+    const T* const weights = first + std::int64_t{r} * parts.k;
+    float sum = 0.0F;
+    for (int i = lane; i < parts.k; i += warp_size)
+      sum = fmaf(to_float(weights[i]), to_float(x[i]), sum);
+    sum = sum_over_warp(sum);
+    if (lane == 0) parts.keep(tile, r, parts.before(tile, r) + sum);
+  }
 }
 
 template <class T>
@@ -105,24 +109,24 @@ void launch_products(const RowProducts& products, Stream& stream) {
   for (int p = 0; p < products.count; ++p) {
     const RowProducts::Part& part = products.parts[static_cast<std::size_t>(p)];
     if (part.outputs == 0) continue;
-    a.results += static_cast<int>(part.outputs);
+    a.tiles += RowStream::tiles_of(static_cast<int>(part.outputs));
     a.weights[a.parts] = static_cast<const T*>(part.weight);
     a.y[a.parts] = static_cast<Out*>(part.y);
     a.residual[a.parts] = static_cast<const Out*>(part.residual);
-    a.end[a.parts] = a.results;
+    a.outputs[a.parts] = static_cast<int>(part.outputs);
+    a.end[a.parts] = a.tiles;
     ++a.parts;
   }
-  if (a.results == 0) return;
+  if (a.tiles == 0) return;
   const RowArguments<T> row = row_of<T>(products);
   if (!streams<T>(products)) {
-    launch_early<&any_products<T, Out>>(
-        static_cast<unsigned>(divide_up(a.results, RowStream::warps)), RowStream::threads, 0,
-        native(stream), a, row.x);
+    launch_early<&any_products<T, Out>>(dim3(static_cast<unsigned>(a.tiles)), RowStream::threads, 0,
+                                        native(stream), a, row.x);
     return;
   }
   row.with_source([&]<class Source>(const Source& source) {
     launch_row_stream<&streamed_products<T, Out, Source>>(
-        a.results, static_cast<std::size_t>(source.shared_vectors()), stream, a, source);
+        a.tiles, static_cast<std::size_t>(source.shared_vectors()), stream, a, source);
   });
 }
 
