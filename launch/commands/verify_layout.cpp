@@ -165,7 +165,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
       all->barrier();
     }
     if (first || context.rank != 0) continue;
-    std::cout << difference_text(layout.text, layouts.front().text, differences) << "\n"
+    std::cout << difference_text(layout.text, layouts.front().text, differences,
+                                 dtype == DType::bf16 && config.model.moe.experts > 0)
+              << "\n"
               << std::flush;
     for (const StepDifference& step : differences) beyond = beyond || step.beyond.has_value();
   }

@@ -65,7 +65,7 @@ StepDifference difference_of(const LayoutStep& a, const LayoutStep& b, DType dty
 }
 
 std::string difference_text(const std::string& layout, const std::string& reference,
-                            const std::vector<StepDifference>& steps) {
+                            const std::vector<StepDifference>& steps, bool routes_in_bf16) {
   std::string text = fmt::format("{} against {}, relative differences\n", layout, reference);
   text += fmt::format("{:>5}  {:>8}  {:>9}  {:>9}  {:>9}  {}\n", "step", "loss", "gradients",
                       "weights", "allowed", "largest in the gradient of");
@@ -86,6 +86,10 @@ std::string difference_text(const std::string& layout, const std::string& refere
               : fmt::format("! first beyond rounding: {} of {} in step {}, {:.1e} apart\n",
                             first->beyond_kind, first->beyond->tensor, first->step,
                             first->beyond->relative);
+  if (first != nullptr && first->step > 1 && routes_in_bf16)
+    text +=
+        "  behind the first update a token near a tie goes to another expert by the rounding of "
+        "bf16 alone:\n  --train.precision=f32 tells whether that is all\n";
   return text;
 }
 

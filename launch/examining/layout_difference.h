@@ -33,8 +33,9 @@ double rounding_allowed(DType dtype, std::int64_t step);
 StepDifference difference_of(const LayoutStep& a, const LayoutStep& b, DType dtype);
 
 /// A table of the steps and what it comes to: the first tensor beyond rounding, or that there is
-/// none; and by how much the difference grows from step to step.
+/// none; and by how much the difference grows from step to step. Where `routes_in_bf16`, rounding
+/// alone sends tokens to other experts behind the first update, and the text says how to tell.
 std::string difference_text(const std::string& layout, const std::string& reference,
-                            const std::vector<StepDifference>& steps);
+                            const std::vector<StepDifference>& steps, bool routes_in_bf16);
 
 }  // namespace polymoe

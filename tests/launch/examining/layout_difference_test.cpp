@@ -34,10 +34,21 @@ TEST(LayoutDifferenceTest, NamesTheFirstTensorInTheOrderOfTheStep) {
   EXPECT_EQ(difference.beyond->tensor, "layers.0.up");
   EXPECT_EQ(difference.beyond_kind, "gradient");
   EXPECT_NEAR(difference.beyond->relative, 0.5 / std::sqrt(1.5 * 1.5 + 9.0), 1e-6);
-  const std::string text = difference_text("2x2", "1x1", {difference});
+  const std::string text = difference_text("2x2", "1x1", {difference}, true);
   EXPECT_NE(text.find("! first beyond rounding: gradient of layers.0.up in step 1"),
             std::string::npos)
       << text;
+  EXPECT_EQ(text.find("--train.precision=f32"), std::string::npos) << text;  // step 1 routes alike
+}
+
+TEST(LayoutDifferenceTest, TellsThatRoutingInBf16MayBeWhatDiffers) {
+  const auto difference = difference_of(step_of(2, 1.0f), step_of(2, 3.0f), DType::bf16);
+  ASSERT_TRUE(difference.beyond);
+  const auto text = [&](bool routes_in_bf16) {
+    return difference_text("2x1", "1x1", {difference}, routes_in_bf16);
+  };
+  EXPECT_NE(text(true).find("--train.precision=f32"), std::string::npos) << text(true);
+  EXPECT_EQ(text(false).find("--train.precision=f32"), std::string::npos) << text(false);
 }
 
 TEST(LayoutDifferenceTest, WhatIsNotFiniteDiffers) {
@@ -51,7 +62,8 @@ TEST(LayoutDifferenceTest, SaysByHowMuchItGrows) {
   const std::string text =
       difference_text("2x1", "1x1",
                       {difference_of(step_of(1, 1.0f), step_of(1, 1.00001f), DType::f32),
-                       difference_of(step_of(2, 1.0f), step_of(2, 1.00004f), DType::f32)});
+                       difference_of(step_of(2, 1.0f), step_of(2, 1.00004f), DType::f32)},
+                      true);
   EXPECT_NE(text.find("grows by 4.0"), std::string::npos) << text;
   EXPECT_NE(text.find("the same within rounding"), std::string::npos) << text;
 }
