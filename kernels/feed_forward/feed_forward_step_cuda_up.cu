@@ -18,20 +18,31 @@ struct Choice {
   std::int32_t* ids;  // for the kernels that follow
   float* weights;
 
-  /// Of shared memory.
-  int words() const { return 2 * rule.experts + rule.top_k; }
+  /// Of shared memory: keys, logits, scores and ids.
+  int words() const { return 3 * rule.experts + rule.top_k; }
   int vectors() const { return divide_up(words(), 4); }
 
-  /// By one warp; the ids and scores in shared memory.
+  /// Brings the logits, which the kernel before made. By all threads, as the following ones.
+  __device__ void fetch(unsigned* words) const {
+    if (threadIdx.x >= warp_size) return;
+    float* const own = logits_in(words);
+    for (int e = static_cast<int>(threadIdx.x); e < rule.experts; e += warp_size)
+      own[e] = logits[e];
+  }
+  /// The ids and scores, in shared memory.
   __device__ void make(unsigned* words) const {
     unsigned* const keys = words;
-    score_row(rule, logits, scores_in(words));
-    choice_keys(rule, scores_in(words), bias, keys);
-    choose_experts(rule, keys, ids_in(words));
+    if (threadIdx.x < warp_size) {
+      score_row(rule, logits_in(words), scores_in(words));
+      choice_keys(rule, scores_in(words), bias, keys);
+    }
+    __syncthreads();
+    choose_experts_by_place(rule, keys, ids_in(words));
+    __syncthreads();
   }
-  /// Hands the choice to the kernels that follow: the first warp of the grid.
+  /// Hands the choice to the kernels that follow, from the block that has least to do.
   __device__ void keep(unsigned* words) const {
-    if (blockIdx.x != 0 || threadIdx.x >= warp_size) return;
+    if (blockIdx.x != gridDim.x - 1 || threadIdx.x >= warp_size) return;
     const float* const scores = scores_in(words);
     const std::int32_t* const chosen = ids_in(words);
     const float scale = weight_scale(rule, scores, chosen);
@@ -40,11 +51,14 @@ struct Choice {
       weights[j] = scores[chosen[j]] * scale;
     }
   }
-  __device__ float* scores_in(unsigned* words) const {
+  __device__ float* logits_in(unsigned* words) const {
     return reinterpret_cast<float*>(words + rule.experts);
   }
+  __device__ float* scores_in(unsigned* words) const {
+    return reinterpret_cast<float*>(words + 2 * rule.experts);
+  }
   __device__ std::int32_t* ids_in(unsigned* words) const {
-    return reinterpret_cast<std::int32_t*>(words + 2 * rule.experts);
+    return reinterpret_cast<std::int32_t*>(words + 3 * rule.experts);
   }
 };
 
@@ -79,16 +93,17 @@ __global__ void __launch_bounds__(RowStream::threads)
   auto* const words = reinterpret_cast<unsigned*>(ring + RowStream::ring_vectors);
   source.prepare(shared);
   wait_for_previous();
+  // The row first: what it is made of and the logits come at the same time.
   source.fetch(shared);
-  if (threadIdx.x < warp_size) choice.make(words);
-  __syncthreads();
+  choice.fetch(words);
+  source.template form<0>(shared);
+  choice.make(words);
   ChosenRows<T> rows = of_all;
   rows.chosen = choice.ids_in(words);
   WeightStream<ChosenRows<T>> stream(rows, ring);
   stream.begin();
-  choice.keep(words);
-  source.template form<RowStream::requests>(shared);
   multiply_rows<T>(rows, stream, shared);
+  choice.keep(words);
 }
 
 // Rows that are not made of vectors, or too long: a tile per block.
@@ -100,8 +115,8 @@ __global__ void __launch_bounds__(RowStream::threads)
   let_next_begin();
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
   wait_for_previous();
-  if (threadIdx.x < warp_size) choice.make(words);
-  __syncthreads();
+  choice.fetch(words);
+  choice.make(words);
   choice.keep(words);
   ChosenRows<T> rows = of_all;
   rows.chosen = choice.ids_in(words);

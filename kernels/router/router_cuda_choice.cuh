@@ -66,6 +66,28 @@ __device__ inline void choose_experts(const ChoiceRule& r, unsigned* keys, std::
   __syncwarp();
 }
 
+/// The same ids by a block of whole warps, whose threads look at all keys at once: an expert's place
+/// is how many come before it. The keys stay. The caller has the barriers before and behind it.
+__device__ inline void choose_experts_by_place(const ChoiceRule& r, const unsigned* keys,
+                                               std::int32_t* ids) {
+  constexpr int lanes = 4;  // of an expert
+  const int thread = static_cast<int>(threadIdx.x), part = thread % lanes;
+  const int at_once = static_cast<int>(blockDim.x) / lanes;
+  for (int first = 0; first < r.experts; first += at_once) {
+    const int e = first + thread / lanes;
+    const unsigned own = e < r.experts ? keys[e] : 0;
+    int before = 0;
+    for (int other = part; other < r.experts; other += lanes) {
+      const unsigned key = keys[other];
+      before += key > own || (key == own && other < e) ? 1 : 0;
+    }
+#pragma unroll
+    for (int distance = lanes / 2; distance > 0; distance /= 2)
+      before += __shfl_xor_sync(whole_warp, before, distance);
+    if (e < r.experts && part == 0 && before < r.top_k) ids[before] = e;
+  }
+}
+
 /// What the scores of the chosen experts are multiplied by to give their weights.
 __device__ inline float weight_scale(const ChoiceRule& r, const float* scores,
                                      const std::int32_t* ids) {
