@@ -48,4 +48,14 @@ void time_products_late(Stream& stream) {
   dispatch(stream.device(), [&](auto backend) { detail::time_products_late(backend, stream); });
 }
 
+UntimedProducts::UntimedProducts(Stream& stream) : stream_(stream) {
+  dispatch(stream.device(), [&](auto backend) { detail::forbid_timing_products(backend, stream); });
+}
+
+UntimedProducts::~UntimedProducts() {
+  // The stream has what this asks for since the constructor: nothing throws.
+  dispatch(stream_.device(),
+           [&](auto backend) { detail::permit_timing_products(backend, stream_); });
+}
+
 }  // namespace polymoe

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/backend.h"
+#include "runtime/stream.h"
 #include "runtime/tensor.h"
 
 namespace polymoe {
@@ -15,7 +16,7 @@ enum class Transpose : bool { no, yes };
 /// f32. An extent of zero is allowed: with k = 0, overwrite gives zeros.
 ///
 /// Asynchronous on `stream`; the CPU backend returns when done, and on CUDA the first product of a
-/// shape does (cuBLASLt's candidates are timed, see time_products_late). Called inside an OpenMP
+/// shape does (cuBLASLt's candidates are timed, see below). Called inside an OpenMP
 /// parallel region, the CPU backend uses the calling thread alone. Throws InvalidArgument on a
 /// shape, dtype or device mismatch.
 void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose transpose_b,
@@ -24,5 +25,20 @@ void matmul(const Tensor& a, Transpose transpose_a, const Tensor& b, Transpose t
 /// For work that may be over within seconds: on CUDA candidates are timed only where it lasts
 /// longer, and at first all products take cuBLASLt's first proposal. What is computed is the same.
 void time_products_late(Stream& stream);
+
+/// While one lives no product on its stream is timed, for work whose many sizes come once: a size
+/// that nothing was chosen for takes cuBLASLt's first proposal, and is chosen for when it comes
+/// again behind the end. What is computed is the same. Several may live at a time, within the
+/// stream's life.
+class UntimedProducts {
+ public:
+  explicit UntimedProducts(Stream& stream);
+  ~UntimedProducts();
+  UntimedProducts(const UntimedProducts&) = delete;
+  UntimedProducts& operator=(const UntimedProducts&) = delete;
+
+ private:
+  Stream& stream_;
+};
 
 }  // namespace polymoe

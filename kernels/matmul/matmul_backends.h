@@ -15,4 +15,9 @@ void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b
 void time_products_late(CpuBackend, Stream& stream);
 void time_products_late(CudaBackend, Stream& stream);
 
+void forbid_timing_products(CpuBackend, Stream& stream);
+void forbid_timing_products(CudaBackend, Stream& stream);
+void permit_timing_products(CpuBackend, Stream& stream);
+void permit_timing_products(CudaBackend, Stream& stream);
+
 }  // namespace polymoe::detail

@@ -32,6 +32,14 @@ void matmul(CudaBackend, const Tensor& a, Transpose transpose_a, const Tensor& b
                                    .output = c.dtype()});
 }
 
-void time_products_late(CudaBackend, Stream& stream) { cuda::Blas::of(stream).time_late(); }
+void time_products_late(CudaBackend, Stream& stream) {
+  cuda::Blas::of(stream).timing().begin_late();
+}
+void forbid_timing_products(CudaBackend, Stream& stream) {
+  cuda::Blas::of(stream).timing().forbid();
+}
+void permit_timing_products(CudaBackend, Stream& stream) {
+  cuda::Blas::of(stream).timing().permit();
+}
 
 }  // namespace polymoe::detail

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/matmul/matmul.h"
 #include "launch/data/tokenizer.h"
 #include "launch/evaluation/likelihood.h"
 #include "launch/evaluation/scoring_pass.h"
@@ -208,6 +209,8 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
 
 std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
                                                 const ProgressOutput& output) const {
+  // A task may take less than timing its many sizes would, and costs the same at any age of a run.
+  const UntimedProducts untimed(answering.context.stream);
   if (task_.generates) return generated(answering, output);
   TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
   const Stopwatch watch;

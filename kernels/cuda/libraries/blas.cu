@@ -17,10 +17,6 @@ namespace {
 constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what Hopper's algorithms want
 constexpr int most_candidates = 8;
 constexpr int timed_runs = 3;
-// Timing takes at most this long at first, and this share of a run.
-constexpr std::chrono::milliseconds first_timings(1500);
-constexpr int timing_share = 20;
-constexpr std::chrono::seconds untimed(5);         // of a run that times late
 constexpr std::int64_t fewest_compared = 1 << 16;  // results by which orders of sums are told apart
 
 void check(cublasStatus_t status, const char* call) {
@@ -184,8 +180,7 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
   const auto run_chosen = [&](const Product& sizes, Use how) {
     const Key key = key_of(sizes, how);
     const auto known = choices_.find(key);
-    const bool timed =
-        how == Use::alone ? !late_ || may_time() : how == Use::side_by_side && may_time();
+    const bool timed = timing_.allows(how);
     const bool serves = known != choices_.end() && (known->second.settled || !timed);
     const auto choice = serves ? std::optional(known->second)
                                : choose(description, p, Description(sizes), timed, how);
@@ -251,7 +246,7 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
     return Choice{first, first, timed || !worth_timing};
   }
 
-  const auto started = std::chrono::steady_clock::now();
+  const auto started = ProductTiming::Clock::now();
   const auto bytes = static_cast<std::size_t>(p.m * p.n) * size_of(p.output);
   const Temporary expected(bytes), result(bytes);
   for (const Lane& lane : lanes_) {
@@ -276,7 +271,7 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
           compare_bits(expected.get(), result.get(), bytes, lanes_[0].stream);
       // Zeros say nothing about the order of sums: take the first for now, and choose later.
       if (bits.all_zero) {
-        timed_ += std::chrono::steady_clock::now() - started;
+        timing_.add(ProductTiming::Clock::now() - started);
         return Choice{first, first, false};
       }
       if (!bits.equal) continue;
@@ -301,16 +296,8 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
       best_time = fastest;
     }
   }
-  timed_ += std::chrono::steady_clock::now() - started;
+  timing_.add(ProductTiming::Clock::now() - started);
   return Choice{first, candidates[best].algo, true};
-}
-
-bool Blas::may_time() {
-  const auto now = std::chrono::steady_clock::now();
-  if (!began_) began_ = now;
-  const auto since = now - *began_;
-  return late_ ? timed_ < (since - untimed) / timing_share
-               : timed_ < first_timings + since / timing_share;
 }
 
 void Blas::multiply(std::span<const Product> products) {

@@ -5,13 +5,13 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <span>
 
+#include "kernels/cuda/libraries/product_timing.h"
 #include "runtime/stream.h"
 #include "runtime/tensor.h"
 
@@ -37,10 +37,9 @@ struct Product {
 /// The algorithm for a shape is chosen once, by timing the heuristic's candidates on the first
 /// product of that shape. Only candidates that give the same bits as the heuristic's first may win:
 /// what is computed never depends on what was measured. Products in f32, and small ones, take the
-/// heuristic's first; so does a product of a group while timing has taken more than its share of
-/// the run, for unevenly routed rows bring many sizes at once, and its shape is chosen for another
-/// time. Where time_late() was asked for every product does, and the share is nothing in the first
-/// seconds.
+/// heuristic's first; so does a product that may not be timed (see ProductTiming: unevenly routed
+/// rows bring many sizes at once, and work may be over before timing has paid), and its shape is
+/// chosen for when one may be.
 class Blas final : public StreamResources {
  public:
   static constexpr int lanes = 4;
@@ -51,8 +50,7 @@ class Blas final : public StreamResources {
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
 
-  /// The work may be over before timing has paid.
-  void time_late() { late_ = true; }
+  ProductTiming& timing() { return timing_; }
 
   /// Extents of zero are allowed. Asynchronous, but for the first product of a shape.
   void multiply(const Product& product);
@@ -68,7 +66,7 @@ class Blas final : public StreamResources {
     void* workspace = nullptr;
   };
   struct Description;  // cuBLASLt's descriptors of one product
-  enum class Use : std::uint8_t { alone, side_by_side, rare };
+  using Use = ProductTiming::Use;
   using Key = std::array<std::int64_t, 8>;
   struct Choice {
     cublasLtMatmulAlgo_t first, fastest;  // the heuristic's; of those with the same bits
@@ -76,8 +74,6 @@ class Blas final : public StreamResources {
   };
 
   void release() noexcept;
-  /// Whether timing has taken less than its allowance of the time since the first product.
-  bool may_time();
   void run(const Product& product, const Product& representative, Use use, Lane& lane);
   std::optional<Choice> choose(const Description& description, const Product& product,
                                const Description& representative, bool timed, Use use);
@@ -86,13 +82,11 @@ class Blas final : public StreamResources {
   void join(int used);
 
   int device_ = 0;
-  bool late_ = false;
   cublasLtHandle_t lt_ = nullptr;
   cudaEvent_t ready_ = nullptr;
   std::array<Lane, lanes> lanes_;
   std::map<Key, Choice> choices_;
-  std::optional<std::chrono::steady_clock::time_point> began_;  // the first product
-  std::chrono::steady_clock::duration timed_{};                 // what choosing has taken
+  ProductTiming timing_;
 };
 
 }  // namespace polymoe::cuda
