@@ -182,12 +182,15 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
     const auto known = choices_.find(key);
     const bool timed = timing_.allows(how);
     const bool serves = known != choices_.end() && (known->second.settled || !timed);
-    const auto choice = serves ? std::optional(known->second)
-                               : choose(description, p, Description(sizes), timed, how);
-    if (!choice) return false;
-    if (!serves) choices_.insert_or_assign(key, *choice);
+    // One that cannot do p is remembered too: to ask the heuristic takes longer than the product.
+    const Choice& choice =
+        serves
+            ? known->second
+            : choices_.insert_or_assign(key, choose(description, p, Description(sizes), timed, how))
+                  .first->second;
+    if (!choice.exists) return false;
     // Which algorithm was the fastest must not decide about the bits of a size it cannot do.
-    return run_with(choice->fastest) || run_with(choice->first);
+    return run_with(choice.fastest) || run_with(choice.first);
   };
   // A size that its range's algorithm cannot do has one of its own, not worth timing.
   if (run_chosen(representative, use) || run_chosen(p, Use::rare)) return;
@@ -197,9 +200,9 @@ void Blas::run(const Product& p, const Product& representative, Use use, Lane& l
 
 // Candidates are those for the `representative` sizes, so that the choice does not depend on which
 // size of a range comes first. Side by side what counts is what several products take together.
-// Nothing where the first candidate cannot do p.
-std::optional<Blas::Choice> Blas::choose(const Description& description, const Product& p,
-                                         const Description& representative, bool timed, Use use) {
+// Where the first candidate cannot do p it is chosen for now, for other sizes of the range.
+Blas::Choice Blas::choose(const Description& description, const Product& p,
+                          const Description& representative, bool timed, Use use) {
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "cublasLtMatmulPreferenceCreate");
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
@@ -231,20 +234,14 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
   }
   cublasLtMatmulPreferenceDestroy(preference);
   check(status, "cublasLtMatmulAlgoGetHeuristic");
-  if (found == 0) return std::nullopt;
+  if (found == 0) return {.first = {}, .fastest = {}, .settled = true, .exists = false};
   // f32 is for verification. Few results say little about the order of sums: algorithms with other
   // orders may give the same bits for them.
   const bool worth_timing =
       use != Use::rare && found > 1 && p.input != DType::f32 && p.m * p.n >= fewest_compared;
   const cublasLtMatmulAlgo_t first = candidates[0].algo;
-  if (!timed || !worth_timing) {
-    cublasLtMatmulHeuristicResult_t known;
-    const bool can = cublasLtMatmulAlgoCheck(lt_, &description.operation, &description.b,
-                                             &description.a, &description.c, &description.c,
-                                             &candidates[0].algo, &known) == CUBLAS_STATUS_SUCCESS;
-    if (!can || known.workspaceSize > workspace_bytes) return std::nullopt;
-    return Choice{first, first, timed || !worth_timing};
-  }
+  if (!timed || !worth_timing)
+    return {.first = first, .fastest = first, .settled = timed || !worth_timing};
 
   const auto started = ProductTiming::Clock::now();
   const auto bytes = static_cast<std::size_t>(p.m * p.n) * size_of(p.output);
@@ -263,8 +260,9 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
       return description.run(lt_, p, output, candidates[i].algo, lane.workspace, lane.stream);
     };
     if (run_on(lanes_[0]) != CUBLAS_STATUS_SUCCESS) {
-      if (i == 0) return std::nullopt;
-      continue;
+      if (i > 0) continue;
+      timing_.add(ProductTiming::Clock::now() - started);
+      return {.first = first, .fastest = first, .settled = false};
     }
     if (i > 0) {
       const BitComparison bits =
@@ -272,7 +270,7 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
       // Zeros say nothing about the order of sums: take the first for now, and choose later.
       if (bits.all_zero) {
         timing_.add(ProductTiming::Clock::now() - started);
-        return Choice{first, first, false};
+        return {.first = first, .fastest = first, .settled = false};
       }
       if (!bits.equal) continue;
     }
@@ -297,7 +295,7 @@ std::optional<Blas::Choice> Blas::choose(const Description& description, const P
     }
   }
   timing_.add(ProductTiming::Clock::now() - started);
-  return Choice{first, candidates[best].algo, true};
+  return {.first = first, .fastest = candidates[best].algo, .settled = true};
 }
 
 void Blas::multiply(std::span<const Product> products) {

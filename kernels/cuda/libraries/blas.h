@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <span>
 
 #include "kernels/cuda/libraries/product_timing.h"
@@ -71,12 +70,13 @@ class Blas final : public StreamResources {
   struct Choice {
     cublasLtMatmulAlgo_t first, fastest;  // the heuristic's; of those with the same bits
     bool settled;                         // else to be made again, by timing
+    bool exists = true;                   // else the heuristic has none
   };
 
   void release() noexcept;
   void run(const Product& product, const Product& representative, Use use, Lane& lane);
-  std::optional<Choice> choose(const Description& description, const Product& product,
-                               const Description& representative, bool timed, Use use);
+  Choice choose(const Description& description, const Product& product,
+                const Description& representative, bool timed, Use use);
   /// The side streams wait for the stream; the stream waits for them.
   void fork(int used);
   void join(int used);
