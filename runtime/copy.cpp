@@ -24,7 +24,11 @@ void copy(const Tensor& from, Tensor to, Stream& stream) {
   };
   if (on(DeviceType::meta) || from.bytes() == 0) return;
   if (on(DeviceType::cuda)) {
-    cuda::copy(to.raw(), from.raw(), from.bytes(), stream.native());
+    const auto start = [&] { cuda::copy(to.raw(), from.raw(), from.bytes(), stream.native()); };
+    if (to.device().type == DeviceType::cpu)
+      stream.count_wait(start);
+    else
+      start();
   } else {
     std::memcpy(to.raw(), from.raw(), from.bytes());
   }

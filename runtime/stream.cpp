@@ -20,17 +20,20 @@ Stream::~Stream() {
 Stream::Stream(Stream&& other) noexcept
     : device_(other.device_),
       native_(std::exchange(other.native_, nullptr)),
+      waited_seconds_(other.waited_seconds_),
       resources_(std::move(other.resources_)) {}
 
 Stream& Stream::operator=(Stream&& other) noexcept {
   std::swap(device_, other.device_);
   std::swap(native_, other.native_);
+  std::swap(waited_seconds_, other.waited_seconds_);
   std::swap(resources_, other.resources_);
   return *this;
 }
 
 void Stream::synchronize() {
-  if (native_ != nullptr) cuda::synchronize_stream(native_);
+  if (native_ == nullptr) return;
+  count_wait([&] { cuda::synchronize_stream(native_); });
 }
 
 }  // namespace polymoe

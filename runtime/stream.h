@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -31,6 +32,17 @@ class Stream {
   Device device() const { return device_; }
   /// Blocks until all work submitted so far is done. Throws DeviceError when some of it failed.
   void synchronize();
+  /// Seconds so far in which callers were held up by a GPU's work: in synchronize(), and in copies
+  /// to the host, which block until they are there.
+  double waited_seconds() const { return waited_seconds_; }
+  /// Calls wait(), whose seconds are counted so.
+  template <class Wait>
+  void count_wait(Wait&& wait) {
+    const auto begin = std::chrono::steady_clock::now();
+    std::forward<Wait>(wait)();
+    waited_seconds_ +=
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
   /// The backend's own handle (a cudaStream_t); null on the CPU and meta devices.
   void* native() const { return native_; }
   /// The stream's one `Resources`, made from the stream at first use; those made later end first,
@@ -49,6 +61,7 @@ class Stream {
  private:
   Device device_;
   void* native_ = nullptr;
+  double waited_seconds_ = 0.0;
   std::vector<std::unique_ptr<StreamResources>> resources_;
 };
 

@@ -211,7 +211,16 @@ std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
                                                 const ProgressOutput& output) const {
   // A task may take less than timing its many sizes would, and costs the same at any age of a run.
   const UntimedProducts untimed(answering.context.stream);
-  if (task_.generates) return generated(answering, output);
+  const double waited_before = answering.context.stream.waited_seconds();
+  std::optional<TaskAnswers> answers =
+      task_.generates ? generated(answering, output) : chosen(answering, output);
+  if (answers)
+    answers->work.waiting_seconds = answering.context.stream.waited_seconds() - waited_before;
+  return answers;
+}
+
+std::optional<TaskAnswers> PreparedTask::chosen(const AnsweringModel& answering,
+                                                const ProgressOutput& output) const {
   TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
   const Stopwatch watch;
   Progress progress(output, {.what = task_.name,

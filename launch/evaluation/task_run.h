@@ -51,6 +51,8 @@ class PreparedTask {
   void encode_choices(EncodedItem& to) const;
   void add_request(EncodedItem& to, LikelihoodRequest request, const Place& place) const;
 
+  std::optional<TaskAnswers> chosen(const AnsweringModel& answering,
+                                    const ProgressOutput& output) const;
   std::optional<TaskAnswers> generated(const AnsweringModel& answering,
                                        const ProgressOutput& output) const;
 

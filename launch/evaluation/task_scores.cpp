@@ -202,6 +202,7 @@ Json work_json(const ScoringWork& work) {
       .set("computed_tokens", work.computed_tokens)
       .set("preparing_seconds", work.preparing_seconds)
       .set("model_seconds", work.model_seconds)
+      .set("waiting_seconds", work.waiting_seconds)
       .set("computed_tokens_per_second", tokens_per_second(work))
       .set("first_pass_tokens", work.first_pass_tokens)
       .set("first_pass_seconds", work.first_pass_seconds);
@@ -290,20 +291,20 @@ std::string scores_table(const std::vector<TaskScores>& scores) {
 std::string work_table(const std::vector<TaskScores>& scores, double loading_seconds) {
   const std::size_t width = name_width(scores);
   constexpr const char* row =
-      "{:<{}}  {:>11}  {:>11}  {:>8}  {:>9}  {:>10}  {:>8}  {:>11}  {:>9}\n";
+      "{:<{}}  {:>11}  {:>11}  {:>8}  {:>8}  {:>9}  {:>10}  {:>8}  {:>11}  {:>9}\n";
   const auto seconds = [](double value) { return fmt::format("{:.2f}", value); };
   std::string text = fmt::format("\nmodel loaded in {} s\n", seconds(loading_seconds));
-  text += fmt::format(fmt::runtime(row), "", width, "tokens", "computed", "s", "tokens/s",
-                      "first pass", "its s", "then/s", "encoded s");
+  text += fmt::format(fmt::runtime(row), "", width, "tokens", "computed", "s", "waits s",
+                      "tokens/s", "first pass", "its s", "then/s", "encoded s");
   for (const TaskScores& task : scores) {
     if (!task.work) continue;
     const ScoringWork& work = *task.work;
     const auto steady = steady_tokens_per_second(work);
     text += fmt::format(fmt::runtime(row), task.name, width, with_separators(work.tokens),
                         with_separators(work.computed_tokens), seconds(work.model_seconds),
-                        rate_text(tokens_per_second(work)), with_separators(work.first_pass_tokens),
-                        seconds(work.first_pass_seconds), steady ? rate_text(*steady) : "-",
-                        seconds(work.preparing_seconds));
+                        seconds(work.waiting_seconds), rate_text(tokens_per_second(work)),
+                        with_separators(work.first_pass_tokens), seconds(work.first_pass_seconds),
+                        steady ? rate_text(*steady) : "-", seconds(work.preparing_seconds));
   }
   return text;
 }

@@ -41,6 +41,7 @@ struct ScoringWork {
   double preparing_seconds = 0.0;      // texts to tokens
   double model_seconds = 0.0;          // tokens to answers, on all ranks together
   double first_pass_seconds = 0.0;     // of them: until the first pass of the model was done
+  double waiting_seconds = 0.0;        // of model_seconds: this rank's host waited for its GPU
   std::int64_t tokens = 0;             // that the model was given, as far as its window reaches
   std::int64_t computed_tokens = 0;    // of them: what requests have in common is computed once
   std::int64_t first_pass_tokens = 0;  // computed in the first pass

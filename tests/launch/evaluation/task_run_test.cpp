@@ -131,6 +131,7 @@ TEST_F(TaskRunTest, WhatRequestsShareIsComputedOnceAndChangesNothing) {
   const auto answers = PreparedTask(task, *tokenizer_, config_.context)
                            .answer(answering(random, {.tokens = 1024, .places = 4096}), {});
   EXPECT_EQ(answers->work.computed_tokens, rows);
+  EXPECT_EQ(answers->work.waiting_seconds, 0.0);     // for no GPU
   EXPECT_EQ(answers->work.first_pass_tokens, rows);  // all of them in one
 }
 

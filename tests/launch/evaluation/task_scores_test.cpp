@@ -99,6 +99,7 @@ TEST(TaskScores, WorkTellsTheFirstPassApart) {
   const ScoringWork several{.preparing_seconds = 0.25,
                             .model_seconds = 3.0,
                             .first_pass_seconds = 1.0,
+                            .waiting_seconds = 1.25,
                             .tokens = 5000,
                             .computed_tokens = 3500,
                             .first_pass_tokens = 500};
@@ -109,12 +110,14 @@ TEST(TaskScores, WorkTellsTheFirstPassApart) {
   const Json json = scores_json(scores);
   const Json& work = json.at("tasks").items()[0].at("work");
   EXPECT_EQ(work.at("first_pass_seconds").as_number(), 1.0);
+  EXPECT_EQ(work.at("waiting_seconds").as_number(), 1.25);
   EXPECT_EQ(work.at("first_pass_tokens").as_integer(), 500);
   EXPECT_EQ(work.at("steady_tokens_per_second").as_number(), 1500.0);
   EXPECT_NEAR(work.at("computed_tokens_per_second").as_number(), 3500.0 / 3.0, 1e-9);
   EXPECT_EQ(json.at("tasks").items()[1].at("work").find("steady_tokens_per_second"), nullptr);
   const std::string table = work_table(scores, 2.5);
   EXPECT_NE(table.find("model loaded in 2.50 s\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("    3.00      1.25  "), std::string::npos) << table;
   EXPECT_NE(table.find("  1,500       0.25\n"), std::string::npos) << table;
   EXPECT_NE(table.find("      -       0.25\n"), std::string::npos) << table;
 }
