@@ -153,9 +153,9 @@ void AttentionLayer::rotate(const RotaryPositions& positions, const Tensor& q, c
 
 void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, Tensor y,
                                     ExecutionContext& context) const {
-  if (shared.sequences == 0) return;
+  if (shared.groups.empty()) return;
   Arena& arena = context.arena;
-  const std::int64_t places = shared.sequences * shared.length;
+  const std::int64_t places = shared.places();
   const std::int64_t queries = shared.queries();
   Arena::Scope scope(arena);
   const Tensor q = arena.allocate({queries, settings_.hidden}, x.dtype());
@@ -180,31 +180,29 @@ void AttentionLayer::forward_shared(const Tensor& x, const SharedRows& shared, T
     embedding_forward(shared.row_of, v_rows, v, context.stream);
   }
   const Tensor out = arena.allocate({queries, settings_.hidden}, x.dtype());
-  const auto attend = [&](std::int64_t sequences, std::int64_t first_query, std::int64_t first_key,
-                          std::int64_t length) {
-    const AttentionShape shape{.batch = sequences,
+  std::int64_t first_query = 0, first_key = 0;
+  for (const SharedRows::Group& group : shared.groups) {
+    const Arena::Scope temporary(arena);
+    const std::int64_t length = group.length - group.known;
+    const AttentionShape shape{.batch = group.sequences,
                                .query_length = length,
-                               .key_length = shared.length,
+                               .key_length = group.length,
                                .heads = settings_.heads,
                                .kv_heads = settings_.kv_heads,
                                .head_dim = head_dim(),
                                .unprepared = true};
     const Tensor log_sum_exp =
-        arena.allocate({sequences, settings_.heads, length}, accumulation_dtype(x.dtype()));
-    const auto part = [&](const Tensor& all, std::int64_t first, std::int64_t rows) {
-      return by_head(all.rows(first, first + rows));
+        arena.allocate({group.sequences, settings_.heads, length}, accumulation_dtype(x.dtype()));
+    const auto queries_of = [&](const Tensor& all) {
+      return by_head(all.rows(first_query, first_query + group.queries()));
     };
-    attention_forward(shape, part(q, first_query, sequences * length),
-                      part(k, first_key, sequences * shared.length),
-                      part(v, first_key, sequences * shared.length),
-                      part(out, first_query, sequences * length), log_sum_exp, arena,
-                      context.stream);
-  };
-  if (shared.known == 0) {
-    attend(shared.sequences, 0, 0, shared.length);
-  } else {
-    attend(1, 0, 0, shared.length);
-    attend(shared.sequences - 1, shared.length, shared.length, shared.length - shared.known);
+    const auto keys_of = [&](const Tensor& all) {
+      return by_head(all.rows(first_key, first_key + group.places()));
+    };
+    attention_forward(shape, queries_of(q), keys_of(k), keys_of(v), queries_of(out), log_sum_exp,
+                      arena, context.stream);
+    first_query += group.queries();
+    first_key += group.places();
   }
   const Tensor rows = arena.allocate({shared.rows(), settings_.hidden}, x.dtype());
   embedding_forward(shared.place_of, out, rows, context.stream);

@@ -111,12 +111,16 @@ Tensor LanguageModel::shared_token_losses(const SharedTokenBatch& batch,
     throw InvalidArgument("shared token losses: moe.capacity_factor must be 0");
   const SharedRows& shared = batch.rows;
   const std::int64_t rows = shared.rows(), predictions = batch.targets.dim(0);
-  if (shared.known < 0 || (shared.sequences > 0 && shared.known >= shared.length))
-    throw InvalidArgument("shared token losses: known " + std::to_string(shared.known) +
-                          ": must be in [0, length = " + std::to_string(shared.length) + ")");
+  for (const SharedRows::Group& group : shared.groups) {
+    if (group.sequences < 1 || group.known < 0 || group.known >= group.length)
+      throw InvalidArgument(
+          "shared token losses: a group of " + std::to_string(group.sequences) +
+          " sequences with known " + std::to_string(group.known) +
+          ": must be at least 1 with known in [0, length = " + std::to_string(group.length) + ")");
+  }
   check_tensors("shared token losses", parameters_.device(),
                 {{"tokens", batch.tokens, {rows}, DType::i32},
-                 {"row_of", shared.row_of, {shared.sequences * shared.length}, DType::i32},
+                 {"row_of", shared.row_of, {shared.places()}, DType::i32},
                  {"query_of", shared.query_of, {shared.queries()}, DType::i32},
                  {"place_of", shared.place_of, {rows}, DType::i32},
                  {"starts", shared.starts, {rows}, DType::i32},

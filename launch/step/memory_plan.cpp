@@ -69,8 +69,7 @@ void measure_shared_losses(LanguageModel& model, const PassLimits& limits,
   const auto ids = [&](std::int64_t count) { return context.arena.allocate({count}, DType::i32); };
   // More than one sequence, whose attention may take a workspace.
   const std::int64_t length = divide_up(limits.places, 2);
-  model.shared_token_losses({.rows = {.sequences = 2,
-                                      .length = length,
+  model.shared_token_losses({.rows = {.groups = {{.sequences = 2, .length = length}},
                                       .row_of = ids(2 * length),
                                       .query_of = ids(2 * length),
                                       .place_of = ids(limits.tokens),

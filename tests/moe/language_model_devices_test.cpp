@@ -342,18 +342,18 @@ TEST_P(WholeModelDevices, SharedRowsHaveTheLossesOfWholeSequences) {
                                                                    .length = length,
                                                                    .document_starts = {}},
                                                                   rank.context));
-  const std::vector<double> shared =
-      losses(rank.model.shared_token_losses({.rows = {.sequences = sequences + 1,
-                                                      .length = length,
-                                                      .known = known,
-                                                      .row_of = *keys,
-                                                      .query_of = *queries,
-                                                      .place_of = *places,
-                                                      .starts = *begins},
-                                             .tokens = *new_tokens,
-                                             .predicting = *from,
-                                             .targets = *to},
-                                            rank.context));
+  const std::vector<double> shared = losses(rank.model.shared_token_losses(
+      {.rows = {.groups = {{.sequences = 1, .length = length},
+                           {.sequences = sequences - 1, .length = length, .known = known},
+                           {.sequences = 1, .length = length, .known = known}},
+                .row_of = *keys,
+                .query_of = *queries,
+                .place_of = *places,
+                .starts = *begins},
+       .tokens = *new_tokens,
+       .predicting = *from,
+       .targets = *to},
+      rank.context));
   std::vector<double> expected;
   for (std::int32_t s = 0; s < sequences; ++s)
     for (std::int32_t place = s == 0 ? 0 : known; place < length; ++place)
