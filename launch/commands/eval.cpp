@@ -153,8 +153,9 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   std::optional<Elapsed> loading(std::in_place,
                                  context.rank == 0 ? progress_on_stderr() : ProgressOutput{},
                                  "loading " + line.value("checkpoint"));
-  SavedModel saved(line.value("checkpoint"), std::move(context.world),
-                   {.threads = threads, .device = device, .batch = batch});
+  SavedModel saved(
+      line.value("checkpoint"), std::move(context.world),
+      {.threads = threads, .device = device, .batch = batch, .scores = !tasks.empty()});
   loading.reset();
   const double loading_seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <future>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -16,15 +17,21 @@
 #include "launch/checkpoints/layout_pieces.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/config/config.h"
+#include "launch/inference/warm_up.h"
 #include "launch/machine/device_choice.h"
 #include "launch/machine/node_threads.h"
 #include "launch/step/arena_size.h"
 #include "launch/step/memory_plan.h"
+#include "launch/step/pass_limits.h"
 #include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/communicator.h"
 #include "parallel/communication/process_mesh.h"
+#include "runtime/cuda/cuda_device.h"
 #include "runtime/device.h"
+#include "runtime/dtype.h"
 #include "runtime/log.h"
+#include "runtime/stream.h"
 
 namespace polymoe {
 namespace {
@@ -75,7 +82,31 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
   time_products_late(execution_.stream());
   store_.allocate(compute_dtype(inference_precision(config_, options.device), options.device.type),
                   options.device);
-  checkpoint_.read(pieces_to_infer(store_, model_), execution_.stream());
+  const std::vector<TensorPiece> pieces = pieces_to_infer(store_, model_);
+  if (options.scores && warms_up()) {
+    read_warming_up(pieces);
+  } else {
+    checkpoint_.read(pieces, execution_.stream());
+  }
+}
+
+/// Kernels of a CPU are there. Ranks that exchange rows would do so beside what reading a checkpoint
+/// says between them.
+bool SavedModel::warms_up() const {
+  return store_.dtype() == DType::bf16 && mesh_.world().size() == 1 && !drops_tokens(config_.model);
+}
+
+void SavedModel::read_warming_up(const std::vector<TensorPiece>& pieces) {
+  const Device device = execution_.stream().device();
+  // Until it has ended the model's stream and arena belong to the thread that warms up; parameters
+  // are read on a stream of their own.
+  std::future<void> warm = std::async(std::launch::async, [&] {
+    cuda::use_device(device.index);
+    warm_up(model_, arena_.limits, execution_.context());
+  });
+  Stream reading(device);
+  checkpoint_.read(pieces, reading);
+  warm.get();
 }
 
 SavedModel::~SavedModel() = default;

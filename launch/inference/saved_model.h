@@ -3,12 +3,14 @@
 
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "launch/config/config.h"
 #include "launch/inference/answering_model.h"
 #include "launch/step/arena_size.h"
 #include "moe/language_model.h"
 #include "parallel/checkpoint/reader.h"
+#include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
 #include "runtime/execution.h"
@@ -24,6 +26,8 @@ class SavedModel {
     int threads = 0;  // of the calling thread from now on; 0 = the node's cores shared by its ranks
     Device device = Device::cpu();
     std::int64_t batch = 0;  // see AnsweringModel
+    /// It scores tasks next: one GPU by itself loads their kernels while the parameters are read.
+    bool scores = false;
   };
 
   /// `path` is a checkpoint or a run directory (then its newest valid checkpoint). Values have the
@@ -55,6 +59,9 @@ class SavedModel {
   void shutdown() { mesh_.shutdown(); }
 
  private:
+  bool warms_up() const;
+  void read_warming_up(const std::vector<TensorPiece>& pieces);
+
   CheckpointReader checkpoint_;
   Config config_;
   ProcessMesh mesh_;
