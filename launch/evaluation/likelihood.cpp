@@ -18,6 +18,7 @@
 #include "launch/step/pass_limits.h"
 #include "launch/step/token_batch.h"
 #include "moe/language_model.h"
+#include "moe/model_config.h"
 #include "parallel/communication/collective.h"
 #include "runtime/context.h"
 #include "runtime/copy.h"
@@ -51,14 +52,16 @@ Tensor losses_of(const ScoringBatch& host, LanguageModel& model, ExecutionContex
 /// before.
 class PassWork {
  public:
-  PassWork(const AnsweringModel& answering, const std::vector<LikelihoodRequest>& requests)
+  PassWork(const AnsweringModel& answering, const std::vector<LikelihoodRequest>& requests,
+           const ScoringCut& cut)
       : answering_(answering),
         requests_(requests),
+        cut_(cut),
         whole_(drops_tokens(answering.model.config())),
         likelihoods_(requests.size(), 0.0) {}
 
   ScoringBatch prepare(const ScoringPass& pass) const {
-    return ScoringBatch(requests_, pass, answering_.model.config().context);
+    return ScoringBatch(requests_, pass, cut_);
   }
   Tensor start(const ScoringBatch& host, const ScoringPass& pass) {
     if (whole_) return start_whole(host, pass);
@@ -109,8 +112,7 @@ class PassWork {
       auto target = host.targets.begin();
       for (std::size_t s = 0; s < pass.requests.size(); ++s) {
         const std::int64_t begin = static_cast<std::int64_t>(s) * pass.length;
-        std::ranges::copy(inputs_of(requests_[pass.requests[s]], answering_.model.config().context),
-                          to.tokens + begin);
+        std::ranges::copy(inputs_of(requests_[pass.requests[s]], cut_.context), to.tokens + begin);
         const std::int64_t count = host.predictions[s];
         std::copy_n(target, count, to.targets + begin + pass.length - count);
         target += count;
@@ -124,6 +126,7 @@ class PassWork {
 
   const AnsweringModel& answering_;
   const std::vector<LikelihoodRequest>& requests_;
+  const ScoringCut& cut_;
   const bool whole_;
   std::vector<double> likelihoods_;
   std::int64_t tokens_ = 0;
@@ -136,10 +139,9 @@ std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
                                            const std::function<void(std::int64_t)>& advance) {
   const auto begin = std::chrono::steady_clock::now();
   const ModelConfig& config = answering.model.config();
-  const std::vector<ScoringPass> passes =
-      cut_into_passes(requests, {.context = config.context,
-                                 .limits = answering.limits,
-                                 .equal_lengths = drops_tokens(config)});
+  const ScoringCut cut{
+      .context = config.context, .limits = answering.limits, .equal_lengths = drops_tokens(config)};
+  const std::vector<ScoringPass> passes = cut_into_passes(requests, cut);
   const Communicator& world = answering.mesh.world();
   const auto ranks = static_cast<std::size_t>(world.size());
   // A rank that has none left joins with no sequences.
@@ -148,7 +150,7 @@ std::optional<Likelihoods> log_likelihoods(const AnsweringModel& answering,
     return own < passes.size() ? passes[own]
                                : ScoringPass{.requests = {}, .length = passes[first].length};
   };
-  PassWork work(answering, requests);
+  PassWork work(answering, requests, cut);
   std::optional<ScoringBatch> next;
   std::int64_t first_pass_tokens = 0;
   double first_pass_seconds = 0.0;

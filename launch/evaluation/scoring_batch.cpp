@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <span>
@@ -36,6 +37,10 @@ double cost_of_merging(const SequenceClass& a, const SequenceClass& b) {
                  std::min(a.known, b.known)) -
          cost_of(a) - cost_of(b);
 }
+std::int64_t padding_of_merging(const SequenceClass& a, const SequenceClass& b) {
+  const SequenceClass& shorter = a.length < b.length ? a : b;
+  return std::ssize(shorter.sequences) * std::abs(a.length - b.length);
+}
 /// What a call costs besides: some 20 us, at whose end few blocks are left to a GPU.
 constexpr double cost_of_call = 4096.0;
 
@@ -45,16 +50,10 @@ void merge(const SequenceClass& from, SequenceClass& to) {
   to.sequences.insert(to.sequences.end(), from.sequences.begin(), from.sequences.end());
 }
 
-/// The least length of the four steps of a power of two that a length lies in.
-std::int64_t step_of(std::int64_t length) {
-  const int width = std::bit_width(static_cast<std::uint64_t>(length));
-  const int dropped = std::max(width - 3, 0);
-  return length >> dropped << dropped;
-}
-
 }  // namespace
 
-std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences) {
+std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences,
+                                      std::int64_t most_places) {
   // Few to begin with: by length, and by the power of two of what a sequence has of its own.
   std::map<std::pair<std::int64_t, int>, SequenceClass> fine;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
@@ -62,13 +61,15 @@ std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences
     if (shared >= length) continue;
     const std::int64_t known = shared / known_step * known_step;
     const auto own = static_cast<std::uint64_t>(length - known);
-    SequenceClass& one = fine[{step_of(length), std::bit_width(own)}];
+    SequenceClass& one = fine[{length_step(length), std::bit_width(own)}];
     one.known = one.sequences.empty() ? known : std::min(one.known, known);
     one.length = std::max(one.length, length);
     one.sequences.push_back(s);
   }
   std::vector<SequenceClass> classes;
   for (auto& [kind, one] : fine) classes.push_back(std::move(one));
+  std::int64_t places = 0;
+  for (const SequenceClass& one : classes) places += one.places();
   // The two whose union costs least more than they do apart, as long as that is less than a call.
   while (classes.size() > 1) {
     double least = cost_of_call;
@@ -76,12 +77,14 @@ std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences
     for (std::size_t a = 0; a < classes.size(); ++a) {
       for (std::size_t b = a + 1; b < classes.size(); ++b) {
         const double more = cost_of_merging(classes[a], classes[b]);
-        if (more >= least) continue;
+        if (more >= least || places + padding_of_merging(classes[a], classes[b]) > most_places)
+          continue;
         least = more;
         nearest = {a, b};
       }
     }
     if (!nearest) break;
+    places += padding_of_merging(classes[nearest->first], classes[nearest->second]);
     merge(classes[nearest->second], classes[nearest->first]);
     classes.erase(classes.begin() + static_cast<std::ptrdiff_t>(nearest->second));
   }
@@ -90,7 +93,7 @@ std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences
 }
 
 ScoringBatch::ScoringBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
-                           std::int64_t context) {
+                           const ScoringCut& cut) {
   // The rows of each sequence. Requests are in the order of their inputs: what one has in common
   // with those before it, it has in common with the last of them.
   std::vector<std::vector<std::int32_t>> rows;
@@ -98,7 +101,7 @@ ScoringBatch::ScoringBatch(const std::vector<LikelihoodRequest>& requests, const
   std::span<const std::int32_t> before;
   for (const std::size_t i : pass.requests) {
     const LikelihoodRequest& request = requests[i];
-    const std::span<const std::int32_t> inputs = inputs_of(request, context);
+    const std::span<const std::int32_t> inputs = inputs_of(request, cut.context);
     const std::int64_t shared = std::ranges::mismatch(inputs, before).in1 - inputs.begin();
     std::vector<std::int32_t> own;
     if (shared > 0) own.assign(rows.back().begin(), rows.back().begin() + shared);
@@ -117,7 +120,7 @@ ScoringBatch::ScoringBatch(const std::vector<LikelihoodRequest>& requests, const
     before = inputs;
   }
   place_of.resize(tokens.size());
-  for (const SequenceClass& one : classes_of(sequences)) {
+  for (const SequenceClass& one : classes_of(sequences, cut.limits.places)) {
     groups.push_back(
         {.sequences = std::ssize(one.sequences), .length = one.length, .known = one.known});
     for (const std::size_t s : one.sequences) {

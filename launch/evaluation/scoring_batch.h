@@ -14,7 +14,9 @@ namespace polymoe {
 struct SequenceClass {
   std::vector<std::size_t> sequences;
   std::int64_t length = 0;  // of the longest
-  std::int64_t known = 0;   // places that the first of these share with sequences before them
+  std::int64_t known = 0;   // first places, which all of them share with sequences before them
+
+  std::int64_t places() const { return static_cast<std::int64_t>(sequences.size()) * length; }
 };
 
 /// What a sequence is to attention: its places, of which the first `shared` have rows of sequences
@@ -25,14 +27,16 @@ struct SharingSequence {
 
 /// Sequences of like length and sharing together, so that few places are padding and few queries
 /// are computed again, in so few classes that their calls do not cost more. Those that have nothing
-/// of their own are left out. The order within a class is that of their numbers.
-std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences);
+/// of their own are left out. The order within a class is that of their numbers. Classes have at
+/// most `most_places`, or as many as the sequences' length_step() make.
+std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences,
+                                      std::int64_t most_places);
 
 /// A pass on the host, see SharedTokenBatch. What requests have in common at their beginnings is
-/// there once.
+/// there once. `cut` is what the pass was cut by.
 struct ScoringBatch {
   ScoringBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
-               std::int64_t context);
+               const ScoringCut& cut);
 
   std::vector<SharedRows::Group> groups;
   std::vector<std::int32_t> tokens, row_of, query_of, place_of, starts, predicting, targets;

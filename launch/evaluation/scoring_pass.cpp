@@ -2,6 +2,7 @@
 #include "launch/evaluation/scoring_pass.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -29,7 +30,7 @@ class PassCutter {
  private:
   /// What the pass that is being filled holds.
   struct Load {
-    std::int64_t tokens = 0, predictions = 0, longest = 0, sequences = 0;
+    std::int64_t tokens = 0, predictions = 0, longest = 0, places = 0, sequences = 0;
   };
 
   std::span<const std::int32_t> inputs(std::size_t i) const {
@@ -71,19 +72,25 @@ class PassCutter {
     if (!first)
       shared = std::ranges::mismatch(own, inputs(pass_.requests.back())).in1 - own.begin();
     const std::int64_t predicted = std::min(requests_[i].predicted, size);
+    const std::int64_t places = cut_.equal_lengths ? size : length_step(size);
     const Load with_it{.tokens = load_.tokens + size - shared,
                        .predictions = load_.predictions + predicted,
                        .longest = std::max(load_.longest, size),
+                       .places = load_.places + places,
                        .sequences = load_.sequences + 1};
     const PassLimits& most = cut_.limits;
     const bool fits = with_it.tokens <= most.tokens && with_it.predictions <= most.tokens &&
-                      with_it.longest * with_it.sequences <= most.places &&
+                      with_it.places <= most.places &&
                       (!cut_.equal_lengths || load_.longest == size);
     if (first || fits) {
       load_ = with_it;
     } else {
       finish();
-      load_ = {.tokens = size, .predictions = predicted, .longest = size, .sequences = 1};
+      load_ = {.tokens = size,
+               .predictions = predicted,
+               .longest = size,
+               .places = places,
+               .sequences = 1};
     }
     pass_.requests.push_back(i);
   }
@@ -110,6 +117,13 @@ class PassCutter {
 std::span<const std::int32_t> inputs_of(const LikelihoodRequest& request, std::int64_t context) {
   const std::span<const std::int32_t> all(request.tokens.data(), request.tokens.size() - 1);
   return all.last(std::min(all.size(), static_cast<std::size_t>(context)));
+}
+
+std::int64_t length_step(std::int64_t length) {
+  if (length < 1) return 0;
+  const auto below = static_cast<std::uint64_t>(length - 1);
+  const int dropped = std::max(static_cast<int>(std::bit_width(below)) - 3, 0);
+  return static_cast<std::int64_t>(((below >> dropped) + 1) << dropped);
 }
 
 std::vector<ScoringPass> cut_into_passes(const std::vector<LikelihoodRequest>& requests,

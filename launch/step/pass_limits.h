@@ -12,7 +12,7 @@ namespace polymoe {
 /// SharedTokenBatch).
 struct PassLimits {
   std::int64_t tokens = 0;  // that are computed; as many predictions
-  std::int64_t places = 0;  // of attention: sequences times the longest, the same token at each
+  std::int64_t places = 0;  // of attention: the same token in every sequence that has it
 };
 
 /// Whether the model's router drops tokens by sequence: sequences must be whole then, nothing of

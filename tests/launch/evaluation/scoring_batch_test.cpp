@@ -17,7 +17,8 @@ namespace {
 
 using Ids = std::vector<std::int32_t>;
 
-constexpr std::int64_t context = 512;
+constexpr std::int64_t many = 1 << 20;
+constexpr ScoringCut cut{.context = 512, .limits = {.tokens = many, .places = many}};
 
 /// Items of four choices behind examples that all have in common, contexts of many lengths, one
 /// request twice and one that another goes on from.
@@ -43,15 +44,14 @@ std::vector<LikelihoodRequest> requests() {
 }
 
 ScoringPass pass_of(const std::vector<LikelihoodRequest>& all) {
-  const auto passes =
-      cut_into_passes(all, {.context = context, .limits = {.tokens = 1 << 20, .places = 1 << 20}});
+  const auto passes = cut_into_passes(all, cut);
   EXPECT_EQ(passes.size(), 1U);
   return passes.at(0);
 }
 
 TEST(ScoringBatch, EveryRowHasAQueryBehindTheKeysOfItsSequence) {
   const std::vector<LikelihoodRequest> all = requests();
-  const ScoringBatch batch(all, pass_of(all), context);
+  const ScoringBatch batch(all, pass_of(all), cut);
   EXPECT_GT(batch.groups.size(), 1U);
   // The tokens up to each row, by the keys that its query sees.
   std::vector<Ids> seen(batch.tokens.size());
@@ -92,8 +92,18 @@ TEST(ScoringBatch, EveryRowHasAQueryBehindTheKeysOfItsSequence) {
   EXPECT_EQ(next, batch.predicting.size());
 }
 
+TEST(ScoringBatch, KeepsToThePlacesOfItsPass) {
+  const std::vector<LikelihoodRequest> all = requests();
+  const ScoringCut small{.context = 512, .limits = {.tokens = 4096, .places = 4096}};
+  for (const ScoringPass& pass : cut_into_passes(all, small)) {
+    const ScoringBatch batch(all, pass, small);
+    EXPECT_LE(std::ssize(batch.row_of), small.limits.places);
+    EXPECT_LE(std::ssize(batch.tokens), small.limits.tokens);
+  }
+}
+
 TEST(ScoringBatch, NoRequestsAreNoGroups) {
-  const ScoringBatch batch({}, {.requests = {}, .length = 5}, context);
+  const ScoringBatch batch({}, {.requests = {}, .length = 5}, cut);
   EXPECT_TRUE(batch.groups.empty());
   EXPECT_TRUE(batch.tokens.empty());
   EXPECT_TRUE(batch.row_of.empty());
@@ -117,7 +127,7 @@ TEST(SequenceClasses, HoldEverySequenceThatHasItsOwnOnceAndItsPlaces) {
   for (std::int64_t i = 0; i < 3000; ++i)
     sequences.push_back({.length = 1 + i % 700, .shared = i % 11 == 0 ? 1 + i % 700 : i % 300});
   std::vector<bool> there(sequences.size(), false);
-  for (const SequenceClass& one : classes_of(sequences)) {
+  for (const SequenceClass& one : classes_of(sequences, many)) {
     EXPECT_TRUE(std::ranges::is_sorted(one.sequences));
     for (const std::size_t s : one.sequences) {
       EXPECT_FALSE(there[s]);
@@ -133,10 +143,10 @@ TEST(SequenceClasses, HoldEverySequenceThatHasItsOwnOnceAndItsPlaces) {
 TEST(SequenceClasses, AreOneWhereACallCostsMoreThanPadding) {
   const std::vector<SharingSequence> few = {
       {.length = 60, .shared = 0}, {.length = 40, .shared = 16}, {.length = 9, .shared = 8}};
-  EXPECT_EQ(classes_of(few).size(), 1U);
-  EXPECT_EQ(classes_of(few)[0].length, 60);
-  EXPECT_EQ(classes_of(few)[0].known, 0);
-  EXPECT_TRUE(classes_of({}).empty());
+  EXPECT_EQ(classes_of(few, many).size(), 1U);
+  EXPECT_EQ(classes_of(few, many)[0].length, 60);
+  EXPECT_EQ(classes_of(few, many)[0].known, 0);
+  EXPECT_TRUE(classes_of({}, many).empty());
 }
 
 /// As of few-shot prompts: one sequence has the examples, every fourth its question, the others
@@ -148,7 +158,7 @@ TEST(SequenceClasses, ComputeFewQueriesAgain) {
     sequences.push_back({.length = 480, .shared = i == 0 ? 0 : i % 4 == 0 ? 368 : 456});
     needed += 480 - sequences.back().shared;
   }
-  const std::vector<SequenceClass> classes = classes_of(sequences);
+  const std::vector<SequenceClass> classes = classes_of(sequences, many);
   EXPECT_LE(classes.size(), 3U);
   EXPECT_EQ(size_of(classes).places, 400 * 480);
   EXPECT_LE(size_of(classes).queries, needed * 11 / 10);
@@ -162,9 +172,17 @@ TEST(SequenceClasses, HaveFewPlacesThatArePadding) {
     sequences.push_back({.length = 12 + i * i / 60000, .shared = 0});
     needed += sequences.back().length;
   }
-  const std::vector<SequenceClass> classes = classes_of(sequences);
+  const std::vector<SequenceClass> classes = classes_of(sequences, many);
   EXPECT_LE(classes.size(), 12U);
   EXPECT_LE(size_of(classes).places, needed * 5 / 4);
+}
+
+TEST(SequenceClasses, AreNotPaddedBeyondTheirPlaces) {
+  const std::vector<SharingSequence> few = {
+      {.length = 60, .shared = 0}, {.length = 40, .shared = 16}, {.length = 8, .shared = 0}};
+  EXPECT_EQ(size_of(classes_of(few, 180)).places, 180);
+  EXPECT_EQ(size_of(classes_of(few, 179)).places, 128);
+  EXPECT_EQ(classes_of(few, 0).size(), 3U);
 }
 
 }  // namespace

@@ -49,7 +49,10 @@ TEST(ScoringPass, KeepsToItsLimitsAndHasEveryRequestOnce) {
   std::multiset<std::size_t> seen;
   for (const ScoringPass& pass : passes) {
     seen.insert(pass.requests.begin(), pass.requests.end());
-    EXPECT_LE(pass.length * pass.sequences(), cut.limits.places);
+    std::int64_t places = 0;
+    for (const std::size_t i : pass.requests)
+      places += length_step(std::ssize(inputs_of(requests[i], cut.context)));
+    EXPECT_LE(places, cut.limits.places);
     EXPECT_LE(pass.length, cut.context);
     EXPECT_LE(distinct_rows(requests, pass, cut.context), cut.limits.tokens);
     for (std::size_t i = 0; i < pass.requests.size(); ++i) {
@@ -64,6 +67,23 @@ TEST(ScoringPass, KeepsToItsLimitsAndHasEveryRequestOnce) {
   EXPECT_EQ(std::set<std::size_t>(seen.begin(), seen.end()).size(), requests.size());
   // What all begin with is there once a pass: they hold far more than their tokens.
   EXPECT_LT(passes.size(), 25U);  // 50 without
+}
+
+TEST(ScoringPass, CountsLengthsInFourStepsOfAPowerOfTwo) {
+  for (const auto& [length, step] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+           {0, 0}, {1, 1}, {7, 7}, {8, 8}, {9, 10}, {17, 20}, {64, 64}, {65, 80}, {4096, 4096}})
+    EXPECT_EQ(length_step(length), step) << length;
+}
+
+/// Short sequences do not count as the longest.
+TEST(ScoringPass, HoldsAsManyPlacesAsItsSequencesHave) {
+  std::vector<LikelihoodRequest> requests;
+  for (std::int32_t i = 0; i < 100; ++i)
+    requests.push_back(
+        {.tokens = std::vector<std::int32_t>(i == 0 ? 401 : 11, i), .predicted = 1, .group = i});
+  EXPECT_EQ(cut_into_passes(requests, {.context = 512, .limits = {.tokens = 2048, .places = 2048}})
+                .size(),
+            1U);
 }
 
 TEST(ScoringPass, OfEqualLengthsIsFilledByThem) {
