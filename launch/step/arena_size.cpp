@@ -18,6 +18,9 @@
 namespace polymoe {
 namespace {
 
+/// Tokens of a pass that keeps a GPU busy.
+constexpr std::int64_t busy_tokens = 32768;
+
 std::size_t usable_bytes() { return static_cast<std::size_t>(usable_memory_bytes()); }
 
 /// Free memory of a GPU, as it was before any of the ranks that share it took some.
@@ -45,7 +48,6 @@ InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, De
   if (device.type != DeviceType::cuda)
     return {.limits = training_pass_limits(config, mesh.world().size(), device),
             .bytes = usable_bytes()};
-  constexpr std::int64_t busy_tokens = 32768;
   // Other ranks, and others, may compute on it too.
   constexpr std::size_t parts = 4;
   const std::size_t free = free_bytes(device, mesh.world());
@@ -62,6 +64,27 @@ InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, De
   // Ranks make the same passes, also where one has less memory than the others.
   tokens = least_of_ranks(tokens, mesh.world());
   return {.limits = gpu_pass_limits(config, tokens), .bytes = plan(tokens).activations};
+}
+
+PassLimits run_pass_limits(const Config& config, const ProcessMesh& mesh, Device device,
+                           std::size_t arena_bytes) {
+  PassLimits limits = training_pass_limits(config, mesh.world().size(), device);
+  // What rows on their way between nodes take is in no plan of passes that only answer.
+  if (device.type != DeviceType::cuda || mesh.expert_groups().node != nullptr) return limits;
+  const auto fits = [&](const PassLimits& wanted) {
+    return plan_inference(config, mesh, device.type, {.limits = wanted}).activations <= arena_bytes;
+  };
+  const auto larger = [&] {
+    for (std::int64_t tokens = busy_tokens; tokens > limits.tokens; tokens /= 2)
+      if (const PassLimits wanted = gpu_pass_limits(config, tokens); fits(wanted)) return wanted;
+    PassLimits wanted = gpu_pass_limits(config, limits.tokens);
+    for (; wanted.places > limits.places; wanted.places /= 2)
+      if (fits(wanted)) return wanted;
+    return limits;
+  }();
+  limits.tokens = least_of_ranks(larger.tokens, mesh.world());
+  limits.places = least_of_ranks(larger.places, mesh.world());
+  return limits;
 }
 
 std::size_t bench_arena_bytes(const MemoryPlan& plan, bool with_model, Communicator& world,

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "launch/config/config.h"
+#include "launch/step/arena_size.h"
 #include "launch/step/evaluation.h"
 #include "launch/step/pass_limits.h"
 #include "launch/training/step_metrics.h"
@@ -19,7 +20,13 @@
 namespace polymoe {
 
 RunEvaluation::RunEvaluation(const Run& run, std::function<bool()> leave)
-    : run_(run), leave_(std::move(leave)), scoring_(run.config, run.mesh.world()) {}
+    : run_(run),
+      leave_(std::move(leave)),
+      scoring_(run.config, run.mesh.world()),
+      scoring_limits_(run.config.eval.tasks.empty()
+                          ? PassLimits{}
+                          : run_pass_limits(run.config, run.mesh, run.context.stream.device(),
+                                            run.context.arena.capacity())) {}
 
 bool RunEvaluation::validation_is_due(std::int64_t step) const {
   const TrainConfig& train = run_.config.train;
@@ -60,14 +67,12 @@ void RunEvaluation::validate(StepMetrics& metrics) {
 }
 
 void RunEvaluation::score_tasks(StepMetrics& metrics) {
-  const auto scores =
-      scoring_.score({.model = run_.model.model(),
-                      .mesh = run_.mesh,
-                      .context = run_.context,
-                      .dtype = run_.model.parameters().dtype(),
-                      .limits = training_pass_limits(run_.config, run_.mesh.world().size(),
-                                                     run_.context.stream.device()),
-                      .leave = leave_});
+  const auto scores = scoring_.score({.model = run_.model.model(),
+                                      .mesh = run_.mesh,
+                                      .context = run_.context,
+                                      .dtype = run_.model.parameters().dtype(),
+                                      .limits = scoring_limits_,
+                                      .leave = leave_});
   if (!scores) {
     run_.log.info(fmt::format("the scoring of step {} is left", metrics.step));
     return;

@@ -7,6 +7,7 @@
 
 #include "launch/config/config.h"
 #include "launch/data/training_data.h"
+#include "launch/step/pass_limits.h"
 #include "launch/step/training_model.h"
 #include "launch/training/run_outputs.h"
 #include "launch/training/step_metrics.h"
@@ -48,6 +49,7 @@ class RunEvaluation {
   const Run run_;
   const std::function<bool()> leave_;
   const TaskScoring scoring_;
+  const PassLimits scoring_limits_;
   std::optional<double> valid_loss_;
 };
 

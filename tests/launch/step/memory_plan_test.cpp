@@ -6,6 +6,8 @@
 #include <algorithm>
 
 #include "launch/config/config.h"
+#include "launch/step/arena_size.h"
+#include "launch/step/pass_limits.h"
 #include "parallel/communication/local/local_communicator.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
@@ -164,6 +166,33 @@ TEST(PlanTest, ScoringFitsWhereAStepFits) {
           plan_memory(config, {.ranks = 1, .threads = 1, .backend = DeviceType::cuda}).activations)
           << name << ", " << recompute;
     }
+}
+
+// They are as large as the room of the steps allows, which is more than a micro-batch.
+TEST(PlanTest, ScoringWithinARunFillsTheMemoryOfItsSteps) {
+  const ProcessMesh alone(std::move(make_local_communicators(1)[0]), 1);
+  const Device gpu{DeviceType::cuda, 0};
+  for (const char* name : {"bench-moe", "dense-1b", "moe-7b"})
+    for (const char* recompute : {"none", "block"}) {
+      const Config config =
+          shipped(name, {"--train.micro_batch=4", "--train.recompute=" + std::string(recompute)});
+      const std::size_t steps =
+          plan_memory(config, {.ranks = 1, .threads = 1, .backend = DeviceType::cuda}).activations;
+      const PassLimits least = training_pass_limits(config, 1, gpu);
+      const PassLimits limits = run_pass_limits(config, alone, gpu, steps);
+      EXPECT_GE(limits.tokens, least.tokens);
+      EXPECT_GE(limits.places, 4 * least.places) << name << ", " << recompute;
+      EXPECT_LE(plan_inference(config, alone, DeviceType::cuda, {.limits = limits}).activations,
+                steps)
+          << name << ", " << recompute;
+      const PassLimits none = run_pass_limits(config, alone, gpu, 0);
+      EXPECT_EQ(none.tokens, least.tokens);
+      EXPECT_EQ(none.places, least.places);
+    }
+  const Config config = shipped("moe-7b", {"--train.micro_batch=4", "--train.recompute=none"});
+  const std::size_t h200 = std::size_t{100} << 30;
+  EXPECT_EQ(run_pass_limits(config, alone, gpu, h200).tokens, 32768);
+  EXPECT_EQ(run_pass_limits(config, alone, gpu, h200).places, 262144);
 }
 
 TEST(PlanTest, RecomputingBlocksAndSmallerBatchesTakeLess) {
