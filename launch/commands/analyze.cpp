@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "kernels/activation/activation.h"
-#include "launch/analysis/analysis_report.h"
+#include "launch/analysis/analysis.h"
+#include "launch/analysis/analysis_json.h"
+#include "launch/analysis/analysis_page.h"
 #include "launch/analysis/token_analysis.h"
 #include "launch/analysis/weight_analysis.h"
 #include "launch/checkpoints/resume.h"

@@ -9,8 +9,8 @@
 #include <utility>
 #include <vector>
 
-#include "launch/data/huggingface_models.h"
 #include "launch/data/huggingface_text_rules.h"
+#include "launch/data/huggingface_vocabulary.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"
 #include "runtime/files/json.h"

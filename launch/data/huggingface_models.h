@@ -11,15 +11,6 @@
 
 namespace polymoe {
 
-/// The spelling of bytes as characters that byte-level vocabularies use: printable ones stand for
-/// themselves, the others for the characters from U+0100 on.
-std::string byte_level_spelling(std::string_view bytes);
-/// The bytes that such a spelling stands for; a text with any other character stands for itself.
-std::string byte_level_bytes(std::string_view spelling);
-
-/// The byte of a piece "<0x0A>", or -1.
-int fallback_byte(std::string_view piece);
-
 /// The model of a tokenizer file: a word to the ids of its pieces.
 class PieceModel {
  public:

@@ -20,6 +20,7 @@
 #include "launch/data/huggingface_models.h"
 #include "launch/data/huggingface_text_frame.h"
 #include "launch/data/huggingface_text_rules.h"
+#include "launch/data/huggingface_vocabulary.h"
 #include "launch/data/tokenizer.h"
 #include "launch/data/unicode_text.h"
 #include "runtime/error.h"

@@ -5,7 +5,9 @@
 #include <cstdlib>
 #include <numeric>
 
-#include "launch/analysis/analysis_report.h"
+#include "launch/analysis/analysis.h"
+#include "launch/analysis/analysis_json.h"
+#include "launch/analysis/analysis_page.h"
 #include "launch/checkpoints/resume.h"
 #include "launch/inference/saved_model.h"
 #include "launch/step/evaluation.h"

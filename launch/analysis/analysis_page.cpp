@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "launch/analysis/analysis_report.h"
+#include "launch/analysis/analysis_page.h"
 
 #include <fmt/core.h>
 
@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "launch/analysis/analysis.h"
 #include "launch/analysis/expert_similarity.h"
 #include "launch/analysis/token_analysis.h"
 #include "launch/analysis/weight_analysis.h"
@@ -19,124 +20,9 @@
 #include "launch/data/tokenizer.h"
 #include "launch/reports/figure.h"
 #include "launch/reports/page.h"
-#include "runtime/files/json.h"
 
 namespace polymoe {
 namespace {
-
-template <class Values>
-Json list(const Values& values) {
-  Json array = Json::array();
-  for (const auto& value : values) array.add(value);
-  return array;
-}
-
-/// [rows, columns] as an array of arrays.
-template <class Value>
-Json grid(const std::vector<Value>& values, std::int64_t columns) {
-  Json rows = Json::array();
-  for (std::size_t begin = 0; begin < values.size(); begin += static_cast<std::size_t>(columns))
-    rows.add(
-        list(std::vector<Value>(values.begin() + static_cast<std::ptrdiff_t>(begin),
-                                values.begin() + static_cast<std::ptrdiff_t>(begin) + columns)));
-  return rows;
-}
-
-/// Up to `most` places of a row of `count`, the first and the last among them.
-std::vector<std::size_t> places(std::size_t count, std::size_t most) {
-  std::vector<std::size_t> result;
-  const std::size_t shown = std::min(count, most);
-  for (std::size_t i = 0; i < shown; ++i)
-    result.push_back(shown < 2 ? 0 : i * (count - 1) / (shown - 1));
-  return result;
-}
-
-std::string text_of(std::int32_t id, const Tokenizer* tokenizer) {
-  if (tokenizer == nullptr || id >= tokenizer->vocab()) return fmt::format("#{}", id);
-  std::string text;
-  for (const char c : tokenizer->bytes_of(id)) {
-    if (c == '\n')
-      text += "\\n";
-    else if (static_cast<unsigned char>(c) < 0x20)
-      text += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else
-      text += c;
-  }
-  return text.empty() ? fmt::format("#{}", id) : text;
-}
-
-Json similarities_json(const std::vector<ExpertSimilarity>& similarities) {
-  Json array = Json::array();
-  for (const ExpertSimilarity& layer : similarities) {
-    Json row = Json::object();
-    row.set("layer", layer.layer).set("cosines", grid(layer.cosines, layer.experts));
-    array.add(std::move(row));
-  }
-  return array;
-}
-
-Json spectra_json(const std::vector<MatrixSpectrum>& spectra) {
-  Json array = Json::array();
-  for (const MatrixSpectrum& spectrum : spectra) {
-    Json values = Json::array(), numbers = Json::array();
-    for (const std::size_t i : places(spectrum.values.size(), 64)) {
-      numbers.add(i);
-      values.add(spectrum.values[i]);
-    }
-    Json row = Json::object();
-    row.set("name", spectrum.name).set("layer", spectrum.layer);
-    row.set("expert", spectrum.expert < 0 ? Json() : Json(spectrum.expert));
-    row.set("part", spectrum.part)
-        .set("rows", spectrum.rows)
-        .set("columns", spectrum.columns)
-        .set("effective_rank", spectrum.effective_rank)
-        .set("singular_value_numbers", std::move(numbers))
-        .set("singular_values", std::move(values));
-    array.add(std::move(row));
-  }
-  return array;
-}
-
-Json tokens_json(const TokenAnalysis& tokens, const Tokenizer* tokenizer) {
-  Json json = Json::object();
-  json.set("tokens", tokens.tokens).set("loss", tokens.loss);
-  json.set("state_similarity", grid(tokens.similarity, tokens.states));
-  json.set("expert_output_tokens", tokens.output_tokens)
-      .set("expert_output_similarity", similarities_json(tokens.outputs));
-  Json routing = Json::array();
-  for (const LayerRouting& layer : tokens.routing) {
-    Json top = Json::array();
-    for (const auto& expert : layer.top_tokens) {
-      Json row = Json::array();
-      for (const auto& [id, count] : expert) {
-        Json entry = Json::object();
-        entry.set("id", id).set("text", text_of(id, tokenizer)).set("count", count);
-        row.add(std::move(entry));
-      }
-      top.add(std::move(row));
-    }
-    Json row = Json::object();
-    row.set("layer", layer.layer)
-        .set("expert_tokens", list(layer.expert_tokens))
-        .set("entropy", layer.entropy)
-        .set("co_activation", grid(layer.together, layer.experts))
-        .set("top_tokens", std::move(top));
-    routing.add(std::move(row));
-  }
-  json.set("routing", std::move(routing));
-  Json activations = Json::array();
-  for (const LayerActivation& layer : tokens.activations) {
-    Json row = Json::object();
-    row.set("layer", layer.layer)
-        .set("mean", layer.mean)
-        .set("deviation", layer.deviation)
-        .set("pre_activation", list(layer.x))
-        .set("density", list(layer.density))
-        .set("mean_result", list(layer.y));
-    activations.add(std::move(row));
-  }
-  return json.set("activations", std::move(activations));
-}
 
 HeatMap square(const std::string& title, const std::string& axis, const std::string& label,
                const std::vector<double>& values, std::int64_t count) {
@@ -196,10 +82,10 @@ Chart spectrum_chart(const std::vector<MatrixSpectrum>& spectra, const std::stri
     if (spectrum.part == part) layers.emplace(spectrum.layer, &spectrum);
   std::vector<const MatrixSpectrum*> all;
   for (const auto& [layer, spectrum] : layers) all.push_back(spectrum);
-  for (const std::size_t i : places(all.size(), 8)) {
+  for (const std::size_t i : shown_places(all.size(), 8)) {
     const std::vector<double>& values = all[i]->values;
     Series series{.name = fmt::format("layer {}", all[i]->layer)};
-    for (const std::size_t place : places(values.size(), 200)) {
+    for (const std::size_t place : shown_places(values.size(), 200)) {
       series.x.push_back(static_cast<double>(place) / static_cast<double>(values.size()));
       series.y.push_back(values[place] / values.front());
     }
@@ -217,7 +103,7 @@ void add_weights(Page& page, const Analysis& analysis) {
   for (const char* part : {"gate", "up", "down"})
     if (const Chart chart = spectrum_chart(analysis.spectra, part); !chart.series.empty())
       page.figure(chart, "Of the first expert of each layer.");
-  for (const std::size_t i : places(analysis.similarities.size(), most_layers))
+  for (const std::size_t i : shown_places(analysis.similarities.size(), most_layers))
     page.figure(between_experts("Weights", analysis.similarities[i]));
 }
 
@@ -240,7 +126,7 @@ void add_coefficients(Page& page, const Analysis& analysis) {
     now.series.push_back(std::move(series));
   }
   page.figure(now, "At step " + std::to_string(analysis.step) + ".");
-  for (const std::size_t i : places(analysis.coefficients.size(), most)) {
+  for (const std::size_t i : shown_places(analysis.coefficients.size(), most)) {
     const CoefficientHistory& history = analysis.coefficients[i];
     if (history.steps.size() < 2) continue;
     Chart chart{.title = "Over time: " + history.name,
@@ -262,7 +148,7 @@ void add_activations(Page& page, const Analysis& analysis) {
   constexpr std::size_t most_layers = 6;
   page.heading("The activation on what it sees");
   const auto& layers = analysis.tokens->activations;
-  for (const std::size_t i : places(layers.size(), most_layers)) {
+  for (const std::size_t i : shown_places(layers.size(), most_layers)) {
     const LayerActivation& layer = layers[i];
     const auto finite = [](double value) { return std::isfinite(value); };
     if (std::none_of(layer.y.begin(), layer.y.end(), finite)) continue;
@@ -319,7 +205,7 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
     chart.series.push_back(std::move(series));
     page.figure(chart);
   }
-  for (const std::size_t i : places(layers.size(), most_layers)) {
+  for (const std::size_t i : shown_places(layers.size(), most_layers)) {
     const LayerRouting& layer = layers[i];
     if (layer.top_k < 2) continue;
     // Of the tokens that the row's expert took, the share that the column's took too.
@@ -334,13 +220,13 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
                        "share of the row's tokens", shares, layer.experts));
   }
   const TokenAnalysis& seen = *analysis.tokens;
-  for (const std::size_t i : places(seen.outputs.size(), most_layers))
+  for (const std::size_t i : shown_places(seen.outputs.size(), most_layers))
     if (seen.outputs[i].experts > 1)
       page.figure(
           between_experts("Results", seen.outputs[i]),
           fmt::format("Mean over {} tokens of the cosine between what two experts make of one.",
                       with_separators(seen.output_tokens)));
-  for (const std::size_t i : places(layers.size(), most_layers)) {
+  for (const std::size_t i : shown_places(layers.size(), most_layers)) {
     const LayerRouting& layer = layers[i];
     Table table{.title = fmt::format("Tokens that the experts of layer {} take most", layer.layer),
                 .columns = {"expert", "share of slots", "tokens"}};
@@ -350,7 +236,7 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
       std::string texts;
       for (const auto& [id, times] : layer.top_tokens[e])
         texts += fmt::format("{}\xE2\x80\x9C{}\xE2\x80\x9D", texts.empty() ? "" : "  ",
-                             text_of(id, tokenizer));
+                             token_text(id, tokenizer));
       table.rows.push_back(
           {std::to_string(e),
            fmt::format("{:.1f} %", 100.0 * static_cast<double>(layer.expert_tokens[e]) / sum),
@@ -361,27 +247,6 @@ void add_routing(Page& page, const Analysis& analysis, const Tokenizer* tokenize
 }
 
 }  // namespace
-
-Json analysis_json(const Analysis& analysis, const Tokenizer* tokenizer) {
-  Json json = Json::object();
-  json.set("checkpoint", analysis.checkpoint).set("step", analysis.step);
-  json.set("matrices", spectra_json(analysis.spectra));
-  json.set("expert_weight_similarity", similarities_json(analysis.similarities));
-  Json coefficients = Json::array();
-  for (const CoefficientHistory& history : analysis.coefficients) {
-    Json values = Json::array();
-    for (const std::vector<double>& set : history.values) values.add(list(set));
-    Json row = Json::object();
-    row.set("name", history.name)
-        .set("steps", list(history.steps))
-        .set("values", std::move(values));
-    coefficients.add(std::move(row));
-  }
-  json.set("coefficients", std::move(coefficients));
-  if (analysis.tokens) json.set("on_tokens", tokens_json(*analysis.tokens, tokenizer));
-  if (!analysis.saturation.empty()) json.set("routing_saturation", list(analysis.saturation));
-  return json;
-}
 
 Page analysis_page(const Analysis& analysis, const Tokenizer* tokenizer) {
   Page page(fmt::format("Inside step {}", analysis.step));

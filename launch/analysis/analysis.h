@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "launch/analysis/expert_similarity.h"
 #include "launch/analysis/token_analysis.h"
 #include "launch/analysis/weight_analysis.h"
 #include "launch/data/tokenizer.h"
-#include "launch/reports/page.h"
-#include "runtime/files/json.h"
 
 namespace polymoe {
 
@@ -25,11 +26,10 @@ struct Analysis {
   std::vector<double> saturation = {};  // per layer with experts; empty: not compared
 };
 
-/// All figures. Spectra are given at up to 64 places, the first and the last among them. Texts of
-/// tokens need the tokenizer; null: ids alone.
-Json analysis_json(const Analysis& analysis, const Tokenizer* tokenizer);
+/// Up to `most` places of a row of `count`, evenly apart, the first and the last among them.
+std::vector<std::size_t> shown_places(std::size_t count, std::size_t most);
 
-/// The analysis as pictures and tables.
-Page analysis_page(const Analysis& analysis, const Tokenizer* tokenizer);
+/// A token as text on one line; "#ID" without a tokenizer, and of a token without text.
+std::string token_text(std::int32_t id, const Tokenizer* tokenizer);
 
 }  // namespace polymoe
