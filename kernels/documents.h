@@ -16,8 +16,8 @@ namespace polymoe {
 /// document.
 constexpr std::int32_t no_document = std::int32_t{1} << 30;
 
-/// Bounds of the documents' lengths in rows, where the host knows them: work for documents that cannot
-/// be there may be left out. A row without a document counts as one of one row.
+/// Bounds of the documents' lengths in rows, where the host knows them: work for documents that
+/// cannot be there may be left out. A row without a document counts as one of one row.
 struct DocumentLengths {
   std::int64_t shortest = 1;
   std::int64_t longest = std::numeric_limits<std::int64_t>::max();

@@ -24,11 +24,11 @@ void copy(const Tensor& from, Tensor to, Stream& stream) {
   };
   if (on(DeviceType::meta) || from.bytes() == 0) return;
   if (on(DeviceType::cuda)) {
-    const auto start = [&] { cuda::copy(to.raw(), from.raw(), from.bytes(), stream.native()); };
+    const auto submit = [&] { cuda::copy(to.raw(), from.raw(), from.bytes(), stream.native()); };
     if (to.device().type == DeviceType::cpu)
-      stream.count_wait(start);
+      stream.count_wait(submit);  // returns when the copy is there
     else
-      start();
+      submit();
   } else {
     std::memcpy(to.raw(), from.raw(), from.bytes());
   }

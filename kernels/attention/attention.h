@@ -36,9 +36,10 @@ struct AttentionShape {
 /// head_dim at most 256 on CUDA. Asynchronous on `stream`; tiles and workspaces live in `scratch`.
 /// On CUDA, bf16 with a head_dim that is a multiple of 8 up to 128 and more than one query runs on
 /// cuDNN, which blocks at the first call of a shape; where the shape is unprepared, on kernels of
-/// our own for tensor cores, which leave out tiles of keys that no query of a tile sees; where
-/// there are documents, on both (attention_cuda_long_documents.h). All else runs on kernels in f32
-/// arithmetic, which leave tiles out too. The CPU takes document by document, each as a sequence of
+/// our own for tensor cores, which leave out tiles of keys that no query of a tile sees. Documents
+/// run on these, but for long ones, which cuDNN takes where the device and its version let it
+/// (attention_cuda_long_documents.h). Other dtypes and head_dims run on kernels in f32 arithmetic,
+/// which leave tiles out too. The CPU takes document by document, each as a sequence of
 /// its own. Rows without a document get zeros.
 /// Throws InvalidArgument on a shape, dtype or device mismatch; on the CPU where document_starts do
 /// not ascend from the first row of a document to the next; DeviceError where cuDNN refuses.

@@ -9,14 +9,14 @@ namespace polymoe::detail {
 /// Scratch of one backward call, allocated before dispatch so that the memory plan counts it.
 struct AttentionBackwardScratch {
   Tensor tiles;           // CPU: [threads, elements]; CUDA: cuDNN's workspace, or undefined
-  Tensor output_dots;     // [batch, heads, query_length]  <d_out, out>; undefined for cuDNN
+  Tensor output_dots;     // [batch, heads, query_length]  <d_out, out>; undefined for cuDNN alone
   Tensor d_q_partials;    // CPU: [splits - 1, elements of d_q]
   Tensor documents = {};  // CUDA: the plan of long documents for cuDNN, or undefined
 };
 
-/// And of a forward call.
+/// Scratch of one forward call: those of AttentionBackwardScratch that it needs.
 struct AttentionForwardScratch {
-  Tensor tiles, documents;  // likewise
+  Tensor tiles, documents;
 };
 
 struct AttentionBackwardInputs {

@@ -213,7 +213,8 @@ CudnnAttention::CudnnAttention(Stream& stream)
   int major = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device_),
         "cudaDeviceGetAttribute");
-  takes_documents_ = major == 9 || major == 10;
+  constexpr std::size_t oldest_tried = 91900;
+  takes_documents_ = (major == 9 || major == 10) && cudnnGetVersion() >= oldest_tried;
   check(cudnnCreate(&handle_), "cudnnCreate");
   try {
     check(cudnnSetStream(handle_, stream_), "cudnnSetStream");

@@ -39,7 +39,8 @@ class CudnnAttention final : public StreamResources {
                 const detail::AttentionGradients& gradients, const Tensor& workspace);
 
   /// Whether cuDNN's deterministic backward pass takes sequences that begin anywhere: on compute
-  /// capability 9 and 10. Source: cudnn-frontend 1.32, sdpa_backward's checks.
+  /// capability 9 and 10, from version 9.19 on, the oldest that was tried. Source: cudnn-frontend
+  /// 1.32, sdpa_backward's checks.
   bool takes_documents() const { return takes_documents_; }
   /// The same for the long documents of windows, where takes_documents(); `shape` is that of the
   /// windows, and no other row is written.

@@ -16,9 +16,9 @@
 #define POLYMOE_ON_BOTH
 #endif
 
-/// The documents of a window that cuDNN computes, each as a sequence of its own: those longer than a
-/// quarter of the window. There are three of them at most, so that a window has few places for them,
-/// and the memory and the time of empty ones are small. Shorter ones go to
+/// The documents of a window that cuDNN computes, each as a sequence of its own: those longer than
+/// a quarter of the window. There are three of them at most, so that a window has few places for
+/// them, and the memory and the time of empty ones are small. Shorter ones go to
 /// attention_cuda_fragments_*.cu, which leave more out.
 namespace polymoe::cuda {
 
@@ -80,8 +80,8 @@ POLYMOE_ON_BOTH inline LongDocumentRows find_long_documents(const std::int32_t* 
 }
 
 /// What a call of cuDNN reads on the device, for `documents.places` places of each window: rows of
-/// each place's document, 0 of an empty one, and the elements before it in tensors of queries and of
-/// keys and in log_sum_exp, with one more that closes the last.
+/// each place's document, 0 of an empty one, and the elements before it in tensors of queries and
+/// of keys and in log_sum_exp, with one more that closes the last.
 struct LongDocumentTables {
   Tensor lengths;                                  // [places] i32
   Tensor query_offsets, key_offsets, row_offsets;  // [places + 1] i64

@@ -14,8 +14,8 @@
 
 namespace polymoe::cuda {
 
-/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, but that
-/// form(shared) begins when the calling thread's copies of fetch(shared) are there.
+/// Pre-activations of a token's slots. Sources as in row_products_cuda_sources.cuh, with nothing to
+/// prepare.
 template <class Rows>
 struct SlotRows {
   Rows rows;                   // of slot 0
@@ -33,6 +33,7 @@ struct SlotRows {
 template <class T, class Formula>
 struct ActivatedRow : SlotRows<ActivationRows<T>> {
   __device__ void fetch(uint4*) const {}  // gated rows find no room there: form() reads them
+  template <int later>
   __device__ void form(uint4* row) const {
     using V = Vector<T>;
     constexpr int at_once = 2, factor = Formula::gated ? 2 : 1;
@@ -85,9 +86,11 @@ struct PolyNormedRow : SlotRows<PolyNormRows<T>> {
     commit_copies();
   }
   /// A thread reads what it has copied itself.
+  template <int later>
   __device__ void form(uint4* row) const {
     using V = Vector<T>;
     __shared__ typename BlockSum<order>::Storage storage;
+    wait_for_copies<later>();
     const DeviceMath::Count width(this->rows.width);
     for_own_slots([&](int slot, int first, int step) {
       // Asked for before the sums, as they come from far.

@@ -41,14 +41,13 @@ __global__ void __launch_bounds__(RowStream::threads)
     stream.begin();  // no kernel of a step writes weights
     wait_for_previous();
     source.fetch(shared);
-    wait_for_copies<0>();
+    source.template form<0>(shared);
   } else {
     wait_for_previous();
     source.fetch(shared);
     stream.begin();
-    wait_for_copies<RowStream::requests>();
+    source.template form<RowStream::requests>(shared);
   }
-  source.form(shared);
   multiply_rows<T>(matrices, stream, shared);
 }
 

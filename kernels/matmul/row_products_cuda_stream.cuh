@@ -2,9 +2,10 @@
 // Products of one row, bound by reading the weights: as many blocks as the device runs at once,
 // which take tiles of 16 results, whose warps take pieces of the sum, and whose lanes have weights
 // under way to shared memory all the time. bf16 is multiplied on tensor cores, where a few
-// instructions take what needs a hundred of the others, so that eight warps keep up with the memory.
-// What the row is made of - itself, its norm, an activation of it - each block forms on its own,
-// while the first weights come: they are asked for before the kernel that makes the row has ended.
+// instructions take what needs a hundred of the others, so that eight warps keep up with the
+// memory. What the row is made of - itself, its norm, an activation of it - each block forms on
+// its own, while the first weights come: they are asked for before the kernel that makes the row
+// has ended.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a warp scores a token's experts and chooses among them.
+// How a warp scores a token's experts, and a warp or a block chooses among them.
 #pragma once
 
 #include <cfloat>
@@ -66,8 +66,9 @@ __device__ inline void choose_experts(const ChoiceRule& r, unsigned* keys, std::
   __syncwarp();
 }
 
-/// The same ids by a block of whole warps, whose threads look at all keys at once: an expert's place
-/// is how many come before it. The keys stay. The caller has the barriers before and behind it.
+/// The same ids by a block of whole warps, whose threads look at all keys at once: an expert's
+/// place is how many come before it. The keys stay. The caller has the barriers before and behind
+/// it.
 __device__ inline void choose_experts_by_place(const ChoiceRule& r, const unsigned* keys,
                                                std::int32_t* ids) {
   constexpr int lanes = 4;  // of an expert

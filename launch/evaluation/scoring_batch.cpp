@@ -28,23 +28,23 @@ double cost_of(std::size_t sequences, std::int64_t length, std::int64_t known) {
   const auto keys = static_cast<double>(length), queries = static_cast<double>(length - known);
   return static_cast<double>(sequences) * (keys + queries * (1.0 + keys / keys_of_a_copy));
 }
-double cost_of(const SequenceClass& one) {
+double cost_of(const SequenceGroup& one) {
   return cost_of(one.sequences.size(), one.length, one.known);
 }
 /// How much more a class of both costs than they do apart, but for the call.
-double cost_of_merging(const SequenceClass& a, const SequenceClass& b) {
+double cost_of_merging(const SequenceGroup& a, const SequenceGroup& b) {
   return cost_of(a.sequences.size() + b.sequences.size(), std::max(a.length, b.length),
                  std::min(a.known, b.known)) -
          cost_of(a) - cost_of(b);
 }
-std::int64_t padding_of_merging(const SequenceClass& a, const SequenceClass& b) {
-  const SequenceClass& shorter = a.length < b.length ? a : b;
+std::int64_t padding_of_merging(const SequenceGroup& a, const SequenceGroup& b) {
+  const SequenceGroup& shorter = a.length < b.length ? a : b;
   return std::ssize(shorter.sequences) * std::abs(a.length - b.length);
 }
 /// What a call costs besides: some 20 us, at whose end few blocks are left to a GPU.
 constexpr double cost_of_call = 4096.0;
 
-void merge(const SequenceClass& from, SequenceClass& to) {
+void merge(const SequenceGroup& from, SequenceGroup& to) {
   to.length = std::max(to.length, from.length);
   to.known = std::min(to.known, from.known);
   to.sequences.insert(to.sequences.end(), from.sequences.begin(), from.sequences.end());
@@ -52,44 +52,44 @@ void merge(const SequenceClass& from, SequenceClass& to) {
 
 }  // namespace
 
-std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences,
-                                      std::int64_t most_places) {
+std::vector<SequenceGroup> groups_of(std::span<const SharingSequence> sequences,
+                                     std::int64_t most_places) {
   // Few to begin with: by length, and by the power of two of what a sequence has of its own.
-  std::map<std::pair<std::int64_t, int>, SequenceClass> fine;
+  std::map<std::pair<std::int64_t, int>, SequenceGroup> fine;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     const auto& [length, shared] = sequences[s];
     if (shared >= length) continue;
     const std::int64_t known = shared / known_step * known_step;
     const auto own = static_cast<std::uint64_t>(length - known);
-    SequenceClass& one = fine[{length_step(length), std::bit_width(own)}];
+    SequenceGroup& one = fine[{length_step(length), std::bit_width(own)}];
     one.known = one.sequences.empty() ? known : std::min(one.known, known);
     one.length = std::max(one.length, length);
     one.sequences.push_back(s);
   }
-  std::vector<SequenceClass> classes;
-  for (auto& [kind, one] : fine) classes.push_back(std::move(one));
+  std::vector<SequenceGroup> groups;
+  for (auto& [kind, one] : fine) groups.push_back(std::move(one));
   std::int64_t places = 0;
-  for (const SequenceClass& one : classes) places += one.places();
+  for (const SequenceGroup& one : groups) places += one.places();
   // The two whose union costs least more than they do apart, as long as that is less than a call.
-  while (classes.size() > 1) {
+  while (groups.size() > 1) {
     double least = cost_of_call;
     std::optional<std::pair<std::size_t, std::size_t>> nearest;
-    for (std::size_t a = 0; a < classes.size(); ++a) {
-      for (std::size_t b = a + 1; b < classes.size(); ++b) {
-        const double more = cost_of_merging(classes[a], classes[b]);
-        if (more >= least || places + padding_of_merging(classes[a], classes[b]) > most_places)
+    for (std::size_t a = 0; a < groups.size(); ++a) {
+      for (std::size_t b = a + 1; b < groups.size(); ++b) {
+        const double more = cost_of_merging(groups[a], groups[b]);
+        if (more >= least || places + padding_of_merging(groups[a], groups[b]) > most_places)
           continue;
         least = more;
         nearest = {a, b};
       }
     }
     if (!nearest) break;
-    places += padding_of_merging(classes[nearest->first], classes[nearest->second]);
-    merge(classes[nearest->second], classes[nearest->first]);
-    classes.erase(classes.begin() + static_cast<std::ptrdiff_t>(nearest->second));
+    places += padding_of_merging(groups[nearest->first], groups[nearest->second]);
+    merge(groups[nearest->second], groups[nearest->first]);
+    groups.erase(groups.begin() + static_cast<std::ptrdiff_t>(nearest->second));
   }
-  for (SequenceClass& one : classes) std::ranges::sort(one.sequences);
-  return classes;
+  for (SequenceGroup& one : groups) std::ranges::sort(one.sequences);
+  return groups;
 }
 
 ScoringBatch::ScoringBatch(const std::vector<LikelihoodRequest>& requests, const ScoringPass& pass,
@@ -120,7 +120,7 @@ ScoringBatch::ScoringBatch(const std::vector<LikelihoodRequest>& requests, const
     before = inputs;
   }
   place_of.resize(tokens.size());
-  for (const SequenceClass& one : classes_of(sequences, cut.limits.places)) {
+  for (const SequenceGroup& one : groups_of(sequences, cut.limits.places)) {
     groups.push_back(
         {.sequences = std::ssize(one.sequences), .length = one.length, .known = one.known});
     for (const std::size_t s : one.sequences) {

@@ -11,7 +11,7 @@
 namespace polymoe {
 
 /// The sequences of a pass for whose attention there is one call, by their numbers.
-struct SequenceClass {
+struct SequenceGroup {
   std::vector<std::size_t> sequences;
   std::int64_t length = 0;  // of the longest
   std::int64_t known = 0;   // first places, which all of them share with sequences before them
@@ -26,11 +26,11 @@ struct SharingSequence {
 };
 
 /// Sequences of like length and sharing together, so that few places are padding and few queries
-/// are computed again, in so few classes that their calls do not cost more. Those that have nothing
+/// are computed again, in so few groups that their calls do not cost more. Those that have nothing
 /// of their own are left out. The order within a class is that of their numbers. Classes have at
 /// most `most_places`, or as many as the sequences' length_step() make.
-std::vector<SequenceClass> classes_of(std::span<const SharingSequence> sequences,
-                                      std::int64_t most_places);
+std::vector<SequenceGroup> groups_of(std::span<const SharingSequence> sequences,
+                                     std::int64_t most_places);
 
 /// A pass on the host, see SharedTokenBatch. What requests have in common at their beginnings is
 /// there once. `cut` is what the pass was cut by.

@@ -35,8 +35,8 @@ struct ScoringCut {
   bool equal_lengths = false;  // all requests of a pass, which is filled by them then
 };
 
-/// The least that is not below `length` of four lengths to a power of two: what a sequence counts as
-/// in a pass, whose attention may take it among some that are so long.
+/// The least that is not below `length` of four lengths to a power of two: what a sequence counts
+/// as in a pass, whose attention may take it among some that are so long.
 std::int64_t length_step(std::int64_t length);
 
 /// Passes over all requests, those of like length together and groups as far as they fit.

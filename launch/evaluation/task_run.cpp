@@ -209,8 +209,6 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
 
 std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
                                                 const ProgressOutput& output) const {
-  // A task may take less than timing its many sizes would, and costs the same at any age of a run.
-  const UntimedProducts untimed(answering.context.stream);
   const double waited_before = answering.context.stream.waited_seconds();
   std::optional<TaskAnswers> answers =
       task_.generates ? generated(answering, output) : chosen(answering, output);
@@ -222,6 +220,8 @@ std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
 std::optional<TaskAnswers> PreparedTask::chosen(const AnsweringModel& answering,
                                                 const ProgressOutput& output) const {
   TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
+  // Its many sizes may take less than timing them would, and it costs the same at any age of a run.
+  const UntimedProducts untimed(answering.context.stream);
   const Stopwatch watch;
   Progress progress(output, {.what = task_.name,
                              .total = static_cast<std::int64_t>(requests_.size()),

@@ -88,7 +88,7 @@ std::string difference_text(const std::string& layout, const std::string& refere
                             first->beyond->relative);
   if (first != nullptr && first->step > 1 && routes_in_bf16)
     text +=
-        "  behind the first update a token near a tie goes to another expert by the rounding of "
+        "  behind the first update a token near a tie may go to another expert by the rounding of "
         "bf16 alone:\n  --train.precision=f32 tells whether that is all\n";
   return text;
 }

@@ -90,8 +90,8 @@ SavedModel::SavedModel(const fs::path& path, std::unique_ptr<Communicator> world
   }
 }
 
-/// Kernels of a CPU are there. Ranks that exchange rows would do so beside what reading a checkpoint
-/// says between them.
+/// A CPU has no kernels to load, and the f32 of a GPU is for verification. Several ranks would
+/// exchange rows beside what reading a checkpoint says between them.
 bool SavedModel::warms_up() const {
   return store_.dtype() == DType::bf16 && mesh_.world().size() == 1 && !drops_tokens(config_.model);
 }

@@ -36,8 +36,8 @@ struct InferenceArena {
 InferenceArena inference_arena(const Config& config, const ProcessMesh& mesh, Device device,
                                std::int64_t batch);
 
-/// Of passes that score within a run, whose steps have an arena of so many bytes: on a GPU as many as
-/// keep it busy, as far as the arena has room, and at least training_pass_limits(). The same on
+/// Of passes that score within a run, whose steps have an arena of so many bytes: on a GPU as many
+/// as keep it busy, as far as the arena has room, and at least training_pass_limits(). The same on
 /// every rank. Collective.
 PassLimits run_pass_limits(const Config& config, const ProcessMesh& mesh, Device device,
                            std::size_t arena_bytes);

@@ -139,18 +139,24 @@ TEST_P(DocumentsDevices, AttentionKeepsToThem) {
 /// Nothing may be left out that is there.
 TEST_P(DocumentsDevices, AttentionKnowsWhichLengthsThereAre) {
   const std::int64_t length = 512;
-  for (const std::int64_t document : {512, 200, 64, 300}) {
+  const std::vector<std::vector<std::int64_t>> cases = {
+      {512},           {200, 312},     {64, 64, 64, 64, 64, 64, 64, 64},
+      {170, 170, 172}, {20, 170, 322}, {20, 300, 5}};  // behind the last ones stands padding
+  for (const std::vector<std::int64_t>& documents : cases) {
     std::vector<double> starts;
     std::vector<std::int32_t> on_host;
-    for (std::int64_t row = 0; row < sequences * length; ++row) {
-      // What is left behind the last whole one belongs to it.
-      const std::int64_t whole = std::max<std::int64_t>(length / document, 1);
-      const std::int64_t start = std::min(row % length / document, whole - 1) * document;
-      starts.push_back(static_cast<double>(start));
-      on_host.push_back(static_cast<std::int32_t>(start));
+    for (std::int64_t s = 0; s < sequences; ++s) {
+      std::int64_t begin = 0;
+      for (const std::int64_t document : documents) {
+        on_host.insert(on_host.end(), static_cast<std::size_t>(document),
+                       static_cast<std::int32_t>(begin));
+        begin += document;
+      }
+      on_host.insert(on_host.end(), static_cast<std::size_t>(length - begin), no_document);
     }
+    for (const std::int32_t start : on_host) starts.push_back(start);
     const DocumentLengths lengths = lengths_of_documents(on_host, length);
-    EXPECT_GE(lengths.shortest, std::min(document, length));
+    EXPECT_EQ(lengths.longest, *std::ranges::max_element(documents));
     compare_attention(tensor_of({sequences * length}, DType::i32, starts), 2, 2, 64, lengths);
   }
 }

@@ -262,7 +262,7 @@ Blas::Choice Blas::choose(const Description& description, const Product& p,
     if (run_on(lanes_[0]) != CUBLAS_STATUS_SUCCESS) {
       if (i > 0) continue;
       timing_.add(ProductTiming::Clock::now() - started);
-      return {.first = first, .fastest = first, .settled = false};
+      return {.first = first, .fastest = first, .settled = use == Use::alone};
     }
     if (i > 0) {
       const BitComparison bits =

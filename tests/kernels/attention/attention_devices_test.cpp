@@ -245,26 +245,44 @@ TEST_P(AttentionDevices, TakesTheScratchOfThePlan) {
   }
 }
 
-// What cuDNN does slice by slice, against the kernels of f32: slices of sequences and of heads.
+/// The first row of each row's document, where the first sequence is one document and each of the
+/// others has three long ones, of different lengths.
+OwnedTensor starts_of_long_documents(const AttentionShape& shape) {
+  const std::int64_t length = shape.query_length;
+  std::vector<double> starts;
+  for (std::int64_t sequence = 0; sequence < shape.batch; ++sequence) {
+    const std::int64_t second = sequence == 0 ? length : length * 3 / 10 + 5 * sequence;
+    const std::int64_t third = sequence == 0 ? length : length * 6 / 10 + 3 * sequence;
+    for (std::int64_t row = 0; row < length; ++row)
+      starts.push_back(static_cast<double>(row < second ? 0 : row < third ? second : third));
+  }
+  return test::tensor_of({shape.batch * length}, DType::i32, starts);
+}
+
+// What cuDNN does slice by slice, against the kernels of f32: slices of sequences and of heads, of
+// whole windows and of the documents in them.
 TEST_P(AttentionDevices, SlicesOfLongSequencesAgree) {
   if (dtype() != DType::bf16) GTEST_SKIP() << "only cuDNN takes slices, and only of bf16";
-  for (const AttentionShape& shape :
-       {AttentionShape{5, 8192, 8192, 2, 2, 8}, AttentionShape{1, 8192, 8192, 10, 5, 8}}) {
-    SCOPED_TRACE(name_of_shape(shape));
-    const cuda::AttentionSlice slice = cuda::backward_slice(shape);
-    ASSERT_LT(slice.sequences * slice.kv_heads, shape.batch * shape.kv_heads);
-    Arena scratch({.device = device(), .capacity = std::size_t{3} << 29});
-    const Inputs host = random_inputs(shape);
-    const Results expected = on_device(shape, host, DType::f32, scratch);
-    const Results actual = on_device(shape, host, DType::bf16, scratch);
-    const auto error = [&](const OwnedTensor& found, const OwnedTensor& wanted) {
-      return relative_error(*fetched(*found), *fetched(*wanted));
-    };
-    EXPECT_LE(error(actual.out, expected.out), norm_tolerance(dtype()));
-    EXPECT_LE(error(actual.d_q, expected.d_q), gradient_tolerance());
-    EXPECT_LE(error(actual.d_k, expected.d_k), gradient_tolerance());
-    EXPECT_LE(error(actual.d_v, expected.d_v), gradient_tolerance());
-  }
+  for (const bool documents : {false, true})
+    for (AttentionShape shape :
+         {AttentionShape{5, 8192, 8192, 2, 2, 8}, AttentionShape{1, 8192, 8192, 10, 5, 8}}) {
+      SCOPED_TRACE(name_of_shape(shape) + (documents ? ", documents" : ""));
+      const cuda::AttentionSlice slice = cuda::backward_slice(shape);
+      ASSERT_LT(slice.sequences * slice.kv_heads, shape.batch * shape.kv_heads);
+      const OwnedTensor starts = moved(*starts_of_long_documents(shape), DType::i32);
+      if (documents) shape.document_starts = *starts;
+      Arena scratch({.device = device(), .capacity = std::size_t{3} << 29});
+      const Inputs host = random_inputs(shape);
+      const Results expected = on_device(shape, host, DType::f32, scratch);
+      const Results actual = on_device(shape, host, DType::bf16, scratch);
+      const auto error = [&](const OwnedTensor& found, const OwnedTensor& wanted) {
+        return relative_error(*fetched(*found), *fetched(*wanted));
+      };
+      EXPECT_LE(error(actual.out, expected.out), norm_tolerance(dtype()));
+      EXPECT_LE(error(actual.d_q, expected.d_q), gradient_tolerance());
+      EXPECT_LE(error(actual.d_k, expected.d_k), gradient_tolerance());
+      EXPECT_LE(error(actual.d_v, expected.d_v), gradient_tolerance());
+    }
 }
 
 TEST(AttentionOnCuda, TakesSlicesOfAtMostOneGibibyte) {

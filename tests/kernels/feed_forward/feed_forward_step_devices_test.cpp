@@ -25,12 +25,11 @@ using test::converted;
 using test::random_tensor;
 using test::tensor_of;
 
-constexpr std::int64_t experts = 7, top_k = 4;
 constexpr double epsilon = 1e-3;
 
 /// One token, and a layer of experts of which a dense one is the first.
 struct Case {
-  std::int64_t hidden = 96, ffn = 320;
+  std::int64_t hidden = 96, ffn = 320, experts = 7, top_k = 4;
   bool chooses = true, norms = true, coefficients_per_expert = false;
   RouterRule rule = {};
 };
@@ -38,7 +37,7 @@ struct Case {
 class FeedForwardStepDevices : public test::OnDevice {
  protected:
   void expect_sum(const Activation& activation, const Case& c) {
-    const std::int64_t count = c.chooses ? experts : 1;
+    const std::int64_t count = c.chooses ? c.experts : 1;
     const std::int64_t wide = pre_activation_factor(activation.kind) * c.ffn;
     const std::int64_t sets = c.coefficients_per_expert ? count : 1;
     const auto drawn = [](const Shape& shape, const char* name, double deviation, DType type) {
@@ -51,8 +50,8 @@ class FeedForwardStepDevices : public test::OnDevice {
     const OwnedTensor down = drawn({count, c.hidden, c.ffn}, "down", of_down, dtype());
     const OwnedTensor a = drawn({sets, coefficient_count(activation)}, "a", 1.0, wide_dtype());
     const OwnedTensor residual = drawn({1, c.hidden}, "residual", 1.0, dtype());
-    const OwnedTensor logits = drawn({1, experts}, "logits", 1.0, wide_dtype());
-    const OwnedTensor bias = drawn({experts}, "bias", 1.0, DType::f32);
+    const OwnedTensor logits = drawn({1, c.experts}, "logits", 1.0, wide_dtype());
+    const OwnedTensor bias = drawn({c.experts}, "bias", 1.0, DType::f32);
 
     const OwnedTensor device_x = moved(*x), device_scale = moved(*scale);
     const OwnedTensor device_up = moved(*up), device_down = moved(*down), device_a = moved(*a);
@@ -61,7 +60,7 @@ class FeedForwardStepDevices : public test::OnDevice {
     const OwnedTensor y = poisoned({1, c.hidden}, dtype());
     const FeedForwardWeights weights{*device_up, *device_down, *device_a};
     const RowInput input{*device_x, c.norms ? *device_scale : Tensor(), epsilon};
-    const ExpertChoice choice{*device_logits, *device_bias, top_k, c.rule};
+    const ExpertChoice choice{*device_logits, *device_bias, c.top_k, c.rule};
     const auto run = [&](const Tensor& before, const Tensor& result) {
       if (c.chooses)
         chosen_experts_step(activation, weights, input, choice, before, result, arena(), stream());
@@ -76,7 +75,7 @@ class FeedForwardStepDevices : public test::OnDevice {
     OwnedTensor row = converted(*x, f64);
     if (c.norms) row = normed(*row, *converted(*scale, f64));
     OwnedTensor expected = converted(*residual, f64);
-    const Routing routing = c.chooses ? route(*logits, *bias, c.rule) : Routing{{0.0}, {1.0}};
+    const Routing routing = c.chooses ? route(*logits, *bias, c) : Routing{{0.0}, {1.0}};
     for (std::size_t j = 0; j < routing.ids.size(); ++j)
       expected =
           with_expert(activation, {*up, *down, *a}, *row, static_cast<std::size_t>(routing.ids[j]),
@@ -97,15 +96,15 @@ class FeedForwardStepDevices : public test::OnDevice {
     return y;
   }
 
-  static Routing route(const Tensor& logits, const Tensor& bias, const RouterRule& rule) {
+  static Routing route(const Tensor& logits, const Tensor& bias, const Case& c) {
     Stream cpu(Device::cpu());
     Arena scratch({.device = Device::cpu(), .capacity = std::size_t{1} << 20, .poison = true});
     const RouterShape shape{.tokens = 1,
-                            .experts = experts,
-                            .top_k = top_k,
+                            .experts = c.experts,
+                            .top_k = c.top_k,
                             .segments = 1,
                             .segment_tokens = 1,
-                            .rule = rule};
+                            .rule = c.rule};
     RouterState state = allocate_router_state(shape, DType::f64, scratch);
     router_forward(shape, *converted(logits, DType::f64), bias, state, scratch, cpu);
     return {test::values_of(state.expert_ids), test::values_of(state.weights)};
@@ -163,6 +162,9 @@ TEST_P(FeedForwardStepDevices, IsTheSumOfItsPartsAtEverySize) {
       {.hidden = 24, .ffn = 8256, .chooses = false},
       {.hidden = 8, .ffn = 120000, .chooses = false},
       {.hidden = 8, .ffn = 30000},
+      // More experts than a block looks at at once, more slots than it has warps.
+      {.hidden = 40, .ffn = 48, .experts = 65, .top_k = 9, .coefficients_per_expert = true},
+      {.hidden = 40, .ffn = 48, .experts = 130, .top_k = 12},
   };
   for (const Case& c : cases) {
     for (const ActivationKind kind : {ActivationKind::polynorm, ActivationKind::swiglu}) {

@@ -113,21 +113,21 @@ TEST(ScoringBatch, NoRequestsAreNoGroups) {
 struct Size {
   std::int64_t places = 0, queries = 0;
 };
-Size size_of(const std::vector<SequenceClass>& classes) {
+Size size_of(const std::vector<SequenceGroup>& groups) {
   Size size;
-  for (const SequenceClass& one : classes) {
+  for (const SequenceGroup& one : groups) {
     size.places += std::ssize(one.sequences) * one.length;
     size.queries += std::ssize(one.sequences) * (one.length - one.known);
   }
   return size;
 }
 
-TEST(SequenceClasses, HoldEverySequenceThatHasItsOwnOnceAndItsPlaces) {
+TEST(SequenceGroups, HoldEverySequenceThatHasItsOwnOnceAndItsPlaces) {
   std::vector<SharingSequence> sequences;
   for (std::int64_t i = 0; i < 3000; ++i)
     sequences.push_back({.length = 1 + i % 700, .shared = i % 11 == 0 ? 1 + i % 700 : i % 300});
   std::vector<bool> there(sequences.size(), false);
-  for (const SequenceClass& one : classes_of(sequences, many)) {
+  for (const SequenceGroup& one : groups_of(sequences, many)) {
     EXPECT_TRUE(std::ranges::is_sorted(one.sequences));
     for (const std::size_t s : one.sequences) {
       EXPECT_FALSE(there[s]);
@@ -140,49 +140,49 @@ TEST(SequenceClasses, HoldEverySequenceThatHasItsOwnOnceAndItsPlaces) {
     EXPECT_EQ(there[s], sequences[s].shared < sequences[s].length) << s;
 }
 
-TEST(SequenceClasses, AreOneWhereACallCostsMoreThanPadding) {
+TEST(SequenceGroups, AreOneWhereACallCostsMoreThanPadding) {
   const std::vector<SharingSequence> few = {
       {.length = 60, .shared = 0}, {.length = 40, .shared = 16}, {.length = 9, .shared = 8}};
-  EXPECT_EQ(classes_of(few, many).size(), 1U);
-  EXPECT_EQ(classes_of(few, many)[0].length, 60);
-  EXPECT_EQ(classes_of(few, many)[0].known, 0);
-  EXPECT_TRUE(classes_of({}, many).empty());
+  EXPECT_EQ(groups_of(few, many).size(), 1U);
+  EXPECT_EQ(groups_of(few, many)[0].length, 60);
+  EXPECT_EQ(groups_of(few, many)[0].known, 0);
+  EXPECT_TRUE(groups_of({}, many).empty());
 }
 
 /// As of few-shot prompts: one sequence has the examples, every fourth its question, the others
 /// their choice.
-TEST(SequenceClasses, ComputeFewQueriesAgain) {
+TEST(SequenceGroups, ComputeFewQueriesAgain) {
   std::vector<SharingSequence> sequences;
   std::int64_t needed = 0;
   for (std::int64_t i = 0; i < 400; ++i) {
     sequences.push_back({.length = 480, .shared = i == 0 ? 0 : i % 4 == 0 ? 368 : 456});
     needed += 480 - sequences.back().shared;
   }
-  const std::vector<SequenceClass> classes = classes_of(sequences, many);
-  EXPECT_LE(classes.size(), 3U);
-  EXPECT_EQ(size_of(classes).places, 400 * 480);
-  EXPECT_LE(size_of(classes).queries, needed * 11 / 10);
+  const std::vector<SequenceGroup> groups = groups_of(sequences, many);
+  EXPECT_LE(groups.size(), 3U);
+  EXPECT_EQ(size_of(groups).places, 400 * 480);
+  EXPECT_LE(size_of(groups).queries, needed * 11 / 10);
 }
 
 /// As of questions without examples, whose lengths are anything.
-TEST(SequenceClasses, HaveFewPlacesThatArePadding) {
+TEST(SequenceGroups, HaveFewPlacesThatArePadding) {
   std::vector<SharingSequence> sequences;
   std::int64_t needed = 0;
   for (std::int64_t i = 0; i < 2400; ++i) {
     sequences.push_back({.length = 12 + i * i / 60000, .shared = 0});
     needed += sequences.back().length;
   }
-  const std::vector<SequenceClass> classes = classes_of(sequences, many);
-  EXPECT_LE(classes.size(), 12U);
-  EXPECT_LE(size_of(classes).places, needed * 5 / 4);
+  const std::vector<SequenceGroup> groups = groups_of(sequences, many);
+  EXPECT_LE(groups.size(), 12U);
+  EXPECT_LE(size_of(groups).places, needed * 5 / 4);
 }
 
-TEST(SequenceClasses, AreNotPaddedBeyondTheirPlaces) {
+TEST(SequenceGroups, AreNotPaddedBeyondTheirPlaces) {
   const std::vector<SharingSequence> few = {
       {.length = 60, .shared = 0}, {.length = 40, .shared = 16}, {.length = 8, .shared = 0}};
-  EXPECT_EQ(size_of(classes_of(few, 180)).places, 180);
-  EXPECT_EQ(size_of(classes_of(few, 179)).places, 128);
-  EXPECT_EQ(classes_of(few, 0).size(), 3U);
+  EXPECT_EQ(size_of(groups_of(few, 180)).places, 180);
+  EXPECT_EQ(size_of(groups_of(few, 179)).places, 128);
+  EXPECT_EQ(groups_of(few, 0).size(), 3U);
 }
 
 }  // namespace
