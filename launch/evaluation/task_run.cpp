@@ -118,9 +118,9 @@ PreparedTask::PreparedTask(Task task, const Tokenizer& tokenizer, std::int64_t w
 
 void PreparedTask::encode_context(EncodedItem& to) const {
   to.context = tokenizer_.encode_prompt(to.item.context);
-  const std::int64_t room = std::max<std::int64_t>(window_ - to.item.max_tokens, 1);
-  if (static_cast<std::int64_t>(to.context.size()) <= room) return;
-  to.context.erase(to.context.begin(), to.context.end() - room);
+  if (std::ssize(to.context) <= window_) return;
+  const std::int64_t kept = std::max(window_ + 1 - to.item.max_tokens, (window_ + 1) / 2);
+  to.context.erase(to.context.begin(), to.context.end() - kept);
   to.blank.cut = true;
 }
 
@@ -171,29 +171,25 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
   TaskAnswers answers{.items = blank_, .work = {.preparing_seconds = preparing_seconds_}};
   const Stopwatch watch;
   Progress progress(output, {.what = task_.name, .total = std::ssize(blank_), .unit = "items"});
-  std::vector<DecodingRequest> requests;
-  std::vector<std::size_t> item_of;  // each request
+  std::vector<DecodingRequest> requests;  // an item's each
   for (std::size_t i = 0; i < blank_.size(); ++i) {
-    const std::int64_t room = window_ - std::ssize(contexts_[i]);
-    if (room < 1) {  // a window of one token
-      progress.advance();
-      continue;
-    }
+    const std::int64_t room = window_ + 1 - std::ssize(contexts_[i]);
     requests.push_back({.prompt = contexts_[i],
                         .tokens = std::min(task_.items[i].max_tokens, room),
                         .sampling = {.temperature = 0.0}});
-    item_of.push_back(i);
   }
   std::vector<std::vector<std::int32_t>> ids(requests.size());
-  const auto take = [&](std::size_t request, std::int32_t id) {
-    const std::size_t item = item_of[request];
-    std::string& text = answers.items[item].generated;
+  const auto take = [&](std::size_t item, std::int32_t id) {
+    TaskAnswer& answer = answers.items[item];
     bool over = id == tokenizer_.end_of_document();
     if (!over) {
-      ids[request].push_back(id);
-      text = tokenizer_.decode(ids[request]);
-      over = cut_at_end(text, task_.items[item].until) ||
-             std::ssize(ids[request]) == requests[request].tokens;
+      ids[item].push_back(id);
+      answer.generated = tokenizer_.decode(ids[item]);
+      over = cut_at_end(answer.generated, task_.items[item].until);
+    }
+    if (!over && std::ssize(ids[item]) == requests[item].tokens) {
+      over = true;
+      answer.ended_by_window = requests[item].tokens < task_.items[item].max_tokens;
     }
     if (over) progress.advance();
     return !over;

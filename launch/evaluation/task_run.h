@@ -23,8 +23,12 @@ struct TaskAnswers {
 /// Context and continuation are encoded together and split where the context alone ends; blanks at
 /// the end of a context go to the continuation. An empty context is the end of a document. A
 /// context that is longer than the window loses its front; a continuation that is longer is
-/// predicted in parts of half a window. An answer is generated greedily until one of its ends, the
-/// end of a document, max_tokens or the end of the window.
+/// predicted in parts of half a window.
+///
+/// An answer is generated greedily until one of its ends, the end of a document, max_tokens or the
+/// end of the window, which holds the context and all tokens of the answer but the last. A context
+/// that fits the window is kept whole, whatever it leaves the answer. One that does not loses as
+/// much of its front as max_tokens need, but no more than lets it fill half of the window.
 class PreparedTask {
  public:
   /// For a model whose context is `window` tokens. `tokenizer` must outlive this.

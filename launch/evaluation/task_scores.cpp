@@ -117,7 +117,10 @@ std::vector<std::pair<std::string, Share>> TaskScores::shares() const {
 TaskScores score(const Task& task, const std::vector<TaskAnswer>& answers) {
   TaskScores scores{.name = task.name, .items = static_cast<std::int64_t>(task.items.size())};
   const auto items = task.items.size();
-  for (const TaskAnswer& answer : answers) scores.cut += answer.cut;
+  for (const TaskAnswer& answer : answers) {
+    scores.cut += answer.cut;
+    scores.ended_by_window += answer.ended_by_window;
+  }
   if (task.generates) {
     scores.requests = scores.items;
     std::int64_t right = 0;
@@ -231,6 +234,7 @@ Json scores_json(const std::vector<TaskScores>& scores) {
         .set("items", task.items)
         .set("requests", task.requests)
         .set("cut_contexts", task.cut);
+    if (task.exact_match) row.set("answers_ended_by_window", task.ended_by_window);
     for (const auto& [name, share] : task.shares()) set_share(row, name, share);
     if (task.bits_per_byte) set_share(row, "bits_per_byte", *task.bits_per_byte);
     if (task.work) row.set("work", work_json(*task.work));
@@ -252,7 +256,8 @@ std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers
     row.set("task", task.name).set("line", item.line);
     if (task.generates) {
       row.set("generated", answer.generated)
-          .set("exact_match", is_exact_match(item, answer.generated));
+          .set("exact_match", is_exact_match(item, answer.generated))
+          .set("ended_by_window", answer.ended_by_window);
     } else {
       const auto list = [](const auto& values) {
         Json array = Json::array();
@@ -278,6 +283,8 @@ std::string scores_table(const std::vector<TaskScores>& scores) {
     for (const auto& [name, share] : task.shares()) text += text_of(name, share);
     if (task.bits_per_byte) text += text_of("bits_per_byte", *task.bits_per_byte);
     if (task.cut > 0) text += fmt::format("  ({} contexts cut to the window)", task.cut);
+    if (task.ended_by_window > 0)
+      text += fmt::format("  ({} answers ended by the window)", task.ended_by_window);
     text += "\n";
   }
   if (scores.size() > 1) {

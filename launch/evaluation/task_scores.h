@@ -17,8 +17,9 @@ struct TaskAnswer {
   std::vector<double> log_likelihoods = {};
   std::vector<double> without_question = {};  // the same without the question; empty: not asked
   std::vector<std::int64_t> tokens = {};
-  std::string generated = {};  // of a question without choices
-  bool cut = false;            // its context was longer than the window
+  std::string generated = {};    // of a question without choices
+  bool cut = false;              // its context was longer than the window
+  bool ended_by_window = false;  // what was generated might have gone on
 };
 
 /// How the likelihoods of choices are made comparable: not; divided by characters, bytes or tokens
@@ -50,8 +51,9 @@ struct ScoringWork {
 struct TaskScores {
   std::string name = {};
   std::int64_t items = 0;
-  std::int64_t requests = 0;  // continuations scored, or answers generated
-  std::int64_t cut = 0;       // items whose context was cut
+  std::int64_t requests = 0;         // continuations scored, or answers generated
+  std::int64_t cut = 0;              // items whose context was cut
+  std::int64_t ended_by_window = 0;  // generated answers that the window's end cut off
   /// For questions with choices; the last where the file has a form without the question of all.
   std::optional<Share> accuracy = {}, per_character = {}, per_byte = {}, per_token = {},
                        less_unconditional = {};

@@ -46,7 +46,7 @@ std::size_t memory_bytes(const AnsweringModel& answering) {
 /// The tokens that a sequence has at its end, as many as the model keeps.
 std::int64_t most_tokens(const DecodingRequest& request, std::int64_t context) {
   if (request.beyond_context) return context;
-  return std::ssize(request.prompt) + request.tokens;  // at most the context, see check()
+  return std::min(std::ssize(request.prompt) + request.tokens, context);
 }
 
 void check(const std::vector<DecodingRequest>& requests, std::int64_t context) {
@@ -59,9 +59,11 @@ void check(const std::vector<DecodingRequest>& requests, std::int64_t context) {
     if (prompt < 1) fail("a prompt without tokens, must have at least 1");
     if (request.tokens < 1) fail(fmt::format("{} tokens, must be at least 1", request.tokens));
     const std::int64_t new_ones = request.beyond_context ? 1 : request.tokens;
-    if (new_ones > context - prompt)
-      fail(fmt::format("a prompt of {} tokens and {} new ones are more than the context of {}",
-                       prompt, new_ones, context));
+    if (new_ones - 1 > context - prompt)  // the last one is not read again
+      fail(fmt::format(
+          "a prompt of {} tokens and {} new ones but the last are more than the context of "
+          "{}",
+          prompt, new_ones, context));
   }
 }
 

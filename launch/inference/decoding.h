@@ -15,7 +15,8 @@ namespace polymoe {
 /// Tokens to be continued by others.
 struct DecodingRequest {
   std::vector<std::int32_t> prompt = {};  // at least one
-  std::int64_t tokens = 0;                // at most that many new ones, at least one
+  /// At most that many new ones, at least one. The context holds the prompt and all but the last.
+  std::int64_t tokens = 0;
   SamplingOptions sampling = {};
   std::uint64_t text = 0;       // see Sampler
   bool beyond_context = false;  // go on from the last half of a full context

@@ -236,6 +236,37 @@ TEST_F(TaskRunTest, GeneratesUntilAnEndAlikeOnAllRanks) {
   EXPECT_TRUE(run(task, 1, 1)[0].cut);
 }
 
+TEST_F(TaskRunTest, ContextsThatFitTheWindowAreKeptWholeHoweverLongAnAnswerMayBe) {
+  const auto answer = [&](const std::string& context, std::int64_t max_tokens) {
+    Task task{.name = "t", .path = "t.jsonl", .generates = true};
+    task.items.push_back({.context = context, .choices = {}, .max_tokens = max_tokens});
+    return run(task, 1, 1)[0];
+  };
+  ASSERT_EQ(config_.context, 16);
+  const std::string full = "sixteen letters.";
+  for (std::size_t size = 1; size <= full.size(); ++size) {
+    const std::string context = full.substr(0, size);
+    const auto room = static_cast<std::int64_t>(17 - size);
+    const TaskAnswer exact = answer(context, room);
+    EXPECT_FALSE(exact.ended_by_window);
+    // The same tokens follow: the whole context stands before them.
+    for (const std::int64_t more : {room + 1, std::int64_t{16}, std::int64_t{1000}}) {
+      const TaskAnswer longer = answer(context, more);
+      EXPECT_EQ(longer.generated, exact.generated) << context << ", max_tokens " << more;
+      EXPECT_FALSE(longer.cut);
+      EXPECT_EQ(longer.ended_by_window, more > room && longer.generated.size() > 0);
+    }
+  }
+  // A longer one loses what max_tokens need, and keeps half of the window at least.
+  const std::string longer = "more than " + full;
+  const auto last = [&](std::size_t tokens) { return longer.substr(longer.size() - tokens); };
+  EXPECT_EQ(answer(longer, 1).generated, answer(full, 1).generated);
+  EXPECT_EQ(answer(longer, 4).generated, answer(last(13), 4).generated);
+  EXPECT_EQ(answer(longer, 64).generated, answer(last(8), 9).generated);
+  EXPECT_FALSE(answer(longer, 4).ended_by_window);
+  EXPECT_TRUE(answer(longer, 64).cut);
+}
+
 TEST_F(TaskRunTest, AnswersInABatchAreThoseAlone) {
   Task task{.name = "t", .path = "t.jsonl", .generates = true};
   // Lengths from a token to the window's end, and beyond it.

@@ -60,11 +60,11 @@ class DecodingTest : public testing::Test {
     for (const std::vector<Ids>& other : drawn) EXPECT_EQ(other, drawn[0]);
     return drawn[0];
   }
-  /// Prompts of 1 to 15 tokens, of which one ends at the end of the context.
+  /// Prompts of 1 to 16 tokens, of which two end with the context.
   std::vector<DecodingRequest> requests(const SamplingOptions& sampling) const {
     std::vector<DecodingRequest> all;
-    for (const std::int64_t length : {3, 1, 15, 8, 1, 5, 12, 2, 9}) {
-      DecodingRequest request{.tokens = std::min<std::int64_t>(5, config_.context - length),
+    for (const std::int64_t length : {3, 1, 15, 8, 1, 5, 16, 2, 9}) {
+      DecodingRequest request{.tokens = std::min<std::int64_t>(5, config_.context + 1 - length),
                               .sampling = sampling,
                               .text = all.size()};
       for (std::int64_t i = 0; i < length; ++i)
@@ -176,13 +176,15 @@ TEST_F(DecodingTest, RefusesWhatCannotBeContinued) {
   EXPECT_EQ(message({.prompt = {}, .tokens = 1}),
             "request 1 of 2: a prompt without tokens, must have at least 1");
   EXPECT_EQ(message({.prompt = {1}, .tokens = 0}), "request 1 of 2: 0 tokens, must be at least 1");
-  EXPECT_EQ(message({.prompt = Ids(10, 1), .tokens = 7}),
-            "request 1 of 2: a prompt of 10 tokens and 7 new ones are more than the context of 16");
+  EXPECT_EQ(message({.prompt = Ids(10, 1), .tokens = 8}),
+            "request 1 of 2: a prompt of 10 tokens and 8 new ones but the last are more than the "
+            "context of 16");
   EXPECT_EQ(
       message({.prompt = {1}, .tokens = std::numeric_limits<std::int64_t>::max()}).substr(0, 46),
       "request 1 of 2: a prompt of 1 tokens and 92233");
-  EXPECT_EQ(message({.prompt = Ids(16, 1), .tokens = 1, .beyond_context = true}),
-            "request 1 of 2: a prompt of 16 tokens and 1 new ones are more than the context of 16");
+  EXPECT_EQ(message({.prompt = Ids(17, 1), .tokens = 1, .beyond_context = true}),
+            "request 1 of 2: a prompt of 17 tokens and 1 new ones but the last are more than the "
+            "context of 16");
   EXPECT_EQ(
       message({.prompt = {1}, .tokens = 1}, std::numeric_limits<std::int64_t>::max()).substr(0, 31),
       "a batch of 9223372036854775807:");
