@@ -206,7 +206,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     check_memory(plan, context.ranks_on_node);
   const std::string path = line.value("json");
   if (line.has("json"))
-    on_first_rank(*context.world, [&] { check_named_output(path); });  // better now than later
+    on_first_rank(*context.world, [&] {  // better now than later
+      refuse_to_replace({{"--json", path}}, {{"--config", line.value("config")}});
+      check_named_output(path);
+    });
 
   serve_device(context, device, config.run.share_gpus);
   ProcessMesh mesh(std::move(context.world), config.parallel.expert, layout.node_ranks);

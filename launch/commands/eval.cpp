@@ -12,6 +12,7 @@
 
 #include "launch/commands/command.h"
 #include "launch/commands/command_line.h"
+#include "launch/commands/named_inputs.h"
 #include "launch/config/config.h"
 #include "launch/config/step_shares.h"
 #include "launch/config/values.h"
@@ -109,6 +110,22 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, TasksT
   return items;
 }
 
+std::vector<NamedPath> outputs_of(const CommandLine& line) {
+  std::vector<NamedPath> outputs;
+  for (const std::string name : {"json", "items"})
+    if (line.has(name)) outputs.push_back({"--" + name, line.value(name)});
+  return outputs;
+}
+
+std::vector<NamedPath> inputs_of(const CommandLine& line) {
+  std::vector<NamedPath> inputs;
+  add_run(inputs, "--checkpoint", line.value("checkpoint"));
+  if (line.has("tokens")) add_tokens(inputs, "--tokens", line.value("tokens"));
+  for (const std::string& file : line.values("tasks")) inputs.push_back({"--tasks", file});
+  if (line.has("tokenizer")) inputs.push_back({"--tokenizer", line.value("tokenizer")});
+  return inputs;
+}
+
 int run(CommandContext& context, const std::vector<std::string>& args) {
   const CommandLine line = eval_command().parse(args);
   const auto whole_number = [&](const char* option, int otherwise, int least, int most) {
@@ -138,14 +155,11 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     throw InvalidArgument("--batch: needs --tasks, whose answers it generates");
   if (line.has("max-windows") && !line.has("tokens"))
     throw InvalidArgument("--max-windows: needs --tokens, whose windows it counts");
-  if (line.has("json") && line.has("items") && line.value("json") == line.value("items") &&
-      !is_device_or_pipe(line.value("json")))
-    throw InvalidArgument("--items " + line.value("items") + ": is where --json goes");
   const std::vector<std::string> files = line.values("tasks");
+  on_first_rank(*context.world, [&] { refuse_to_replace(outputs_of(line), inputs_of(line)); });
   std::vector<Task> tasks = read_tasks({files.begin(), files.end()});
   on_first_rank(*context.world, [&] {  // better now than after the work
-    for (const char* output : {"json", "items"})
-      if (line.has(output)) check_named_output(line.value(output));
+    for (const NamedPath& output : outputs_of(line)) check_named_output(output.path);
   });
 
   const Device device = inference_device(line, context);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "launch/commands/command_line.h"
+#include "launch/commands/named_inputs.h"
 #include "launch/reports/run_report.h"
 
 #include <fmt/core.h>
@@ -20,6 +21,9 @@ int run(CommandContext&, const std::vector<std::string>& args) {
   const CommandLine line = report_command().parse(args);
   std::vector<std::filesystem::path> runs;
   for (const std::string& run : line.positional()) runs.emplace_back(run);
+  std::vector<NamedPath> inputs;
+  for (const auto& run : runs) add_run(inputs, "RUN", run);
+  refuse_to_replace({{"--out", line.value("out")}}, inputs);
   const RunReport report = report_runs(runs);
   write_named_output(line.value("out"), report.html);
   // A page on standard output has nothing behind it.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,7 @@
 #include "launch/machine/exit_code.h"
 #include "runtime/error.h"
 #include "runtime/files/file.h"
+#include "runtime/files/named_output.h"
 #include "runtime/progress.h"
 #include "runtime/violations.h"
 
@@ -121,6 +123,10 @@ void refuse_to_overwrite(const std::string& prefix) {
                             " exists; choose another prefix, or --force to overwrite it");
 }
 
+/// Of the files that are written.
+constexpr std::array written_ends = {".bin",   ".idx",       ".mask.bin",      ".tokens.json",
+                                     ".model", ".tokenizer", ".tokenizer.json"};
+
 /// Documents and bytes of all inputs, for what must be known before the first one is written.
 struct Extent {
   std::int64_t documents = 0;
@@ -148,6 +154,7 @@ class Tokenizing {
 
   void run() {
     if (!settings_.force) refuse_to_overwrite(settings_.output);
+    refuse_to_replace_inputs();
     const bool twice = settings_.held_out > 0.0 || settings_.train_vocabulary > 0;
     if (twice && std::find(files_.begin(), files_.end(), "-") != files_.end())
       throw InvalidArgument(
@@ -162,6 +169,17 @@ class Tokenizing {
   }
 
  private:
+  /// Whatever --force says. The tokenizer may be the one that an earlier call left there.
+  void refuse_to_replace_inputs() const {
+    std::vector<NamedPath> inputs, outputs;
+    for (const std::string& file : files_)
+      if (file != "-") inputs.push_back({"--input", file});
+    for (const char* part : {"", "-train", "-valid"})
+      for (const char* end : written_ends)
+        outputs.push_back({"--output", settings_.output + part + end});
+    refuse_to_replace(outputs, inputs);
+  }
+
   /// Calls body(part) for every part of every document.
   template <class Body>
   void for_each_part(const char* what, Body body) {

@@ -55,6 +55,12 @@ TEST_F(DataCommands, TokenizeWritesAndRefuses) {
   EXPECT_TRUE(std::filesystem::exists(path("out/t-train.idx")));
   EXPECT_TRUE(std::filesystem::exists(path("out/t-valid.idx")));
 
+  // Nor an input at all.
+  const std::string description = read_bytes(path("out/t.tokens.json"));
+  expect_refusal(anew({"--tokenizer=bytes", "--field=x", "--input", path("out/t.tokens.json")}), 64,
+                 {"--output " + path("out/t.tokens.json"), "--input"});
+  EXPECT_EQ(read_bytes(path("out/t.tokens.json")), description);
+
   expect_refusal(tokenize({"--input", a}), 64, {"--tokenizer", "--train-vocabulary"});
   expect_refusal(anew({"--tokenizer=bytes", "--input", path("absent")}), 65, {"absent"});
   expect_refusal(anew({"--tokenizer", a, "--input", a}), 65, {"a.txt", "sentencepiece"});

@@ -202,6 +202,25 @@ TEST_F(EvaluationCommands, FindOutBeforeTheWorkThatAnOutputCannotBeWritten) {
   std::vector<std::string> both = evaluation(tasks);
   both.insert(both.end(), {"--json", path("out"), "--items", path("out")});
   refuses(both, 64, {"--items " + path("out"), "--json"});
+  // Nor what is read: a file, the run's, a token file's parts, whatever link leads there.
+  fs::create_symlink(tasks, path("link.jsonl"));
+  const std::string tokens = file("v.bin", "");
+  for (const auto& [output, input] : {std::pair(tasks, "--tasks"),
+                                      {path("link.jsonl"), "--tasks"},
+                                      {model() + "/config.ini", "--checkpoint"},
+                                      {model() + "/checkpoints/a", "--checkpoint"},
+                                      {tokens, "--tokens"},
+                                      {std::string(tokenizer_file), "--tokenizer"}})
+    for (const std::string option : {"--json", "--items"}) {
+      const std::string before = fs::exists(output) ? test::read_bytes(output) : "";
+      std::vector<std::string> arguments = evaluation(tasks);
+      arguments.insert(arguments.end(), {option, output, "--tokens", path("v")});
+      refuses(arguments, 64, {option + " " + output, input});
+      EXPECT_EQ(fs::exists(output) ? test::read_bytes(output) : "", before);
+    }
+  std::vector<std::string> beside = evaluation(tasks);
+  beside.insert(beside.end(), {"--json", model() + "/scores.json"});
+  for (int again = 0; again < 2; ++again) EXPECT_EQ(run(beside).exit_code, 0);
   // What nobody can read is not generated to its end.
   std::string lines;
   for (int i = 0; i < 200; ++i) lines += "A word\n";
@@ -236,6 +255,8 @@ TEST_F(EvaluationCommands, ReportReadsWhatACrashLeftAndNamesADamagedRow) {
   fs::create_directories(path("damaged"));
   file("crashed/metrics.jsonl", row + R"({"step": 2, "tok)");
   file("damaged/metrics.jsonl", row + "{\"step\": 2, \"tok\n" + row);
+  refuses({"report", path("crashed"), "--out", path("crashed/metrics.jsonl")}, 64,
+          {"--out " + path("crashed/metrics.jsonl"), "RUN"});
   refuses({"report", path("damaged"), "--out", path("page.html")}, 65,
           {path("damaged/metrics.jsonl"), "line 2"});
   if (std::system("gnuplot --version >/dev/null 2>&1") != 0)

@@ -77,6 +77,41 @@ TEST(NamedOutput, ChecksALinkThatPointsNowhereAndLeavesIt) {
   EXPECT_FALSE(fs::exists(target));
 }
 
+TEST(NamedOutput, NeverReplacesAnInputOrAnotherOutput) {
+  const test::TemporaryDirectory directory;
+  const auto at = [&](const std::string& name) { return directory.path() / name; };
+  test::write_bytes(at("input"), "content");
+  fs::create_directory(at("folder"));
+  fs::create_symlink(at("input"), at("link"));
+  fs::create_symlink("folder/new", at("dangling"));
+  fs::create_directory_symlink(at("folder"), at("other"));
+  fs::create_hard_link(at("input"), at("hard"));
+  const auto fault = [&](const std::string& output, const std::string& input) {
+    return test::message_of<InvalidArgument>([&] {
+      refuse_to_replace({{"--json", at(output)}}, {{"--tasks", at(input)}});
+    });
+  };
+  for (const std::string name : {"input", "link", "hard", "other/../input", "./input"}) {
+    EXPECT_EQ(fault(name, "input"), "--json " + at(name).string() +
+                                        ": is what --tasks reads; another file must be named");
+    EXPECT_NE(fault("input", name), "");
+  }
+  for (const std::string name : {"folder/new", "other/new", "folder/a/b", "dangling"})
+    EXPECT_EQ(fault(name, "folder"), "--json " + at(name).string() + ": lies in " +
+                                         at("folder").string() +
+                                         ", which --tasks reads; another file must be named");
+  refuse_to_replace({{"--json", at("folder-2")}, {"--items", at("input2")}},
+                    {{"--tasks", at("folder")}, {"--tasks", at("input")}, {"--x", at("none")}});
+  refuse_to_replace({{"--json", at("none")}}, {{"--tokenizer", at("none")}});
+  for (const std::string name : {"new", "other/../new"})
+    EXPECT_EQ(
+        test::message_of<InvalidArgument>([&] {
+          refuse_to_replace({{"--json", at("new")}, {"--items", at(name)}}, {});
+        }),
+        "--items " + at(name).string() + ": is where --json goes; another file must be named");
+  refuse_to_replace({{"--json", "/dev/null"}, {"--items", "/dev/null"}}, {{"--x", "/dev/null"}});
+}
+
 TEST(NamedOutput, IsRefusedBeforeTheWorkWhereItCannotBeWritten) {
   const test::TemporaryDirectory directory;
   EXPECT_THROW(check_named_output(directory.path()), OutputFileError);
