@@ -59,6 +59,7 @@ struct Command {
   std::vector<CommandOption> options;  // its own
   bool overrides = false;              // takes --section.key=value as well
   bool ranks = false;                  // may run on several ranks
+  bool outlives_readers = false;       // has more to do where nobody reads standard output
   bool stops_by_itself = false;        // looks at stop_request(); a signal ends others at once
   int (*run)(CommandContext& context, const std::vector<std::string>& args) = nullptr;
   /// Where there are some, a command is nothing but the family's name: no options, no run().

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <iostream>
 #include <limits>
 #include <optional>
@@ -76,16 +78,20 @@ void evaluate_tokens(SavedModel& saved, const TokensToEvaluate& tokens, Json& re
   report.set("tokens", result.tokens);
   if (saved.mesh().world().rank() != 0) return;
   std::cout << fmt::format(
-      "tokens      {} predicted of {}\nloss        {:.6f}\nperplexity  {:.4f}\n",
-      with_separators(result.tokens), file.path().string(), result.loss(), result.perplexity());
+                   "tokens      {} predicted of {}\nloss        {:.6f}\nperplexity  {:.4f}\n",
+                   with_separators(result.tokens), file.path().string(), result.loss(),
+                   result.perplexity())
+            << std::flush;
 }
 
 struct TasksToEvaluate {
   std::vector<Task> tasks;
   double loading_seconds = 0.0;  // of the model
+  bool for_readers = false;      // nothing keeps the scores but who reads standard output
 };
 
-/// Scores of the tasks, likewise. Returns a line of JSON per item.
+/// Scores of the tasks, likewise; each is told as soon as it is known. Returns a line of JSON per
+/// item.
 std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, TasksToEvaluate asked,
                            Json& report) {
   const bool shows = saved.mesh().world().rank() == 0;
@@ -94,19 +100,25 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, TasksT
   std::vector<PreparedTask> prepared;
   for (Task& task : asked.tasks)
     prepared.emplace_back(std::move(task), tokenizer, saved.config().model.context);
+  std::vector<std::string> names;
+  for (const PreparedTask& task : prepared) names.push_back(task.task().name);
+  const std::size_t width = name_width(names);
   std::vector<TaskScores> scores;
   std::string items;
   for (const PreparedTask& task : prepared) {
+    if (asked.for_readers && least_of_ranks(!shows || std::cout ? 1 : 0, saved.mesh().world()) == 0)
+      break;
     const TaskAnswers answers =
         task.answer(answering, shows ? progress_on_stderr() : ProgressOutput{}).value();
     scores.push_back(score(task.task(), answers.items));
     scores.back().work = answers.work;
     items += items_jsonl(task.task(), answers.items);
+    if (shows) std::cout << scores_line(scores.back(), width) << std::flush;
   }
   report.set("loading_seconds", asked.loading_seconds);
   const Json json = scores_json(scores);
   for (const Json::Member& member : json.members()) report.set(member.key, member.value);
-  if (shows) std::cout << scores_table(scores) << work_table(scores, asked.loading_seconds);
+  if (shows) std::cout << macro_line(scores, width) << work_table(scores, asked.loading_seconds);
   return items;
 }
 
@@ -124,6 +136,25 @@ std::vector<NamedPath> inputs_of(const CommandLine& line) {
   for (const std::string& file : line.values("tasks")) inputs.push_back({"--tasks", file});
   if (line.has("tokenizer")) inputs.push_back({"--tokenizer", line.value("tokenizer")});
   return inputs;
+}
+
+struct NamedContent {
+  std::filesystem::path path;
+  std::string content;
+};
+
+/// Each on its own: one that cannot be written costs no other. Throws OutputFileError that names
+/// all of those.
+void write_all(const std::vector<NamedContent>& files) {
+  std::vector<std::string> faults;
+  for (const NamedContent& file : files) {
+    try {
+      write_named_output(file.path, file.content);
+    } catch (const OutputFileError& error) {
+      faults.emplace_back(error.what());
+    }
+  }
+  if (!faults.empty()) throw OutputFileError("", fmt::format("{}", fmt::join(faults, "; ")));
 }
 
 int run(CommandContext& context, const std::vector<std::string>& args) {
@@ -190,13 +221,18 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     const auto tokenizer = load_run_tokenizer(line.value("tokenizer"), line.value("checkpoint"),
                                               saved.config().model.vocab);
     items = evaluate_tasks(saved, *tokenizer,
-                           {.tasks = std::move(tasks), .loading_seconds = loading_seconds}, report);
+                           {.tasks = std::move(tasks),
+                            .loading_seconds = loading_seconds,
+                            .for_readers = !line.has("json") && !line.has("items")},
+                           report);
   }
   saved.shutdown();
   if (context.rank != 0) return exit_done;
-  std::cout << std::flush;
-  if (line.has("json")) write_named_output(line.value("json"), report.dump() + "\n");
-  if (line.has("items")) write_named_output(line.value("items"), items);
+  std::vector<NamedContent> results;
+  if (line.has("json")) results.push_back({line.value("json"), report.dump() + "\n"});
+  if (line.has("items")) results.push_back({line.value("items"), items});
+  std::cout << std::flush;  // may be where a file goes, too
+  write_all(results);
   return exit_done;
 }
 
@@ -250,6 +286,7 @@ const Command& eval_command() {
             .value = "N",
             .help = "of each rank; default: the node's cores shared by its ranks"}},
       .ranks = true,
+      .outlives_readers = true,
       .run = run};
   return command;
 }

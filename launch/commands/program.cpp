@@ -111,8 +111,9 @@ void forget_start(const CommandContext& context) {
 
 /// What signals do to a command's work.
 void answer_signals(const Command& command, const Launcher& launcher) {
+  // What nobody reads any more is no reason to lose work.
+  if (command.stops_by_itself || command.outlives_readers) std::signal(SIGPIPE, SIG_IGN);
   if (command.stops_by_itself) {
-    std::signal(SIGPIPE, SIG_IGN);  // what nobody reads any more is no reason to lose work
     // mpirun sends SIGTERM to the others where one rank has failed: nothing to speak of.
     let_signals_stop_the_work(launcher.rank == 0, launcher.rank == 0 && !launcher.needs_mpi);
   } else {

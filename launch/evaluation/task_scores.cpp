@@ -214,10 +214,10 @@ Json work_json(const ScoringWork& work) {
   return json;
 }
 
-std::size_t name_width(const std::vector<TaskScores>& scores) {
-  std::size_t width = macro_name.size();
-  for (const TaskScores& task : scores) width = std::max(width, task.name.size());
-  return width;
+std::vector<std::string> names_of(const std::vector<TaskScores>& scores) {
+  std::vector<std::string> names;
+  for (const TaskScores& task : scores) names.push_back(task.name);
+  return names;
 }
 
 std::string text_of(const std::string& name, const Share& share) {
@@ -275,28 +275,38 @@ std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers
   return text;
 }
 
+std::size_t name_width(const std::vector<std::string>& names) {
+  std::size_t width = macro_name.size();
+  for (const std::string& name : names) width = std::max(width, name.size());
+  return width;
+}
+
+std::string scores_line(const TaskScores& task, std::size_t name_width) {
+  std::string text = fmt::format("{:<{}}  {:>6} items", task.name, name_width, task.items);
+  for (const auto& [name, share] : task.shares()) text += text_of(name, share);
+  if (task.bits_per_byte) text += text_of("bits_per_byte", *task.bits_per_byte);
+  if (task.cut > 0) text += fmt::format("  ({} contexts cut to the window)", task.cut);
+  if (task.ended_by_window > 0)
+    text += fmt::format("  ({} answers ended by the window)", task.ended_by_window);
+  return text + "\n";
+}
+
+std::string macro_line(const std::vector<TaskScores>& scores, std::size_t name_width) {
+  if (scores.size() < 2) return "";
+  std::string text = fmt::format("{:<{}}  {:>6} tasks", macro_name, name_width, scores.size());
+  for (const auto& [name, share] : macro_average(scores)) text += text_of(name, share);
+  return text + "\n";
+}
+
 std::string scores_table(const std::vector<TaskScores>& scores) {
-  const std::size_t width = name_width(scores);
+  const std::size_t width = name_width(names_of(scores));
   std::string text;
-  for (const TaskScores& task : scores) {
-    text += fmt::format("{:<{}}  {:>6} items", task.name, width, task.items);
-    for (const auto& [name, share] : task.shares()) text += text_of(name, share);
-    if (task.bits_per_byte) text += text_of("bits_per_byte", *task.bits_per_byte);
-    if (task.cut > 0) text += fmt::format("  ({} contexts cut to the window)", task.cut);
-    if (task.ended_by_window > 0)
-      text += fmt::format("  ({} answers ended by the window)", task.ended_by_window);
-    text += "\n";
-  }
-  if (scores.size() > 1) {
-    text += fmt::format("{:<{}}  {:>6} tasks", macro_name, width, scores.size());
-    for (const auto& [name, share] : macro_average(scores)) text += text_of(name, share);
-    text += "\n";
-  }
-  return text;
+  for (const TaskScores& task : scores) text += scores_line(task, width);
+  return text + macro_line(scores, width);
 }
 
 std::string work_table(const std::vector<TaskScores>& scores, double loading_seconds) {
-  const std::size_t width = name_width(scores);
+  const std::size_t width = name_width(names_of(scores));
   constexpr const char* row =
       "{:<{}}  {:>11}  {:>11}  {:>8}  {:>8}  {:>9}  {:>10}  {:>8}  {:>11}  {:>9}\n";
   const auto seconds = [](double value) { return fmt::format("{:.2f}", value); };

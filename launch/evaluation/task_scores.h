@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -79,7 +80,11 @@ std::vector<std::pair<std::string, Share>> macro_average(const std::vector<TaskS
 Json scores_json(const std::vector<TaskScores>& scores);
 /// A line of JSON per item: task, line in its file, what the model said and chose, what is right.
 std::string items_jsonl(const Task& task, const std::vector<TaskAnswer>& answers);
-/// A table for people, a line a task.
+/// A table for people, a line a task. Its first column takes all names.
+std::size_t name_width(const std::vector<std::string>& names);
+std::string scores_line(const TaskScores& task, std::size_t name_width);
+/// The line of their mean; empty for a single task.
+std::string macro_line(const std::vector<TaskScores>& scores, std::size_t name_width);
 std::string scores_table(const std::vector<TaskScores>& scores);
 /// What they took, a line a task, and before them the seconds in which the model was loaded.
 std::string work_table(const std::vector<TaskScores>& scores, double loading_seconds);

@@ -233,6 +233,59 @@ TEST_F(EvaluationCommands, FindOutBeforeTheWorkThatAnOutputCannotBeWritten) {
       << full.standard_error;
 }
 
+TEST_F(EvaluationCommands, AnOutputThatIsLostCostsNoOther) {
+  const std::string row = R"({"context": "Q", "choices": [" a", " b"], "gold": 0})"
+                          "\n";
+  const std::string first = file("first.jsonl", row), second = file("second.jsonl", row + row);
+  const std::string command = std::string(POLYMOE_PROGRAM) + " eval --checkpoint " + model() +
+                              " --threads 1 --tokenizer " + tokenizer_file + " --tasks " + first +
+                              " " + second;
+  const auto shell = [](const std::string& text) { return run_process({"sh", "-c", text}); };
+  const std::string files = " --json " + path("s.json") + " --items " + path("s.items");
+  const ProcessResult whole = shell(command + files);
+  ASSERT_EQ(whole.exit_code, 0) << whole.standard_error;
+  for (const char* name : {"first ", "second ", "macro average "})
+    EXPECT_NE(whole.standard_output.find(std::string("\n") + name), std::string::npos)
+        << whole.standard_output;
+  const std::string items = test::read_bytes(path("s.items"));
+  EXPECT_EQ(std::ranges::count(items, '\n'), 3);
+
+  const auto forget = [] {
+    for (const char* name : {"s.json", "s.items"}) fs::remove(path(name));
+  };
+  // Nobody reads; the exit code is not that of the last command of a pipe.
+  forget();
+  shell("{ sleep 0.2; " + command + files + "; echo $? >" + path("code") + "; } | true");
+  EXPECT_EQ(test::read_bytes(path("code")), "74\n");
+  EXPECT_EQ(test::read_bytes(path("s.items")), items);
+  EXPECT_NE(test::read_bytes(path("s.json")).find("\"second\""), std::string::npos);
+  forget();
+  EXPECT_EQ(shell(command + files + " >/dev/full").exit_code, 74);
+  EXPECT_EQ(test::read_bytes(path("s.items")), items);
+  EXPECT_TRUE(fs::exists(path("s.json")));
+  // Either file.
+  forget();
+  const ProcessResult full = shell(command + " --json /dev/full --items " + path("s.items"));
+  EXPECT_EQ(full.exit_code, 74);
+  EXPECT_NE(full.standard_error.find("polymoe: /dev/full: "), std::string::npos)
+      << full.standard_error;
+  EXPECT_EQ(test::read_bytes(path("s.items")), items);
+  EXPECT_EQ(shell(command + " --items /dev/full --json " + path("s.json")).exit_code, 74);
+  EXPECT_TRUE(fs::exists(path("s.json")));
+  EXPECT_EQ(shell(command + " >/dev/full").exit_code, 74);
+
+  // A task is told as soon as it is done: who has read that may end the rest.
+  std::string many;
+  for (int i = 0; i < 20000; ++i)
+    many += R"({"context": "Q", "until": [], "gold": "a", "max_tokens": 64})"
+            "\n";
+  const ProcessResult ended = shell(
+      "mkfifo " + path("told") + "; " + command + " " + file("many.jsonl", many) + " >" +
+      path("told") + " & while read -r word rest; do [ \"$word\" != second ] || break; done <" +
+      path("told") + "; kill -TERM $!; wait $!");
+  EXPECT_EQ(ended.exit_code, 143) << ended.standard_error;
+}
+
 TEST_F(EvaluationCommands, AnalyzeNamesWhatItCannotLookAt) {
   const auto analysis = [&](const std::string& tokens) {
     return std::vector<std::string>{"analyze", "--checkpoint", model(),     "--tokens", tokens,
