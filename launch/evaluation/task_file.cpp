@@ -34,8 +34,20 @@ struct Gathered {
   };
   std::map<std::int64_t, Choice> choices;  // by idx
   std::int64_t label = 0;
-  std::int64_t line = 0;  // the first one
+  std::int64_t line = 0;       // the first one
+  std::int64_t all = unknown;  // choices that its `doc` lists
+
+  static constexpr std::int64_t unknown = -1;
 };
+
+/// Choices that the `doc` of a request lists, as the harnesses that write these files have it.
+std::int64_t listed_choices(const Json& request_line) {
+  const Json* doc = request_line.find("doc");
+  if (doc == nullptr || !doc->is_object()) return Gathered::unknown;
+  const Json* choices = doc->find("choices");
+  return choices != nullptr && choices->is_array() ? std::ssize(choices->items())
+                                                   : Gathered::unknown;
+}
 
 class Reader {
  public:
@@ -125,6 +137,7 @@ class Reader {
     if (gathered.line == 0) {
       gathered.line = line_;
       gathered.label = label;
+      gathered.all = listed_choices(json);
     }
     if (gathered.label != label)
       fail(line_, fmt::format("label {}: doc_id {} has the label {} in line {}", label, item,
@@ -169,6 +182,42 @@ class Reader {
                                   choices, choices - 1));
   }
 
+  /// An item of which choices are missing, as where the file was torn.
+  void check_complete(std::int64_t id, const Gathered& gathered) const {
+    std::int64_t expected = 0;
+    for (const auto& [index, choice] : gathered.choices)
+      if (index != expected++)
+        fail(gathered.line, fmt::format("doc_id {} has no idx {}", id, expected - 1));
+    if (gathered.all != Gathered::unknown && gathered.all != expected)
+      fail(gathered.line, fmt::format("doc_id {} has {} of the {} choices that its doc lists", id,
+                                      expected, gathered.all));
+  }
+
+  /// What has some continuations of an item but not all is no item of its own.
+  void check_no_twin(std::int64_t id, const Gathered& item, const Gathered& other) const {
+    const auto continuation = [](const Gathered& of, std::int64_t index) {
+      const auto found = of.choices.find(index);
+      return found == of.choices.end() ? std::string() : found->second.continuation;
+    };
+    bool alike = false;
+    std::int64_t differs = -1;
+    const std::int64_t most = std::max(std::ssize(item.choices), std::ssize(other.choices));
+    for (std::int64_t i = 0; i < most; ++i) {
+      const bool same = continuation(item, i) == continuation(other, i);
+      alike = alike || same;
+      if (!same && differs < 0) differs = i;
+    }
+    if (!alike || differs < 0) return;
+    const std::int64_t of_item = id - without_question;
+    std::string cause =
+        fmt::format("has another continuation than doc_id {} at idx {}", of_item, differs);
+    if (!other.choices.contains(differs))
+      cause = fmt::format("has no idx {}, which doc_id {} has", differs, of_item);
+    if (!item.choices.contains(differs))
+      cause = fmt::format("has an idx {}, which doc_id {} lacks", differs, of_item);
+    fail(other.line, fmt::format("doc_id {}, that item without its question, {}", id, cause));
+  }
+
   /// Whether `other` is `item` without the question.
   static bool same_continuations(const Gathered& item, const Gathered& other) {
     if (item.choices.size() != other.choices.size()) return false;
@@ -183,15 +232,16 @@ class Reader {
   void finish_gathered() {
     for (const auto& [id, gathered] : gathered_) {
       const auto question = gathered_.find(id - without_question);
-      if (question != gathered_.end() && same_continuations(question->second, gathered)) continue;
+      check_complete(id, gathered);
+      if (question != gathered_.end()) {
+        if (same_continuations(question->second, gathered)) continue;
+        check_no_twin(id, question->second, gathered);
+      }
       TaskItem item{.context = gathered.choices.begin()->second.context, .choices = {}};
       item.gold = gathered.label;
       item.line = gathered.line;
       bool contexts_differ = false;
-      std::int64_t expected = 0;
       for (const auto& [index, choice] : gathered.choices) {
-        if (index != expected++)
-          fail(gathered.line, fmt::format("doc_id {} has no idx {}", id, expected - 1));
         item.choices.push_back(choice.continuation);
         item.contexts.push_back(choice.context);
         contexts_differ = contexts_differ || choice.context != item.context;

@@ -42,7 +42,8 @@ struct Task {
 ///   {"doc_id": 0, "idx": 1, "label": 0, "request": {"context": "...", "continuation": "..."}}
 ///     a line per choice. Lines that repeat (same doc_id and idx) count once. An item whose doc_id
 ///     is 1000000 more than another's, with the same continuations, is its form without the
-///     question;
+///     question; with some of them it is refused. So is an item with other than the choices that
+///     `doc.choices` lists, where the lines have that;
 ///   {"context": "...", "choices": ["...", "..."], "gold": 0}  and maybe "context_without": "...";
 ///   {"context": "...", "until": ["\n"], "gold": "..."}  or several golds, maybe "max_tokens": 64.
 /// Throws InputFileError with file, line and what is wrong there.

@@ -56,6 +56,35 @@ TEST_F(TaskFileTest, FindsTheFormsWithoutTheQuestion) {
   EXPECT_EQ(task.items[1].context, "another item");
 }
 
+TEST_F(TaskFileTest, RefusesItemsOfWhichChoicesAreMissing) {
+  const std::string question = line_of(0, 0, 0, "q:", " a") + line_of(0, 1, 0, "q:", " b");
+  const std::string twin = line_of(1000000, 0, 0, "A:", " a");
+  refuse(question + twin,
+         "line 3: doc_id 1000000, that item without its question, has no idx 1, "
+         "which doc_id 0 has");
+  refuse(question + twin + line_of(1000000, 1, 0, "A:", " c"),
+         "line 3: doc_id 1000000, that item without its question, has another continuation than "
+         "doc_id 0 at idx 1");
+  refuse(question + twin + line_of(1000000, 1, 0, "A:", " b") + line_of(1000000, 2, 0, "A:", " c"),
+         "line 3: doc_id 1000000, that item without its question, has an idx 2, which doc_id 0 "
+         "lacks");
+  refuse(question + line_of(1000000, 1, 0, "A:", " b"), "line 3: doc_id 1000000 has no idx 0");
+  // Nothing in common: an item of its own.
+  EXPECT_EQ(read(question + line_of(1000000, 0, 0, "A:", " x")).items.size(), 2U);
+  // A file that ends early, of lines that tell how many choices there are.
+  const auto told = [](int item, int choice, int all) {
+    std::string list = R"("x")";
+    for (int i = 1; i < all; ++i) list += R"(, "x")";
+    std::string line = line_of(item, choice, 0, "Q", " " + std::to_string(choice));
+    line.insert(1, R"("doc": {"choices": [)" + list + "]}, ");
+    return line;
+  };
+  const std::string first = told(7, 0, 3) + told(7, 1, 3) + told(7, 2, 3);
+  EXPECT_EQ(read(first + told(8, 0, 2) + told(8, 1, 2)).items.size(), 2U);
+  refuse(first + told(8, 0, 2), "line 4: doc_id 8 has 1 of the 2 choices that its doc lists");
+  refuse(told(7, 0, 3) + told(7, 1, 3), "line 1: doc_id 7 has 2 of the 3 choices");
+}
+
 TEST_F(TaskFileTest, ReadsTheSimpleForms) {
   const Task choices =
       read(R"({"context": "Q:", "choices": [" é", " b"], "gold": 1, "context_without": "A:"})"
