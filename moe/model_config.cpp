@@ -16,6 +16,7 @@ namespace {
 
 constexpr std::int64_t max_extent = std::int64_t{1} << 24;  // products of two fit far into 64 bits
 constexpr std::int64_t max_count = std::int64_t{1} << 16;
+constexpr std::int64_t max_experts = std::int64_t{1} << 20;  // of all layers
 
 void check_heads(const ModelConfig& config, Violations& check) {
   check.in_range("model.heads", config.heads, 1, max_count);
@@ -103,6 +104,11 @@ std::vector<std::string> ModelConfig::violations() const {
   check.not_negative("model.init_std", init_std);
   check.not_negative("model.init_truncation", init_truncation);
   check_moe(*this, check);
+  // Each has a name, initial values and a place in checkpoints.
+  if (check.empty() && layers > max_experts / std::max<std::int64_t>(moe.experts, 1))
+    check.must_be("moe.experts", moe.experts,
+                  "at most " + std::to_string(max_experts) + " / model.layers (" +
+                      std::to_string(layers) + ")");
   return check.take();
 }
 

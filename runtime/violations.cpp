@@ -2,6 +2,7 @@
 #include "runtime/violations.h"
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <sstream>
 #include <string>
@@ -41,8 +42,11 @@ void Violations::not_negative(const std::string& key, double value) {
 
 std::string list_violations(const std::string& heading, const std::vector<std::string>& lines) {
   if (lines.size() == 1) return heading + ": " + lines.front();
+  constexpr std::size_t most = 20;
   std::string text = heading + ": " + std::to_string(lines.size()) + " errors";
-  for (const std::string& line : lines) text += "\n  " + line;
+  const std::size_t listed = lines.size() <= most ? lines.size() : most - 1;
+  for (std::size_t i = 0; i < listed; ++i) text += "\n  " + lines[i];
+  if (listed < lines.size()) text += "\n  and " + std::to_string(lines.size() - listed) + " more";
   return text;
 }
 

@@ -32,7 +32,8 @@ class Violations {
   std::vector<std::string> lines_;
 };
 
-/// One line: `heading: line`, or several: `heading: N errors` and a line each, indented.
+/// One line: `heading: line`, or several: `heading: N errors` and a line each, indented, of up to
+/// 20: of more the first 19 and how many follow.
 std::string list_violations(const std::string& heading, const std::vector<std::string>& lines);
 
 /// Throws InvalidArgument with that list, if there is something on it.

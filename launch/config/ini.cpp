@@ -11,6 +11,17 @@
 #include "runtime/violations.h"
 
 namespace polymoe {
+namespace {
+
+/// The beginning of a line of whatever was given as a configuration, for a terminal.
+std::string shown(std::string_view line) {
+  constexpr std::size_t most = 60;
+  std::string text;
+  for (const char c : line.substr(0, most)) text += c >= ' ' && c <= '~' ? c : '?';
+  return line.size() > most ? text + "..." : text;
+}
+
+}  // namespace
 
 std::vector<Assignment> parse_ini(const std::string& text, const std::string& origin) {
   // Some editors mark a file as UTF-8 by three bytes.
@@ -34,7 +45,7 @@ std::vector<Assignment> parse_ini(const std::string& text, const std::string& or
       assignments.push_back({section + std::string(trim(line.substr(0, equals))),
                              std::string(trim(line.substr(equals + 1)))});
     } else {
-      found.add("line " + std::to_string(number) + ": '" + std::string(line) +
+      found.add("line " + std::to_string(number) + ": '" + shown(line) +
                 "': must be [section], key = value, or a comment behind #");
     }
   }

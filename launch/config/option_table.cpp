@@ -61,7 +61,7 @@ void add_model(std::vector<Option>& table) {
 void add_moe(std::vector<Option>& table) {
   const auto add = [&](Option option) { table.push_back(std::move(option)); };
   add(whole("moe.experts", "[0, 65536]", FIELD(model.moe.experts),
-            "per layer, over all ranks; 0 = a dense model"));
+            "per layer, over all ranks, at most 1048576 in all layers; 0 = a dense model"));
   add(whole("moe.top_k", "[1, 65536]", FIELD(model.moe.top_k),
             "experts per token, at most moe.experts"));
   add(width("moe.expert_ffn", FIELD(model.moe.expert_ffn), FIELD(gated.expert_ffn),

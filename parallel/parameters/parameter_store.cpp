@@ -108,6 +108,7 @@ void ParameterStore::allocate(DType dtype, Device device, std::optional<DType> g
       bucket.begin = end;
       for (; parameter != parameters_.end() && parameter->segment == segment; ++parameter) {
         if (parameter->scope != scope) continue;
+        flat.parameters.push_back(&*parameter);
         parameter->offset = round_up(end, alignment);
         end = parameter->offset + parameter->shape.elements();
       }
@@ -208,21 +209,27 @@ ParameterStore::Range ParameterStore::owned(ParameterScope scope, int segment) c
 
 std::vector<LogicalRange> ParameterStore::logical_ranges(ParameterScope scope, Range range) const {
   std::vector<LogicalRange> ranges;
-  for (const Parameter& parameter : parameters_) {
-    if (parameter.scope != scope) continue;
+  if (range.begin >= range.end) return ranges;
+  // Asked for each of a model's buckets: what lies before one is not looked at.
+  const std::vector<const Parameter*>& all = flat_[index_of(scope)].parameters;
+  auto next = std::ranges::partition_point(all, [&](const Parameter* parameter) {
+    return parameter->offset + parameter->shape.elements() <= range.begin;
+  });
+  for (; next != all.end() && (*next)->offset < range.end; ++next) {
+    const Parameter& parameter = **next;
     const std::int64_t count = parameter.logical.front().shape.elements();
-    std::int64_t tensor_start = parameter.offset;
-    for (const LogicalTensor& tensor : parameter.logical) {
-      const std::int64_t begin = std::max(range.begin, tensor_start);
-      const std::int64_t end = std::min(range.end, tensor_start + count);
-      if (begin < end) {
-        ranges.push_back({.tensor = &tensor,
-                          .parameter = &parameter,
-                          .tensor_begin = begin - tensor_start,
-                          .flat_begin = begin,
-                          .count = end - begin});
-      }
-      tensor_start += count;
+    if (count == 0) continue;
+    const std::int64_t before = std::max<std::int64_t>(range.begin - parameter.offset, 0) / count;
+    for (auto i = static_cast<std::size_t>(before); i < parameter.logical.size(); ++i) {
+      const std::int64_t start = parameter.offset + static_cast<std::int64_t>(i) * count;
+      if (start >= range.end) break;
+      const std::int64_t begin = std::max(range.begin, start);
+      const std::int64_t end = std::min(range.end, start + count);
+      ranges.push_back({.tensor = &parameter.logical[i],
+                        .parameter = &parameter,
+                        .tensor_begin = begin - start,
+                        .flat_begin = begin,
+                        .count = end - begin});
     }
   }
   return ranges;

@@ -129,7 +129,8 @@ class ParameterStore {
 
  private:
   struct Flat {
-    std::vector<Range> buckets;  // per segment
+    std::vector<Range> buckets;                // per segment
+    std::vector<const Parameter*> parameters;  // in memory order
     OwnedTensor values, gradients;
   };
 

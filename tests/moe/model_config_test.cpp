@@ -45,6 +45,17 @@ TEST(ModelConfig, DenseLayersAreNotMoeLayers) {
 
 TEST(ModelConfig, DefaultsAreValid) { EXPECT_TRUE(ModelConfig().violations().empty()); }
 
+TEST(ModelConfig, ExpertsOfAllLayersAreBounded) {
+  ModelConfig config;
+  config.layers = 256;
+  config.moe.experts = 4096;
+  EXPECT_TRUE(config.violations().empty());
+  config.layers = 257;
+  EXPECT_EQ(
+      config.violations(),
+      std::vector<std::string>{"moe.experts = 4096: must be at most 1048576 / model.layers (257)"});
+}
+
 TEST(ModelConfig, EveryViolatedFieldIsListed) {
   ModelConfig config;
   config.layers = 0;

@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
@@ -46,6 +49,15 @@ TEST(ViolationsTest, TheyAreThrownAtOnce) {
   };
   EXPECT_EQ(message({"a"}), "layout: a");
   EXPECT_EQ(message({"a", "b"}), "layout: 2 errors\n  a\n  b");
+}
+
+TEST(ViolationsTest, OfManyTheFirstAreListed) {
+  std::vector<std::string> lines(20, "a");
+  EXPECT_EQ(std::ranges::count(list_violations("layout", lines), 'a'), 21);  // one in "layout"
+  lines.insert(lines.end(), 80, "a");
+  const std::string text = list_violations("layout", lines);
+  EXPECT_EQ(std::ranges::count(text, '\n'), 20);
+  EXPECT_TRUE(text.ends_with("\n  and 81 more")) << text;
 }
 
 }  // namespace
