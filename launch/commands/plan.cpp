@@ -194,7 +194,7 @@ Planned planned(const CommandLine& line, const std::string& path,
   const auto ranks = parse_count(line.value("ranks", std::to_string(config.parallel.expert)));
   if (!ranks || *ranks < 1 || *ranks > most_ranks)
     throw InvalidArgument("--ranks " + line.value("ranks") + ": must be a whole number in [1, " +
-                          std::to_string(most_ranks) + "]");
+                          std::to_string(most_ranks) + "]; several, as in 1,8,64, with --rates");
   const auto memory = parse_real(line.value("memory", "1"));
   if (!memory || *memory <= 0.0)
     throw InvalidArgument("--memory " + line.value("memory") + ": must be a number > 0, of GiB");
