@@ -136,9 +136,13 @@ void introduce(RunIntroduction& run) {
   show(introduction(run), run_log(run.config.run.dir));
 }
 
-/// What to say of a run whose last steps were not applied; empty where the last one was finite.
+/// What to say of a run whose last steps were not applied, or whose model gave answers that are not
+/// finite when it was scored last; empty where all was finite.
 std::string not_finite_end(const Trainer& trainer) {
   const std::int64_t row = trainer.not_finite_at_end(), last = trainer.steps_done();
+  if (row == 0 && !trainer.scoring_not_finite().empty())
+    return fmt::format("the model of step {} has values that are not finite: {}", last,
+                       trainer.scoring_not_finite());
   if (row == 0) return "";
   const std::string& where = trainer.where_not_finite();
   return fmt::format(

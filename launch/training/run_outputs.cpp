@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "launch/config/config.h"
 #include "launch/data/run_tokenizer.h"
@@ -99,17 +101,38 @@ void RunOutputs::committed(const CheckpointSaver::Committed& checkpoint) {
 }
 
 void RunOutputs::report(const StepMetrics& metrics) {
+  try_to_write(metrics.step, [&] {
+    metrics_->write(metrics_row(metrics));
+    scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
+    report_experts(metrics);
+  });
+}
+
+void RunOutputs::complete(const StepMetrics& metrics) {
+  try_to_write(metrics.step, [&] {
+    metrics_->complete(evaluation_row(metrics));
+    scalars_->add_scalars(metrics.step, wall_time(), evaluation_scalars(metrics));
+  });
+}
+
+bool RunOutputs::row_has(std::int64_t step, const std::vector<std::string>& keys) const {
+  if (!metrics_ || metrics_->last().is_null()) return false;
+  const Json& row = metrics_->last();
+  return row.at("step").as_integer() == step &&
+         std::ranges::all_of(keys, [&](const auto& key) { return row.find(key) != nullptr; });
+}
+
+/// Opens the files before where that is due.
+void RunOutputs::try_to_write(std::int64_t step, const std::function<void()>& write) {
   if (!directory_ || failure_) return;
   const auto now = std::chrono::steady_clock::now();
   try {
     if (!metrics_) {
       if (now < retry_at_) return;
-      open_writers(metrics.step - 1);
-      log_.warning(fmt::format("metrics are written again, from step {} on", metrics.step));
+      open_writers(step - 1);
+      log_.warning(fmt::format("metrics are written again, from step {} on", step));
     }
-    metrics_->write(metrics_row(metrics));
-    scalars_->add_scalars(metrics.step, wall_time(), metrics_scalars(metrics));
-    report_experts(metrics);
+    write();
   } catch (const OutputFileError& error) {
     metrics_.reset();
     scalars_.reset();

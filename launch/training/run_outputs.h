@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/config/config.h"
 #include "launch/training/progress.h"
@@ -58,6 +60,12 @@ class RunOutputs {
   /// says so and they are tried again a minute later; rows between are lost. With `stop` failed()
   /// is true from here on. Never throws OutputFileError.
   void report(const StepMetrics& metrics);
+  /// The results of the evaluations after metrics.step, into the same row of metrics.jsonl, which is
+  /// the last one, and to TensorBoard. Failures are met likewise.
+  void complete(const StepMetrics& metrics);
+  /// Whether the last row of metrics.jsonl is of that step and has all these keys. Of rank 0; false
+  /// on others.
+  bool row_has(std::int64_t step, const std::vector<std::string>& keys) const;
   bool failed() const { return failure_ != nullptr; }
   /// What report() met; null for nothing.
   std::exception_ptr take_failure() { return std::exchange(failure_, nullptr); }
@@ -71,6 +79,7 @@ class RunOutputs {
   void close_progress() { progress_.reset(); }
 
  private:
+  void try_to_write(std::int64_t step, const std::function<void()>& write);
   void open_writers(std::int64_t steps_done);
   std::filesystem::path experts_path() const;
   void report_experts(const StepMetrics& metrics);

@@ -3,9 +3,12 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <string>
 #include <utility>
 #include <vector>
 #include "moe/routing_statistics.h"
@@ -21,6 +24,15 @@ Json per_layer(const StepMetrics& metrics, Value value) {
   Json array = Json::array();
   for (const RoutingStatistics& layer : metrics.routing) array.add(value(layer));
   return array;
+}
+
+void add_evaluations(const StepMetrics& metrics, Json& row) {
+  if (metrics.valid_loss) {
+    row.set("valid_loss", *metrics.valid_loss);
+    row.set("valid_perplexity", std::exp(*metrics.valid_loss));
+  }
+  for (const auto& [name, loss] : metrics.valid_losses) row.set("valid_loss/" + name, loss);
+  for (const auto& [name, score] : metrics.scores) row.set("eval/" + name, score);
 }
 
 }  // namespace
@@ -62,12 +74,14 @@ Json metrics_row(const StepMetrics& metrics) {
     row.set("hardware_tax", metrics.waiting->hardware_tax);
     row.set("ranks", metrics.ranks);
   }
-  if (metrics.valid_loss) {
-    row.set("valid_loss", *metrics.valid_loss);
-    row.set("valid_perplexity", std::exp(*metrics.valid_loss));
-  }
-  for (const auto& [name, loss] : metrics.valid_losses) row.set("valid_loss/" + name, loss);
-  for (const auto& [name, score] : metrics.scores) row.set("eval/" + name, score);
+  add_evaluations(metrics, row);
+  return row;
+}
+
+Json evaluation_row(const StepMetrics& metrics) {
+  Json row = Json::object();
+  row.set("step", metrics.step).set("tokens", metrics.tokens);
+  add_evaluations(metrics, row);
   return row;
 }
 
@@ -115,6 +129,15 @@ std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metric
     add("speed/routing_tax", metrics.waiting->routing_tax);
     add("speed/hardware_tax", metrics.waiting->hardware_tax);
   }
+  std::ranges::move(evaluation_scalars(metrics), std::back_inserter(scalars));
+  return scalars;
+}
+
+std::vector<TensorBoardWriter::Scalar> evaluation_scalars(const StepMetrics& metrics) {
+  std::vector<TensorBoardWriter::Scalar> scalars;
+  const auto add = [&](std::string tag, double value) {
+    scalars.push_back({.tag = std::move(tag), .value = static_cast<float>(value)});
+  };
   if (metrics.valid_loss) {
     add("valid/loss", *metrics.valid_loss);
     add("valid/perplexity", std::exp(*metrics.valid_loss));

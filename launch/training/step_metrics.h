@@ -42,11 +42,16 @@ struct StepMetrics {
 /// The row of metrics.jsonl. The values of the MoE layers are arrays, a number per layer.
 Json metrics_row(const StepMetrics& metrics);
 
+/// What evaluations add to that row, with its step and tokens.
+Json evaluation_row(const StepMetrics& metrics);
+
 /// The row of experts.jsonl: {"step", "tokens", "layers": [l, ...], "expert_tokens": [[...], ...]},
 /// the slots that each expert got in this step, over all ranks and before any is dropped.
 Json experts_row(const StepMetrics& metrics);
 
 /// Every number of the row with its TensorBoard tag: "train/loss", "layers.3/routing_entropy", ...
 std::vector<TensorBoardWriter::Scalar> metrics_scalars(const StepMetrics& metrics);
+/// Of them those of evaluations.
+std::vector<TensorBoardWriter::Scalar> evaluation_scalars(const StepMetrics& metrics);
 
 }  // namespace polymoe

@@ -39,6 +39,14 @@ bool TaskScoring::is_due(std::int64_t step, std::int64_t last_step) const {
   return !tasks_.empty() && (step == last_step || (every_ > 0 && step % every_ == 0));
 }
 
+std::vector<std::string> TaskScoring::keys() const {
+  std::vector<std::string> keys;
+  for (const PreparedTask& task : tasks_)
+    keys.push_back(
+        fmt::format("eval/{}/{}", task.task().name, task.task().generates ? "exact_match" : "acc"));
+  return keys;
+}
+
 std::optional<TaskScoring::Scores> TaskScoring::score(const AnsweringModel& answering) const {
   std::vector<TaskScores> scores;
   for (const PreparedTask& task : tasks_) {

@@ -32,7 +32,10 @@ class TaskScoring {
 
   /// Whether they are due after `step` of `last_step`.
   bool is_due(std::int64_t step, std::int64_t last_step) const;
+  /// A key of metrics.jsonl for each task, which the row of a step with scores has.
+  std::vector<std::string> keys() const;
   /// Every rank gets the same; nothing where answering.leave said so. Collective over the mesh.
+  /// Throws NotFiniteError, on every rank, where the model has no finite answer.
   std::optional<Scores> score(const AnsweringModel& answering) const;
 
  private:

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "launch/config/config.h"
@@ -63,6 +64,11 @@ const TrainerOptions& with_threads_set(const TrainerOptions& options) {
   return options;
 }
 
+std::string names_of(const Evaluations& evaluations) {
+  if (!evaluations.scoring) return "validation";
+  return evaluations.validation ? "validation and the scoring" : "scoring";
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOptions& options)
@@ -94,7 +100,8 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
   position_ = checkpoints_->start();
   outputs_.open(options_.environment, position_.step, mesh_.world());
   evaluation_.emplace(
-      RunEvaluation::Run{config_, mesh_, data_, model_, execution_.context(), outputs_, log_},
+      RunEvaluation::Run{config_, mesh_, data_, model_, execution_.context(), outputs_, log_,
+                         [this](std::string_view work) { begin_work(work); }},
       [this] { return asked_to_stop(); });
   product_rate_ =
       measure_product_rate(mesh_.world(),
@@ -335,16 +342,41 @@ void Trainer::begin_work(std::string_view work) {
   if (options_.work_begins) options_.work_begins(work);
 }
 
+/// Begins a checkpoint; of the `last` one of this start returns when it is committed.
+void Trainer::save(bool last) {
+  begin_work("saving");
+  last ? checkpoints_->save_last(position_) : checkpoints_->save(position_);
+}
+
+void Trainer::evaluate(const Evaluations& wanted) {
+  evaluation_left_ = !evaluation_->make(wanted, stopped_by_ != StopRequest::none, position_.step,
+                                        position_.tokens);
+}
+
+/// What is to be evaluated before the first step: of a run that goes on in its own directory what
+/// was left of its last step. Collective.
+Evaluations Trainer::made_up_for() const {
+  if (position_.step == 0 || checkpoints_->newest() != position_.step) return {};
+  return evaluation_->missing(position_.step);
+}
+
 RunEnd Trainer::run() {
   const TrainConfig& train = config_.train;
   const std::int64_t& done = position_.step;
   const std::int64_t last =
       train.stop_after > 0 ? std::min(train.steps, done + train.stop_after) : train.steps;
-  if (done >= train.steps)
+  const Evaluations missing = made_up_for();
+  if (done >= train.steps && !missing.any())
     log_.info(fmt::format("nothing to do: {} of {} steps are done", done, train.steps));
   outputs_.show_progress(options_.progress, done + 1, last);
   trace_.run_begins(done + 1, last);
   stopped_by_ = agreed_stop();
+  if (missing.any()) {
+    log_.info(fmt::format("made first: the {} of step {}, due and not in metrics.jsonl",
+                          names_of(missing), done));
+    evaluate(missing);
+    begin_work("");
+  }
   while (done < last && stopped_by_ == StopRequest::none) {
     const auto begin = Clock::now();
     StepMetrics metrics;
@@ -355,29 +387,13 @@ RunEnd Trainer::run() {
     // What a step that is not finite leaves is not worth an older checkpoint.
     const bool save_due = save_put_off_ && guard_.not_finite_in_a_row() == 0;
     if (save_due) save_put_off_ = false;
-    const bool valid_due = evaluation_->validation_is_due(done);
-    const bool scores_due = evaluation_->scoring_is_due(done);
-    // These may take long: the step before them is written meanwhile.
-    if (stopped_by_ == StopRequest::none && (valid_due || scores_due) && save_due) {
-      begin_work("saving");
-      checkpoints_->save(position_);
-    }
-    if (stopped_by_ == StopRequest::none && valid_due) {
-      begin_work("validating");
-      evaluation_->validate(metrics);
-    }
-    if (stopped_by_ == StopRequest::none && scores_due) {
-      begin_work("scoring");
-      evaluation_->score_tasks(metrics);
-    }
+    const bool ends = stopped_by_ != StopRequest::none || done == last;
     metrics.checkpoint_seconds = checkpoints_->take_seconds();
     outputs_.report(metrics);
-    if (stopped_by_ != StopRequest::none || done == last || save_due) begin_work("saving");
-    if (stopped_by_ != StopRequest::none || done == last) {
-      checkpoints_->save_last(position_);
-    } else if (save_due) {
-      checkpoints_->save(position_);
-    }
+    // Before evaluations, which may take long: a process that is killed in them has lost nothing.
+    if (ends || save_due) save(ends);
+    evaluate(evaluation_->due(done));
+    if (stopped_by_ != StopRequest::none && !ends) save(true);
     begin_work("");
     outputs_.step_done(metrics, seconds_since(begin));
     if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
@@ -388,7 +404,7 @@ RunEnd Trainer::run() {
   if (const auto committed = checkpoints_->take_committed()) outputs_.committed(*committed);
   recent_loss_ = outputs_.recent_loss();
   outputs_.close_progress();
-  if (done >= train.steps) return RunEnd::finished;
+  if (done >= train.steps && !evaluation_left_) return RunEnd::finished;
   return stopped_by_ != StopRequest::none ? RunEnd::preempted : RunEnd::stopped;
 }
 

@@ -55,9 +55,9 @@ struct TrainerOptions {
 };
 
 enum class RunEnd : std::uint8_t {
-  finished,   // train.steps are done
+  finished,   // train.steps are done, and the evaluations that are due after the last one
   stopped,    // by train.stop_after
-  preempted,  // by stop_requested
+  preempted,  // by stop_requested; all steps may be done then, and an evaluation be left
 };
 
 /// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
@@ -73,7 +73,8 @@ class Trainer {
   ~Trainer();
 
   /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
-  /// last step is committed on return. Collective, once.
+  /// last step is committed before that is evaluated. What earlier starts left of evaluations of the
+  /// step that the run goes on from is made first. Collective, once.
   /// A step whose loss or gradient norm is not finite is not applied, and none is saved until one
   /// is again; throws NotFiniteError, on every rank, after train.max_skipped of them in a row.
   /// Throws OutputFileError, on every rank, when a checkpoint could not be written and
@@ -93,6 +94,8 @@ class Trainer {
   std::int64_t not_finite_at_end() const { return guard_.not_finite_in_a_row(); }
   /// Where that began, as far as this start saw it.
   const std::string& where_not_finite() const { return where_not_finite_; }
+  /// What the last scoring of run() met that is not finite; empty where all was.
+  const std::string& scoring_not_finite() const { return evaluation_->not_finite(); }
   /// What ended a preempted run, the same on every rank.
   StopRequest stopped_by() const { return stopped_by_; }
   const ParameterStore& parameters() const { return model_.parameters(); }
@@ -122,6 +125,9 @@ class Trainer {
   void tell_of_rounds(const StepMetrics& metrics);
   void begin_work(std::string_view work);
   bool save_is_due() const;
+  void save(bool last);
+  void evaluate(const Evaluations& wanted);
+  Evaluations made_up_for() const;
   void end_if_output_failed(const Sums& sums);
 
   const Config config_;
@@ -145,6 +151,7 @@ class Trainer {
   bool save_put_off_ = false;
   ReadAhead::Step samples_now_;   // of the step under way
   std::string where_not_finite_;  // in the first of the last steps that were not finite
+  bool evaluation_left_ = false;  // of the last step, for stopped_by_
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
   std::unique_ptr<ReadAhead> samples_;  // from the first step on

@@ -185,6 +185,25 @@ void OutputFile::write(const void* bytes, std::size_t count) {
   }
 }
 
+void OutputFile::replace_from(std::int64_t offset, std::string_view bytes) {
+  flush();
+  // A file that is appended to takes every write at its end.
+  const int flags = ::fcntl(descriptor_, F_GETFL);
+  if (flags < 0 || ::fcntl(descriptor_, F_SETFL, flags & ~O_APPEND) != 0)
+    fail_output(path_, "cannot write", errno);
+  if (::lseek(descriptor_, offset, SEEK_SET) < 0) fail_output(path_, "cannot write", errno);
+  write_all(descriptor_, bytes.data(), bytes.size(), path_);
+  if (::ftruncate(descriptor_, offset + static_cast<std::int64_t>(bytes.size())) != 0 ||
+      ::fcntl(descriptor_, F_SETFL, flags) != 0)
+    fail_output(path_, "cannot write", errno);
+}
+
+std::int64_t OutputFile::bytes() const {
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) fail_output(path_, "cannot tell the size", errno);
+  return static_cast<std::int64_t>(status.st_size) + static_cast<std::int64_t>(buffer_.size());
+}
+
 void OutputFile::flush() {
   write_all(descriptor_, buffer_.data(), buffer_.size(), path_);
   buffer_.clear();

@@ -21,8 +21,15 @@ class MetricsWriter {
 
   /// `row` is an object with an integer "step".
   void write(const Json& row);
+  /// Adds the members of `row` to the last row, where that is of the same step; those that it has
+  /// already get the new values. Else the same as write().
+  void complete(const Json& row);
+  /// The last row of the file; null where there is none.
+  const Json& last() const { return last_; }
 
  private:
+  Json last_;                     // what of the file stays is read before that is opened
+  std::int64_t last_begins_ = 0;  // where it stands in the file
   OutputFile file_;
 };
 

@@ -71,6 +71,32 @@ TEST(MetricsWriter, ANewRunStartsAnEmptyFile) {
   EXPECT_EQ(read_bytes(path), "");
 }
 
+TEST(MetricsWriter, CompletesTheLastRowAlsoOfAnEarlierStart) {
+  TemporaryDirectory directory;
+  const auto path = directory.path() / "metrics.jsonl";
+  {
+    MetricsWriter writer(path, 0);
+    write_steps(writer, 1, 2);
+    writer.complete(Json::object().set("step", 2).set("valid", 1.25));
+    EXPECT_EQ(read_bytes(path), rows(1) + "{\"step\":2,\"loss\":0.5,\"valid\":1.25}\n");
+    write_steps(writer, 3, 3);
+    EXPECT_EQ(writer.last().at("step").as_integer(), 3);
+  }
+  MetricsWriter writer(path, 2);
+  EXPECT_EQ(writer.last().at("valid").as_number(), 1.25);
+  // A shorter row leaves nothing of the longer one.
+  writer.complete(Json::object().set("step", 2).set("valid", 0.5).set("a", 1));
+  writer.complete(Json::object().set("step", 2).set("valid", 8.0));
+  EXPECT_EQ(read_bytes(path), rows(1) + "{\"step\":2,\"loss\":0.5,\"valid\":8.0,\"a\":1}\n");
+  write_steps(writer, 3, 3);
+  EXPECT_EQ(writer.last().at("step").as_integer(), 3);
+  // Of a step that has no row it is a row of its own.
+  writer.complete(Json::object().set("step", 4).set("valid", 1.0));
+  EXPECT_EQ(read_bytes(path), rows(1) +
+                                  "{\"step\":2,\"loss\":0.5,\"valid\":8.0,\"a\":1}\n"
+                                  "{\"step\":3,\"loss\":0.5}\n{\"step\":4,\"valid\":1.0}\n");
+}
+
 TEST(MetricsWriter, NamesAPathThatCannotBeWritten) {
   TemporaryDirectory directory;
   const std::string message = test::message_of<OutputFileError>(
