@@ -108,8 +108,9 @@ std::string evaluate_tasks(SavedModel& saved, const Tokenizer& tokenizer, TasksT
   for (const PreparedTask& task : prepared) {
     if (asked.for_readers && least_of_ranks(!shows || std::cout ? 1 : 0, saved.mesh().world()) == 0)
       break;
-    const TaskAnswers answers =
-        task.answer(answering, shows ? progress_on_stderr() : ProgressOutput{}).value();
+    const TaskAnswers answers = finite_or_refused(saved, [&] {
+      return task.answer(answering, shows ? progress_on_stderr() : ProgressOutput{}).value();
+    });
     scores.push_back(score(task.task(), answers.items));
     scores.back().work = answers.work;
     items += items_jsonl(task.task(), answers.items);

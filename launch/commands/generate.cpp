@@ -174,17 +174,18 @@ class SampleOutput {
       progress_.emplace(
           progress,
           CountedWork{.what = "generating", .total = std::ssize(requests), .unit = "texts"});
-    begin();
   }
 
   void show(std::size_t request, const std::string& text) {
     if (json_) return;
+    begin_first();
     if (request == front_)
       std::cout << text << std::flush;
     else
       answers_[request].text += text;
   }
   void done(std::size_t request, const Generation& result) {
+    begin_first();
     answers_[request].result = result;
     if (progress_) progress_->advance();
     while (front_ < answers_.size() && answers_[front_].result) {
@@ -200,6 +201,10 @@ class SampleOutput {
     std::optional<Generation> result;
   };
 
+  /// A model that has no first token is refused before a prompt is shown.
+  void begin_first() {
+    if (!std::exchange(begun_, true)) begin();
+  }
   /// The front's heading, and what is known of its text.
   void begin() {
     if (json_ || front_ == answers_.size()) return;
@@ -242,6 +247,7 @@ class SampleOutput {
   const bool json_;
   std::vector<Answer> answers_;
   std::size_t front_ = 0;  // that is shown
+  bool begun_ = false;
   std::optional<Progress> progress_;
 };
 
@@ -311,17 +317,18 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
     const auto requests = requests_of(prompts, settings, *tokenizer, model.context);
     std::optional<SampleOutput> output;
     if (shows) output.emplace(prompts, settings.samples, requests, progress, line.has("json"));
-    generate(saved, *tokenizer, requests,
-             {.show =
-                  [&](std::size_t request, const std::string& text) {
-                    if (output) output->show(request, text);
-                  },
-              .done =
-                  [&](std::size_t request, const Generation& result) {
-                    if (output) output->done(request, result);
-                  },
-              // What nobody can read is not worth waiting for.
-              .leave = [&] { return least_of_ranks(!shows || std::cout ? 1 : 0, world) == 0; }});
+    const GenerationListener listener{
+        .show =
+            [&](std::size_t request, const std::string& text) {
+              if (output) output->show(request, text);
+            },
+        .done =
+            [&](std::size_t request, const Generation& result) {
+              if (output) output->done(request, result);
+            },
+        // What nobody can read is not worth waiting for.
+        .leave = [&] { return least_of_ranks(!shows || std::cout ? 1 : 0, world) == 0; }};
+    finite_or_refused(saved, [&] { generate(saved, *tokenizer, requests, listener); });
   };
   if (line.has("interactive")) {
     const auto ask = [&] {

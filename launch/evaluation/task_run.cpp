@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -194,13 +195,30 @@ std::optional<TaskAnswers> PreparedTask::generated(const AnsweringModel& answeri
     if (over) progress.advance();
     return !over;
   };
-  const auto work = continue_all(answering, requests, tokenizer_.vocab(), take);
+  std::optional<DecodingWork> work;
+  try {
+    work = continue_all(answering, requests, tokenizer_.vocab(), take);
+  } catch (const NotFiniteError& error) {
+    throw NotFiniteError(fmt::format("{}: {}", task_.path.string(), error.what()));
+  }
   if (!work) return std::nullopt;
   answers.work.tokens = answers.work.computed_tokens = work->tokens;
   answers.work.first_pass_tokens = work->first_tokens;
   answers.work.first_pass_seconds = work->first_seconds;
   answers.work.model_seconds = watch.seconds();
   return answers;
+}
+
+/// Where a likelihood is not finite the choice would be an accident: the first one by default.
+void PreparedTask::check_finite(const TaskAnswer& answer, const TaskItem& item) const {
+  for (const auto& [values, name] :
+       {std::pair(&answer.log_likelihoods, "log-likelihood"),
+        std::pair(&answer.without_question, "log-likelihood without the question")})
+    for (std::size_t c = 0; c < values->size(); ++c)
+      if (const double value = (*values)[c]; !std::isfinite(value))
+        throw NotFiniteError(fmt::format(
+            "{}, line {}: the {} of choice {} is {}: the model's values are not finite",
+            task_.path.string(), item.line, name, c, std::isnan(value) ? "nan" : "infinite"));
 }
 
 std::optional<TaskAnswers> PreparedTask::answer(const AnsweringModel& answering,
@@ -232,6 +250,8 @@ std::optional<TaskAnswers> PreparedTask::chosen(const AnsweringModel& answering,
         found->values[i];
     answers.work.tokens += static_cast<std::int64_t>(inputs_of(requests_[i], window_).size());
   }
+  for (std::size_t i = 0; i < answers.items.size(); ++i)
+    check_finite(answers.items[i], task_.items[i]);
   answers.work.computed_tokens = found->computed_tokens;
   answers.work.first_pass_tokens = found->first_pass_tokens;
   answers.work.first_pass_seconds = found->first_pass_seconds;

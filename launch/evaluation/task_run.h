@@ -39,6 +39,8 @@ class PreparedTask {
 
   /// The model's answers, the same on every rank; with progress on `output`. Nothing where
   /// `answering.leave` said so. Collective over the mesh.
+  /// Throws NotFiniteError, on every rank, that names the first item with a log-likelihood that is
+  /// not finite, or the task whose next token has no finite logit.
   std::optional<TaskAnswers> answer(const AnsweringModel& answering,
                                     const ProgressOutput& output) const;
 
@@ -54,6 +56,8 @@ class PreparedTask {
   void encode_context(EncodedItem& to) const;
   void encode_choices(EncodedItem& to) const;
   void add_request(EncodedItem& to, LikelihoodRequest request, const Place& place) const;
+
+  void check_finite(const TaskAnswer& answer, const TaskItem& item) const;
 
   std::optional<TaskAnswers> chosen(const AnsweringModel& answering,
                                     const ProgressOutput& output) const;

@@ -37,8 +37,9 @@ std::int64_t Sampler::draw(std::span<const float> logits) {
   if (logits.empty()) throw Error("no logits to draw a token from");
   for (std::size_t i = 0; i < logits.size(); ++i)
     if (!std::isfinite(logits[i]))
-      throw Error(fmt::format("the logit of token {} is {}: the model's parameters are not finite",
-                              i, logits[i]));
+      throw NotFiniteError(
+          fmt::format("the logit of token {} is {}: the model's values are not finite", i,
+                      std::isnan(logits[i]) ? "nan" : "infinite"));
   const double uniform = random_.uniform(draws_++);
   if (options_.temperature == 0.0)
     return std::max_element(logits.begin(), logits.end()) - logits.begin();

@@ -13,6 +13,7 @@
 #include "parallel/checkpoint/tensor_piece.h"
 #include "parallel/communication/process_mesh.h"
 #include "parallel/parameters/parameter_store.h"
+#include "runtime/error.h"
 #include "runtime/execution.h"
 
 namespace polymoe {
@@ -71,5 +72,16 @@ class SavedModel {
   InferenceArena arena_;
   Execution execution_;
 };
+
+/// What `work` returns; values that are not finite are the checkpoint's fault: throws
+/// InputFileError in the place of NotFiniteError.
+template <class Work>
+auto finite_or_refused(const SavedModel& saved, const Work& work) {
+  try {
+    return work();
+  } catch (const NotFiniteError& error) {
+    throw InputFileError(saved.checkpoint().string(), error.what());
+  }
+}
 
 }  // namespace polymoe

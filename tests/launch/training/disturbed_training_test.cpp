@@ -132,6 +132,29 @@ TEST_F(DisturbedTrainingTest, TooManyEndTheRunAndNameWhereTheyBegan) {
   EXPECT_EQ(checkpoints("run"), (std::set<std::string>{"step-00000002", "step-00000003"}));
 }
 
+TEST_F(DisturbedTrainingTest, ScoresOfWhatIsNotFiniteAreNoneAndTheRunEndsByItsRule) {
+  test::write_bytes(path("choose.jsonl"), R"({"context":"ab","choices":["cd","x"],"gold":0})");
+  test::write_bytes(path("say.jsonl"), R"({"context":"ab","until":["."],"gold":"c"})");
+  for (const std::string task : {"choose", "say"}) {
+    Config settings = config(task);
+    settings.model.vocab = 300;
+    settings.train.max_skipped = 3;
+    settings.eval = {.tasks = {path(task + ".jsonl").string()}, .every = 2, .tokenizer = "bytes"};
+    const std::string message = test::message_of<NotFiniteError>([&] {
+      train(settings, {.ranks = 2, .expert_parallel = 2},
+            [&](std::int64_t step, int, const ParameterStore& store) {
+              if (step == 4) parameter(store, "layers.1.").value.data<float>()[0] = std::nanf("");
+            });
+    });
+    EXPECT_NE(message.find("3 in a row (train.max_skipped = 3)"), std::string::npos) << message;
+    const auto rows = test::metrics_of(path(task));
+    ASSERT_EQ(rows.size(), 5U);
+    const std::string key = "eval/" + task + (task == "say" ? "/exact_match" : "/acc");
+    EXPECT_NE(rows[1].find(key), nullptr) << task;
+    EXPECT_EQ(rows[3].find(key), nullptr) << task;
+  }
+}
+
 TEST_F(DisturbedTrainingTest, ARunThatDivergesKeepsACheckpointFromBefore) {
   Config settings = config("run");
   settings.train.steps = 60;
