@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,9 +13,11 @@
 namespace polymoe {
 
 std::vector<std::string> names_apart(const std::vector<std::filesystem::path>& files,
-                                     const std::vector<std::string_view>& endings) {
+                                     const std::vector<std::string_view>& endings,
+                                     const std::vector<std::string>& taken) {
   std::vector<std::string> names;
   std::map<std::string, int> count;
+  for (const std::string& name : taken) ++count[name];
   for (const std::filesystem::path& file : files) {
     std::string name = file.filename().string();
     for (const std::string_view ending : endings)
@@ -23,12 +26,17 @@ std::vector<std::string> names_apart(const std::vector<std::filesystem::path>& f
     ++count[name];
     names.push_back(std::move(name));
   }
-  std::map<std::string, int> given;
+  // A name that one file has by itself stays its own, whatever others get.
+  std::set<std::string> given(taken.begin(), taken.end());
+  for (const auto& [name, files_of_it] : count)
+    if (files_of_it == 1) given.insert(name);
   for (std::size_t i = 0; i < files.size(); ++i) {
+    if (count[names[i]] == 1) continue;
     const std::string folder = files[i].parent_path().filename().string();
-    if (count[names[i]] > 1 && !folder.empty()) names[i].insert(0, folder + "-");
-    const int number = ++given[names[i]];
-    if (number > 1) names[i] += "-" + std::to_string(number);
+    if (!folder.empty()) names[i].insert(0, folder + "-");
+    const std::string name = names[i];
+    for (int number = 2; !given.insert(names[i]).second; ++number)
+      names[i] = name + "-" + std::to_string(number);
   }
   return names;
 }

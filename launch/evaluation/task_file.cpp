@@ -268,7 +268,8 @@ class Reader {
 Task read_task(const std::filesystem::path& path) { return Reader(path).read(); }
 
 std::vector<Task> read_tasks(const std::vector<std::filesystem::path>& paths) {
-  const std::vector<std::string> names = names_apart(paths, endings);
+  const std::vector<std::string> names =
+      names_apart(paths, endings, {std::string(macro_average_name)});
   std::vector<Task> tasks;
   for (const std::filesystem::path& path : paths) {
     tasks.push_back(read_task(path));

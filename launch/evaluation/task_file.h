@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace polymoe {
@@ -49,7 +50,10 @@ struct Task {
 /// Throws InputFileError with file, line and what is wrong there.
 Task read_task(const std::filesystem::path& path);
 
-/// Several of them, each with a name of its own.
+/// What the mean over tasks is called beside their names: "eval/macro/acc".
+constexpr std::string_view macro_average_name = "macro";
+
+/// Several of them, each with a name of its own, which is not that of their mean.
 std::vector<Task> read_tasks(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace polymoe

@@ -64,7 +64,8 @@ std::optional<TaskScoring::Scores> TaskScoring::score(const AnsweringModel& answ
     if (task.bits_per_byte) add(task.name + "/bits_per_byte", *task.bits_per_byte);
   }
   if (scores.size() > 1)
-    for (const auto& [name, share] : macro_average(scores)) add("macro/" + name, share);
+    for (const auto& [name, share] : macro_average(scores))
+      add(fmt::format("{}/{}", macro_average_name, name), share);
   return result;
 }
 

@@ -110,6 +110,25 @@ TEST_F(TaskFileTest, TasksOfOneNameAreToldApartByTheirFolders) {
   EXPECT_EQ(tasks[0].name, "a-t");
   EXPECT_EQ(tasks[1].name, "b-t");
   EXPECT_EQ(tasks[2].name, "b-t-2");
+
+  // One file keeps a name that another would get by number or folder; none is called as the mean.
+  const auto names = [&](const std::vector<std::string>& files) {
+    std::vector<std::filesystem::path> all;
+    for (const std::string& name : files) {
+      all.push_back(directory_.path() / name);
+      std::filesystem::create_directories(all.back().parent_path());
+      test::write_bytes(all.back(), R"({"context": "a", "choices": ["b"], "gold": 0})");
+    }
+    std::vector<std::string> found;
+    for (const Task& task : read_tasks(all)) found.push_back(task.name);
+    return found;
+  };
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(names({"d/d-t-2.jsonl", "d/t.jsonl", "d/t.jsonl"}), (Names{"d-t-2", "d-t", "d-t-3"}));
+  EXPECT_EQ(names({"d/t.jsonl", "d/t.jsonl", "d/d-t.jsonl"}), (Names{"d-t-2", "d-t-3", "d-t"}));
+  EXPECT_EQ(names({"d/macro.jsonl", "d/t.jsonl"}), (Names{"d-macro", "t"}));
+  EXPECT_EQ(names({"d/macro.jsonl", "d/macro.jsonl", "e/macro.json"}),
+            (Names{"d-macro", "d-macro-2", "e-macro"}));
 }
 
 TEST_F(TaskFileTest, SaysWhatIsWrongAndWhere) {
