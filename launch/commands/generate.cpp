@@ -1,28 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <optional>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "launch/commands/command.h"
 #include "launch/commands/command_line.h"
+#include "launch/commands/given_prompts.h"
 #include "launch/config/values.h"
 #include "launch/data/run_tokenizer.h"
-#include "launch/data/text_inputs.h"
 #include "launch/data/tokenizer.h"
 #include "launch/inference/generation.h"
-#include "launch/inference/prompt_file.h"
 #include "launch/inference/saved_model.h"
 #include "launch/machine/exit_code.h"
 #include "moe/model_config.h"
@@ -30,7 +27,6 @@
 #include "parallel/communication/communicator.h"
 #include "runtime/device.h"
 #include "runtime/error.h"
-#include "runtime/files/compressed_text.h"
 #include "runtime/files/json.h"
 #include "runtime/log.h"
 #include "runtime/progress.h"
@@ -51,10 +47,11 @@ class Numbers {
  public:
   explicit Numbers(const CommandLine& line) : line_(line) {}
 
-  std::int64_t whole(const char* option, std::int64_t otherwise) {
+  std::int64_t whole(const char* option, std::int64_t otherwise, std::int64_t least = 0) {
     if (!line_.has(option)) return otherwise;
     const auto value = parse_count(line_.value(option));
-    if (!value || *value < 0) refuse(option, "a whole number of at least 0");
+    if (!value || *value < least)
+      refuse(option, fmt::format("a whole number of at least {}", least));
     return value.value_or(otherwise);
   }
   std::int64_t within(const char* option, std::int64_t otherwise, std::int64_t most) {
@@ -86,7 +83,7 @@ Settings read_settings(const CommandLine& line) {
   settings.samples = static_cast<int>(numbers.within("samples", 1, 1 << 20));
   settings.batch = numbers.within("batch", 0, most_batch);
   GenerationRequest& request = settings.request;
-  request.tokens = numbers.whole("tokens", 0);
+  request.tokens = numbers.whole("tokens", 0, 1);
   request.beyond_context = line.has("beyond-context");
   request.stops = line.values("stop");
   request.sampling = {.temperature = numbers.real("temperature", 1.0),
@@ -98,49 +95,18 @@ Settings read_settings(const CommandLine& line) {
   if (std::any_of(request.stops.begin(), request.stops.end(),
                   [](const std::string& stop) { return stop.empty(); }))
     numbers.violations.emplace_back("--stop: must not be empty");
-  const int given =
-      line.has("prompt") + line.has("prompt-file") + line.has("prompts") + line.has("interactive");
-  if (given != 1)
+  std::vector<std::string> given;
+  for (const std::string name : {"prompt", "prompt-file", "prompts", "interactive"})
+    if (line.has(name)) given.push_back("--" + name);
+  if (given.empty())
     numbers.violations.emplace_back(
         "--prompt TEXT, --prompt-file FILE, --prompts FILE or --interactive: one of them must be "
         "given");
+  if (given.size() > 1)
+    numbers.violations.push_back(
+        fmt::format("{}: only one of them may be given", fmt::join(given, ", ")));
   refuse_violations("generate", numbers.violations);
   return settings;
-}
-
-constexpr std::int64_t most_bytes = 64 << 20;  // of prompts
-
-/// All that a stream or pipe has.
-std::string read_stream(std::istream& stream, const std::string& name) {
-  std::string text;
-  std::array<char, 1 << 16> part{};
-  while (stream.read(part.data(), part.size()) || stream.gcount() > 0) {
-    text.append(part.data(), static_cast<std::size_t>(stream.gcount()));
-    if (std::ssize(text) > most_bytes)
-      throw InputFileError(name, fmt::format("has more than {} bytes", most_bytes));
-  }
-  if (stream.bad()) throw InputFileError(name, "cannot be read");
-  return text;
-}
-
-/// Standard input, a pipe or a file, on every rank: mpirun gives standard input to rank 0 alone.
-std::string read_text(const std::string& path, Communicator& world) {
-  return on_first_rank(world, [&] {
-    if (path == "-") return read_stream(std::cin, "standard input");
-    std::error_code error;
-    if (!std::filesystem::is_fifo(path, error)) return read_compressed_file(path, most_bytes);
-    std::ifstream pipe(path, std::ios::binary);
-    if (!pipe) throw InputFileError(path, "cannot be opened");
-    return read_stream(pipe, path);
-  });
-}
-
-/// A line of standard input, on every rank; nothing at its end.
-std::optional<std::string> read_line(Communicator& world) {
-  return on_first_rank(world, [] {
-    std::string line;
-    return std::getline(std::cin, line) ? std::optional(line) : std::nullopt;
-  });
 }
 
 /// How many tokens are drawn: what was asked for, else 128 or what fits.
@@ -150,13 +116,6 @@ std::int64_t new_tokens(const Settings& settings, std::int64_t prompt, std::int6
     return settings.request.tokens > 0 ? settings.request.tokens : usual;
   return std::min(usual, std::max<std::int64_t>(context - prompt, 1));
 }
-
-/// A prompt as it was given, and how messages call it.
-struct GivenPrompt {
-  std::string text;
-  std::string place = {};  // "FILE, line N"; empty: the command line's
-  Json id = {};
-};
 
 /// Where samples go, in the order of the requests whichever is done first; only rank 0 has an
 /// output.
@@ -251,25 +210,6 @@ class SampleOutput {
   std::optional<Progress> progress_;
 };
 
-/// The prompts that the command line names; none where they are asked for.
-std::vector<GivenPrompt> read_prompts(const CommandLine& line, Communicator& world) {
-  if (line.has("prompt")) return {{.text = line.value("prompt")}};
-  if (line.has("prompt-file")) return {{.text = read_text(line.value("prompt-file"), world)}};
-  if (!line.has("prompts")) return {};
-  const std::string path = line.value("prompts");
-  const std::string name = path == "-" ? "standard input" : path;
-  const std::string content = read_text(path, world);
-  // Not by what the path is: that only rank 0 can tell of a pipe.
-  const bool says_nothing = !std::filesystem::path(path).has_extension();
-  const bool objects = names_json_lines(path) || (says_nothing && begins_with_json_prompt(content));
-  std::vector<GivenPrompt> prompts;
-  for (FilePrompt& prompt : parse_prompts(content, name, objects))
-    prompts.push_back({.text = std::move(prompt.text),
-                       .place = fmt::format("{}, line {}", name, prompt.line),
-                       .id = std::move(prompt.id)});
-  return prompts;
-}
-
 /// Each prompt as often as samples are wanted. Throws where one leaves no room for new tokens,
 /// before any is shown.
 std::vector<GenerationRequest> requests_of(const std::vector<GivenPrompt>& prompts,
@@ -333,11 +273,10 @@ int run(CommandContext& context, const std::vector<std::string>& args) {
   if (line.has("interactive")) {
     const auto ask = [&] {
       if (shows) std::cerr << "> " << std::flush;
-      return read_line(world);
+      return ask_for_prompt(world);
     };
     if (shows) std::cerr << "a line is continued; an empty one or Ctrl-D ends\n";
-    for (auto prompt = ask(); prompt && !prompt->empty(); prompt = ask())
-      answer({{.text = *prompt}});
+    for (auto prompt = ask(); prompt && !prompt->text.empty(); prompt = ask()) answer({*prompt});
   } else {
     answer(given);
   }

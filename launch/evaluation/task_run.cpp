@@ -147,7 +147,11 @@ void PreparedTask::add_request(EncodedItem& to, LikelihoodRequest request,
                                const Place& place) const {
   if (request.predicted < 1) {
     if (to.fault.empty())
-      to.fault = fmt::format("choice {} has no tokens of its own after its context", place.choice);
+      to.fault = fmt::format(
+          "choice {} (from 0) has no tokens of its own after its context: counted are those that "
+          "context and choice have together beyond the context's alone, and the tokenizer joins "
+          "the two; a blank at the beginning of the choice keeps most apart",
+          place.choice);
     return;
   }
   // What is asked with the question and without it has nothing in common.

@@ -188,7 +188,19 @@ TEST_F(EvaluationCommands, ContinueManyPromptsInTheirOrder) {
             {"--samples " + samples, "[1, 1048576]"});
   refuses(generation(file_of_objects, {"--tokens", "9223372036854775807"}), 65,
           {path("p.jsonl") + ", line 1", "--tokens 9223372036854775807", "model.context"});
-  refuses(generation(file_of_objects, {"--prompt", "A"}), 64, {"one of them must be given"});
+  refuses(generation(file_of_objects, {"--prompt", "A"}), 64,
+          {"--prompt, --prompts: only one of them may be given"});
+  refuses(generation(file_of_objects, {"--tokens", "0"}), 64,
+          {"--tokens 0: must be a whole number of at least 1"});
+  const auto alone = [&](const std::string& option, const std::string& prompt) {
+    return std::vector<std::string>{"generate",     "--checkpoint", model(), "--tokenizer",
+                                    tokenizer_file, option,         prompt};
+  };
+  refuses(alone("--prompt", longer), 64, {"--prompt of ", "model.context"});
+  refuses(alone("--prompt-file", file("long.txt", longer)), 65,
+          {path("long.txt") + ": a prompt of ", "model.context"});
+  refuses({"generate", "--checkpoint", model(), "--tokenizer", tokenizer_file}, 64,
+          {"one of them must be given"});
 }
 
 TEST_F(EvaluationCommands, FindOutBeforeTheWorkThatAnOutputCannotBeWritten) {
