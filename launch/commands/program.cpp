@@ -117,7 +117,7 @@ void answer_signals(const Command& command, const Launcher& launcher) {
     // mpirun sends SIGTERM to the others where one rank has failed: nothing to speak of.
     let_signals_stop_the_work(launcher.rank == 0, launcher.rank == 0 && !launcher.needs_mpi);
   } else {
-    let_signals_end_the_process();
+    let_signals_end_the_process(launcher.rank == 0);
   }
 }
 

@@ -14,7 +14,7 @@ enum ExitCode : int {
   exit_internal = 70,       // anything unforeseen, and devices that fail
   exit_output_file = 74,    // output could not be written
   exit_communication = 75,  // a peer was lost, or the watchdog fired
-  exit_preempted = 85,      // stopped by SIGUSR1, checkpoint committed
+  exit_preempted = 85,      // stopped by SIGUSR1; of a run, checkpoint committed
   exit_not_finite = 86,     // the loss or the gradient was not finite too often
   exit_hung_up = 129,       // stopped by SIGHUP, checkpoint committed
   exit_interrupted = 130,   // stopped by SIGINT, checkpoint committed

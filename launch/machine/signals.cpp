@@ -18,6 +18,8 @@
 #include <thread>
 #include <utility>
 
+#include "launch/machine/exit_code.h"
+
 namespace polymoe {
 namespace {
 
@@ -89,15 +91,29 @@ bool is_urgent(int signal) { return signal == SIGINT || signal == SIGTERM; }
   _exit(128 + signal);  // the first process of a container is not ended by signals
 }
 
+const char* spelled(int signal) {
+  return signal == SIGXCPU ? "SIGXCPU" : name_of(request_of(signal));
+}
+
+void say(const std::string& line) {
+  const std::string text =
+      fmt::format("{}polymoe: {}\n", isatty(STDERR_FILENO) != 0 ? "\n" : "", line);
+  [[maybe_unused]] const auto written = write(STDERR_FILENO, text.data(), text.size());
+}
+
+/// Of a command that keeps nothing of its work.
+[[noreturn]] void end_at_once(int signal) {
+  if (signal != SIGUSR1 && signal != SIGXCPU) end_by(signal);
+  if (state().speaks_of_preemption)
+    say(fmt::format("{}: ended at once, nothing of its work is kept", spelled(signal)));
+  _exit(exit_preempted);
+}
+
 void say_heard(int signal) {
   const bool preempted = request_of(signal) == StopRequest::preempt;
   if (!(preempted ? state().speaks_of_preemption : state().speaks_of_others)) return;
-  const std::string line =
-      fmt::format("{}polymoe: {}: the step under way is finished and a checkpoint committed{}\n",
-                  isatty(STDERR_FILENO) != 0 ? "\n" : "",
-                  signal == SIGXCPU ? "SIGXCPU" : name_of(request_of(signal)),
-                  preempted ? "" : "; SIGINT or SIGTERM again ends at once");
-  [[maybe_unused]] const auto written = write(STDERR_FILENO, line.data(), line.size());
+  say(fmt::format("{}: the step under way is finished and a checkpoint committed{}",
+                  spelled(signal), preempted ? "" : "; SIGINT or SIGTERM again ends at once"));
 }
 
 /// Whether whoever started the process wants it to live through this one: nohup ignores SIGHUP, a
@@ -110,7 +126,7 @@ bool is_ignored(const siginfo_t& info) {
 void take(int signal) {
   State& now = state();
   const std::lock_guard lock(now.mutex);
-  if (now.answer == Answer::end_the_process) end_by(signal);
+  if (now.answer == Answer::end_the_process) end_at_once(signal);
   if (signal == SIGUSR2) {
     ++now.explanations;
     return;
@@ -197,11 +213,12 @@ void let_signals_stop_the_work(bool speaks_of_preemption, bool speaks_of_others)
   if (now.first != 0) say_heard(now.first);
 }
 
-void let_signals_end_the_process() {
+void let_signals_end_the_process(bool speaks_of_preemption) {
   State& now = state();
   const std::lock_guard lock(now.mutex);
   now.answer = Answer::end_the_process;
-  if (now.first != 0) end_by(now.first);
+  now.speaks_of_preemption = speaks_of_preemption;
+  if (now.first != 0) end_at_once(now.first);
 }
 
 int explanations_asked_for() noexcept { return state().explanations; }

@@ -41,8 +41,10 @@ void start_signal_thread();
 /// heard.
 void let_signals_stop_the_work(bool speaks_of_preemption, bool speaks_of_others);
 
-/// From here on a signal ends the process at once, by that signal, as does one that has come.
-void let_signals_end_the_process();
+/// From here on a signal ends the process at once, as does one that has come: SIGUSR1 and SIGXCPU
+/// with exit_preempted, as who sends them expects of any command, and where `speaks_of_preemption`
+/// a line on stderr; others by that signal.
+void let_signals_end_the_process(bool speaks_of_preemption);
 
 /// How often SIGUSR2 has come. Any thread.
 int explanations_asked_for() noexcept;

@@ -86,17 +86,24 @@ TEST_F(SignalsTest, OtherWorkEndsByTheSignal) {
   EXPECT_EXIT(run([] {
                 send(SIGTERM);
                 if (!comes(StopRequest::terminate)) return false;
-                let_signals_end_the_process();
+                let_signals_end_the_process(true);
                 return true;
               }),
-              ::testing::KilledBySignal(SIGTERM), "");
-  EXPECT_EXIT(run([] {
-                let_signals_end_the_process();
-                send(SIGUSR1);
-                std::this_thread::sleep_for(60s);
-                return true;
-              }),
-              ::testing::KilledBySignal(SIGUSR1), "");
+              ::testing::KilledBySignal(SIGTERM), "^$");
+  const auto end_by = [](int signal, bool speaks) {
+    run([&] {
+      let_signals_end_the_process(speaks);
+      send(signal);
+      std::this_thread::sleep_for(60s);
+      return true;
+    });
+  };
+  EXPECT_EXIT(end_by(SIGUSR2, true), ::testing::KilledBySignal(SIGUSR2), "^$");
+  // But those by which schedulers preempt: their answer is the same code from any command.
+  const ::testing::ExitedWithCode preempted(85);
+  EXPECT_EXIT(end_by(SIGUSR1, true), preempted, "^polymoe: SIGUSR1: ended at once");
+  EXPECT_EXIT(end_by(SIGXCPU, true), preempted, "^polymoe: SIGXCPU: ended at once");
+  EXPECT_EXIT(end_by(SIGUSR1, false), preempted, "^$");
 }
 
 TEST_F(SignalsTest, NohupIsKept) {
