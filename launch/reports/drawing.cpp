@@ -239,6 +239,11 @@ std::string ticks_of(const char* axis, const std::vector<std::string>& names,
 
 }  // namespace
 
+bool shows_something(const Chart& chart) {
+  return std::ranges::any_of(chart.series,
+                             [&](const Series& series) { return any_shows(chart, series); });
+}
+
 std::string draw(const Chart& chart, const std::string& name, PictureSize size) {
   Plot plot;
   std::vector<const Series*> legend;

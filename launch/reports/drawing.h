@@ -18,6 +18,8 @@ struct PictureSize {
 /// Throws InvalidArgument where there is nothing to draw (every series without a finite point, no
 /// cell), where sizes contradict each other, or where gnuplot is not installed.
 std::string draw(const Chart& chart, const std::string& name, PictureSize size = {});
+/// Whether a chart has a point to draw: finite, and above 0 on logarithmic axes. Throws as draw().
+bool shows_something(const Chart& chart);
 std::string draw(const HeatMap& map, const std::string& name, PictureSize size = {});
 
 /// The rules that give pictures their dark colours where the reader's screen is dark; paper is

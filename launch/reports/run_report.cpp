@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "launch/config/values.h"
+#include "launch/reports/drawing.h"
 #include "launch/reports/figure.h"
 #include "launch/reports/page.h"
 #include "launch/reports/run_rows.h"
@@ -92,10 +93,6 @@ std::vector<double> smoothed(const std::vector<double>& values) {
   return result;
 }
 
-bool any_finite(const std::vector<double>& values) {
-  return std::any_of(values.begin(), values.end(), [](double v) { return std::isfinite(v); });
-}
-
 using Column = std::function<std::vector<double>(const Run&)>;
 
 /// Every run's smoothed values, and the values themselves behind them.
@@ -117,11 +114,6 @@ Chart lines(const std::string& title, const Axis& x_axis, const Axis& y_axis,
   // Lines lie over what is behind them.
   chart.series.insert(chart.series.end(), above.begin(), above.end());
   return chart;
-}
-
-bool shows_something(const Chart& chart) {
-  return std::any_of(chart.series.begin(), chart.series.end(),
-                     [](const Series& series) { return any_finite(series.y); });
 }
 
 void add(Page& page, const Chart& chart, const std::string& caption = "") {

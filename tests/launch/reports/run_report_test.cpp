@@ -95,6 +95,19 @@ TEST_F(RunReportTest, ShowsRunsOnOnePage) {
     EXPECT_NE(report.html.find(words), std::string::npos) << words;
 }
 
+/// A dense model's balance loss is 0 in every row, which no logarithmic axis shows.
+TEST_F(RunReportTest, LeavesOutWhatARunDoesNotHave) {
+  if (std::system("gnuplot --version >/dev/null 2>&1") != 0)
+    GTEST_SKIP() << "gnuplot is not installed";
+  std::string text;
+  for (int step = 1; step <= 3; ++step)
+    text += R"({"step":)" + std::to_string(step) + R"(,"tokens":)" + std::to_string(step * 100) +
+            R"(,"loss":5.0,"lr":0.001,"aux_loss":0.0})" + "\n";
+  const RunReport report = report_runs({run("dense", text)});
+  EXPECT_EQ(report.html.find("Balance loss"), std::string::npos);
+  EXPECT_NE(report.html.find("Learning rate"), std::string::npos);
+}
+
 TEST_F(RunReportTest, NamesWhatIsNoRun) {
   const std::string message =
       test::message_of<InputFileError>([&] { report_runs({directory_.path() / "none"}); });
