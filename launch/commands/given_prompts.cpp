@@ -16,9 +16,11 @@
 #include <utility>
 #include <vector>
 
+#include "launch/commands/command_line.h"
 #include "launch/data/text_inputs.h"
 #include "launch/inference/prompt_file.h"
 #include "parallel/communication/agreement.h"
+#include "parallel/communication/communicator.h"
 #include "runtime/error.h"
 #include "runtime/files/compressed_text.h"
 

@@ -9,6 +9,7 @@
 
 #include "launch/data/run_tokenizer.h"
 #include "parallel/checkpoint/names.h"
+#include "runtime/files/named_output.h"
 
 namespace polymoe {
 
