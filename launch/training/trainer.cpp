@@ -9,15 +9,12 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "launch/config/config.h"
-#include "launch/config/step_shares.h"
-#include "launch/data/read_ahead.h"
 #include "launch/data/token_rows.h"
 #include "launch/machine/machine_rates.h"
 #include "launch/machine/signals.h"
@@ -29,6 +26,7 @@
 #include "launch/training/run_evaluation.h"
 #include "launch/training/step_guard.h"
 #include "launch/training/step_metrics.h"
+#include "launch/training/step_samples.h"
 #include "moe/language_model.h"
 #include "moe/model_size.h"
 #include "moe/routing_statistics.h"
@@ -88,7 +86,8 @@ Trainer::Trainer(const Config& config, const ProcessMesh& mesh, const TrainerOpt
       execution_({.device = options.device, .capacity = arena_bytes_}),
       trace_(config_, mesh, execution_.stream(), options.ledger),
       rank_reports_(config_, mesh, options.device),
-      guard_(config_.train) {
+      guard_(config_.train),
+      samples_(config_, mesh_, data_.train(), model_) {
   execution_.timeline().set_listener([this](Phase phase) {
     if (options_.phase_begins) options_.phase_begins(phase);
     trace_.phase_begins(phase);
@@ -125,52 +124,15 @@ void Trainer::log_start() {
         config_.optimizer.warmup, config_.train.steps));
 }
 
-ReadAhead::Settings Trainer::own_samples() const {
-  const TrainConfig& train = config_.train;
-  ReadAhead::Settings settings{
-      .first = position_.next_sample,
-      .per_step = train.global_batch,
-      .last = position_.next_sample + (train.steps - position_.step) * train.global_batch,
-      .samples = {}};
-  for (std::int64_t pass = 0; pass < model_.shares().passes; ++pass) {
-    const SequenceRange share = model_.shares().of(pass, mesh_.world().rank());
-    for (std::int64_t i = 0; i < share.count; ++i) settings.samples.push_back(share.first + i);
-  }
-  return settings;
-}
-
-/// This rank's tokens of a pass of the step under way.
-void Trainer::fill_pass(std::int64_t pass, const TokenRows& to) {
-  const auto rows_of = [&](std::int64_t one) {
-    return model_.shares().of(one, mesh_.world().rank()).count * config_.model.context;
-  };
-  std::int64_t first = 0;
-  for (std::int64_t before = 0; before < pass; ++before) first += rows_of(before);
-  const std::int64_t count = rows_of(pass);
-  const TokenRows from = samples_now_.from(first);
-  std::copy_n(from.tokens, count, to.tokens);
-  std::copy_n(from.targets, count, to.targets);
-  if (to.document_starts != nullptr) std::copy_n(from.document_starts, count, to.document_starts);
-}
-
 LossTerms Trainer::forward_backward() {
   {
     const Timeline::Scope phase(execution_.context().timeline, Phase::data);
-    if (!samples_) samples_ = std::make_unique<ReadAhead>(data_.train(), own_samples());
-    samples_now_ = samples_->next();
+    samples_.next(position_);
   }
-  std::optional<TrainingModel::CountedRows> counted;
-  if (data_.train().masked()) {
-    // The mean is over the tokens that count on all ranks.
-    std::array<std::int64_t, 2> rows{samples_now_.predicted, samples_now_.padding};
-    mesh_.world().all_reduce(Tensor(rows.data(), {rows.size()}, DType::i64, Device::cpu()),
-                             Reduction::sum, execution_.context().stream);
-    counted = {.predicted = std::max<std::int64_t>(rows[0], 1), .padding = rows[1]};
-    padding_ = rows[1];
-  }
+  const auto counted = samples_.count(execution_.stream());
   return model_.forward_backward(
-      [&](std::int64_t pass, const TokenRows& to) { fill_pass(pass, to); }, model_.shares().passes,
-      execution_.context(), counted);
+      [&](std::int64_t pass, const TokenRows& to) { samples_.fill(pass, to); },
+      model_.shares().passes, execution_.context(), counted);
 }
 
 Trainer::Sums Trainer::sum_over_ranks(const LossTerms& losses) {
@@ -240,7 +202,7 @@ StepVerdict Trainer::judge(const StepMetrics& metrics) {
     check_replicas(model_.parameters(), model_.model(), mesh_, execution_.stream());
   if (first_bad)
     where_not_finite_ = name_not_finite(
-        model_, mesh_, [&](std::int64_t pass, const TokenRows& to) { fill_pass(pass, to); },
+        model_, mesh_, [&](std::int64_t pass, const TokenRows& to) { samples_.fill(pass, to); },
         config_.data.keeps_documents(), execution_.context());
   if (verdict.kind == StepVerdict::Kind::not_finite) {
     tell_not_finite(metrics);
@@ -310,7 +272,8 @@ void Trainer::step(StepMetrics& metrics) {
   tell_of_rounds(metrics);
   execution_.stream().synchronize();
 
-  const std::int64_t step_tokens = config_.train.global_batch * config_.model.context - padding_;
+  const std::int64_t step_tokens =
+      config_.train.global_batch * config_.model.context - samples_.padding();
   ++position_.step;
   position_.tokens += step_tokens;
   position_.next_sample += config_.train.global_batch;

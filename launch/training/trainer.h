@@ -10,7 +10,6 @@
 
 #include "launch/config/config.h"
 #include "launch/config/schedule.h"
-#include "launch/data/read_ahead.h"
 #include "launch/data/training_data.h"
 #include "launch/machine/signals.h"
 #include "launch/step/training_model.h"
@@ -20,6 +19,7 @@
 #include "launch/training/run_outputs.h"
 #include "launch/training/step_guard.h"
 #include "launch/training/step_metrics.h"
+#include "launch/training/step_samples.h"
 #include "launch/training/step_trace.h"
 #include "moe/language_model.h"
 #include "parallel/communication/process_mesh.h"
@@ -61,8 +61,8 @@ enum class RunEnd : std::uint8_t {
 };
 
 /// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
-/// the beginning: the loop over steps. What it starts from and saves is RunCheckpoints' matter, how
-/// it is evaluated on the way RunEvaluation's, what it tells RunOutputs'.
+/// the beginning: the loop over steps. What it reads is StepSamples' matter, what it starts from and
+/// saves RunCheckpoints', how it is evaluated on the way RunEvaluation's, what it tells RunOutputs'.
 class Trainer {
  public:
   /// The configuration has no training_violations(). Everything else that can be refused is refused
@@ -113,10 +113,8 @@ class Trainer {
 
   bool first_rank() const { return mesh_.world().rank() == 0; }
   void log_start();
-  ReadAhead::Settings own_samples() const;
   LossTerms forward_backward();
   Sums sum_over_ranks(const LossTerms& losses);
-  void fill_pass(std::int64_t pass, const TokenRows& to);
   StepVerdict judge(const StepMetrics& metrics);
   void tell_not_finite(const StepMetrics& metrics);
   StopRequest agreed_stop();
@@ -143,19 +141,17 @@ class Trainer {
   StepTrace trace_;
   RankReports rank_reports_;
   StepGuard guard_;
+  StepSamples samples_;
   std::optional<RunCheckpoints> checkpoints_;
   std::optional<RunEvaluation> evaluation_;
   RunPosition position_;
   StopRequest stopped_by_ = StopRequest::none;
   bool save_due_ = false;  // by time, in the step that was done last
   bool save_put_off_ = false;
-  ReadAhead::Step samples_now_;   // of the step under way
   std::string where_not_finite_;  // in the first of the last steps that were not finite
   bool evaluation_left_ = false;  // of the last step, for stopped_by_
   double product_rate_ = 0.0;
   double recent_loss_ = 0.0;
-  std::unique_ptr<ReadAhead> samples_;  // from the first step on
-  std::int64_t padding_ = 0;            // rows of the step under way that hold no token
   bool told_of_rounds_ = false;
 };
 
