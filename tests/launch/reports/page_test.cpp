@@ -7,7 +7,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <utility>
+#include <vector>
 
+#include "launch/reports/drawing.h"
 #include "launch/reports/gnuplot.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_directory.h"
@@ -40,6 +43,19 @@ TEST(Decimated, KeepsWhatShows) {
   EXPECT_EQ(decimated(series, 10000).y.size(), 10000U);
   // Of a stretch, the lowest and the highest point.
   EXPECT_LT(*std::min_element(thin.y.begin(), thin.y.end()), -0.999);
+}
+
+TEST(ShowsSomething, IsFalseOfWhatItsAxesCannotShow) {
+  const auto chart = [](std::vector<double> y, bool logarithmic) {
+    return Chart{.title = "balance",
+                 .y = {.label = "loss", .logarithmic = logarithmic},
+                 .series = {{.name = "run", .x = {1, 2}, .y = std::move(y)}}};
+  };
+  EXPECT_TRUE(shows_something(chart({0.0, 0.0}, false)));
+  EXPECT_FALSE(shows_something(chart({0.0, -1.0}, true)));
+  EXPECT_TRUE(shows_something(chart({0.0, 1.0}, true)));
+  EXPECT_FALSE(shows_something(chart({std::nan(""), std::nan("")}, false)));
+  EXPECT_FALSE(shows_something(Chart{.title = "empty"}));
 }
 
 class PictureTest : public testing::Test {
