@@ -20,7 +20,7 @@ namespace {
 /// What sequences share counts in multiples of this.
 constexpr std::int64_t known_step = 8;
 
-/// What a class costs in attention, in what a place does, whose key and value are copied there. A
+/// What a group costs in attention, in what a place does, whose key and value are copied there. A
 /// query is copied there and back, and some 128 keys of it cost as much again (2048 columns on an
 /// H200, by bytes and operations).
 double cost_of(std::size_t sequences, std::int64_t length, std::int64_t known) {
@@ -31,7 +31,7 @@ double cost_of(std::size_t sequences, std::int64_t length, std::int64_t known) {
 double cost_of(const SequenceGroup& one) {
   return cost_of(one.sequences.size(), one.length, one.known);
 }
-/// How much more a class of both costs than they do apart, but for the call.
+/// How much more a group of both costs than they do apart, but for the call.
 double cost_of_merging(const SequenceGroup& a, const SequenceGroup& b) {
   return cost_of(a.sequences.size() + b.sequences.size(), std::max(a.length, b.length),
                  std::min(a.known, b.known)) -

@@ -27,7 +27,7 @@ struct SharingSequence {
 
 /// Sequences of like length and sharing together, so that few places are padding and few queries
 /// are computed again, in so few groups that their calls do not cost more. Those that have nothing
-/// of their own are left out. The order within a class is that of their numbers. Classes have at
+/// of their own are left out. The order within a group is that of their numbers. Groups have at
 /// most `most_places`, or as many as the sequences' length_step() make.
 std::vector<SequenceGroup> groups_of(std::span<const SharingSequence> sequences,
                                      std::int64_t most_places);

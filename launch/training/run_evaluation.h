@@ -54,10 +54,10 @@ class RunEvaluation {
   /// Collective.
   Evaluations missing(std::int64_t step) const;
 
-  /// The model as it is after `step`, which has seen `tokens`; each result goes to the outputs as soon
-  /// as it is there. Where `stopped`, or once leave() says so, the log says what is left. Whether
-  /// nothing was.
-  /// A scoring that meets values which are not finite has no result, see not_finite(). Collective.
+  /// The model as it is after `step`, which has seen `tokens`; each result goes to the outputs as
+  /// soon as it is there. Where `stopped`, or once leave() says so, the log says what is left.
+  /// Whether nothing was. A scoring that meets values which are not finite has no result, see
+  /// not_finite(). Collective.
   bool make(const Evaluations& wanted, bool stopped, std::int64_t step, std::int64_t tokens);
 
   /// The last validation's loss; nothing where there was none.

@@ -60,8 +60,8 @@ class RunOutputs {
   /// says so and they are tried again a minute later; rows between are lost. With `stop` failed()
   /// is true from here on. Never throws OutputFileError.
   void report(const StepMetrics& metrics);
-  /// The results of the evaluations after metrics.step, into the same row of metrics.jsonl, which is
-  /// the last one, and to TensorBoard. Failures are met likewise.
+  /// The results of the evaluations after metrics.step, into the same row of metrics.jsonl, which
+  /// is the last one, and to TensorBoard. Failures are met likewise.
   void complete(const StepMetrics& metrics);
   /// Whether the last row of metrics.jsonl is of that step and has all these keys. Of rank 0; false
   /// on others.

@@ -19,8 +19,8 @@ namespace polymoe {
 /// This rank's samples of one step after the other, read ahead, and given out pass by pass.
 class StepSamples {
  public:
-  /// All are used by what is called later, and outlive it; `data` must not begin anew from the first
-  /// next() on.
+  /// All are used by what is called later, and outlive it; `data` must not begin anew from the
+  /// first next() on.
   StepSamples(const Config& config, const ProcessMesh& mesh, const TokenData& data,
               const TrainingModel& model)
       : config_(config), mesh_(mesh), data_(data), model_(model) {}

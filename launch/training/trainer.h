@@ -61,8 +61,9 @@ enum class RunEnd : std::uint8_t {
 };
 
 /// Trains one model on the ranks of a mesh, from the newest checkpoint of its run directory or from
-/// the beginning: the loop over steps. What it reads is StepSamples' matter, what it starts from and
-/// saves RunCheckpoints', how it is evaluated on the way RunEvaluation's, what it tells RunOutputs'.
+/// the beginning: the loop over steps. What it reads is StepSamples' matter, what it starts from
+/// and saves RunCheckpoints', how it is evaluated on the way RunEvaluation's, what it tells
+/// RunOutputs'.
 class Trainer {
  public:
   /// The configuration has no training_violations(). Everything else that can be refused is refused
@@ -73,12 +74,12 @@ class Trainer {
   ~Trainer();
 
   /// Steps until the end that it returns, each reported in RUN/metrics.jsonl; a checkpoint of the
-  /// last step is committed before that is evaluated. What earlier starts left of evaluations of the
-  /// step that the run goes on from is made first. Collective, once.
-  /// A step whose loss or gradient norm is not finite is not applied, and none is saved until one
-  /// is again; throws NotFiniteError, on every rank, after train.max_skipped of them in a row.
-  /// Throws OutputFileError, on every rank, when a checkpoint could not be written and
-  /// checkpoint.on_error = stop, or it was the last one; Error where replicas differ.
+  /// last step is committed before that is evaluated. What earlier starts left of evaluations of
+  /// the step that the run goes on from is made first. Collective, once. A step whose loss or
+  /// gradient norm is not finite is not applied, and none is saved until one is again; throws
+  /// NotFiniteError, on every rank, after train.max_skipped of them in a row. Throws
+  /// OutputFileError, on every rank, when a checkpoint could not be written and checkpoint.on_error
+  /// = stop, or it was the last one; Error where replicas differ.
   RunEnd run();
 
   std::int64_t steps_done() const { return position_.step; }

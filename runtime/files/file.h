@@ -76,8 +76,9 @@ class OutputFile {
 
   void write(std::string_view bytes);
   void write(const void* bytes, std::size_t count);
-  /// Replaces all from `offset` on, which is at most bytes(), and flushes: whoever reads meanwhile, or
-  /// after a kill, finds the old bytes or the new ones, and maybe some of the old ones behind them.
+  /// Replaces all from `offset` on, which is at most bytes(), and flushes: whoever reads meanwhile,
+  /// or after a kill, finds the old bytes or the new ones, and maybe some of the old ones behind
+  /// them.
   void replace_from(std::int64_t offset, std::string_view bytes);
   /// Size by now, the buffer included.
   std::int64_t bytes() const;

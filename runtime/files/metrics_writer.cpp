@@ -26,7 +26,8 @@ Json row_up_to(const std::string& line, std::int64_t last_step) {
   }
 }
 
-/// Cuts an existing file behind the last row that stays, which `last` becomes, with where it begins.
+/// Cuts an existing file behind the last row that stays, which `last` becomes, with where it
+/// begins.
 const std::filesystem::path& keep_rows(const std::filesystem::path& path, std::int64_t last_step,
                                        Json& last, std::int64_t& last_begins) {
   std::error_code error;
