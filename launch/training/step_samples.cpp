@@ -13,6 +13,7 @@
 #include "launch/data/token_rows.h"
 #include "launch/step/training_model.h"
 #include "launch/training/run_checkpoints.h"
+#include "parallel/communication/collective.h"
 #include "parallel/communication/communicator.h"
 #include "runtime/device.h"
 #include "runtime/dtype.h"
